@@ -1,0 +1,3 @@
+//! The `valetkey` program: it only finds the command and reports how it ended.
+
+fn main() {}
