@@ -8,6 +8,8 @@
 //! a ticket's end) and follows a test clock. [`deadline`] bounds *work in progress* (a slow
 //! provider) and always runs on real, monotonic time.
 
+#![expect(clippy::disallowed_methods, reason = "clock is the one module that reads the system's clocks")]
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::future::Future;
@@ -204,7 +206,6 @@ pub struct Stopwatch(std::time::Instant);
 impl Stopwatch {
     /// Starts counting.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "clock is the one module that reads the system's clocks")]
     pub fn start() -> Self {
         Self(std::time::Instant::now())
     }
