@@ -1,1 +1,249 @@
-//! To be built.
+//! The shelves: sealed bytes and plain columns on SQLite or PostgreSQL, which this module cannot open.
+//!
+//! One SQL text runs on both databases. Column types are chosen so that it can: ids and JSON are `TEXT`,
+//! times are milliseconds UTC in `BIGINT`, sealed values are `BLOB`/`BYTEA`, and the current time is always
+//! an argument. What differs stands here and in [`bell`]: opening, migrating, `BEGIN IMMEDIATE`.
+//!
+//! Every function on a tenant's rows takes a [`TenantScope`](crate::caller::TenantScope), which only a passed
+//! gate gives; the few that must look across tenants take a [`SystemScope`](crate::caller::SystemScope) and
+//! say why. `tests/architecture.rs` checks every SQL text for it.
+
+mod open;
+
+pub mod agents;
+pub mod api_keys;
+pub mod audit;
+pub mod bell;
+pub mod connect_sessions;
+pub mod connections;
+pub mod conversations;
+pub mod credentials;
+pub mod handshakes;
+pub mod idempotency;
+pub mod integrations;
+pub mod keys;
+pub mod logins;
+pub mod sessions;
+pub mod tenants;
+pub mod users;
+pub mod workspaces;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction};
+
+pub use open::{OpenError, ProcessLock};
+
+/// The database: one of two kinds, chosen by the URL.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// One file, one writer, several readers (WAL, `synchronous=FULL`).
+    Sqlite {
+        /// The only connection that writes.
+        writer: SqlitePool,
+        /// Connections that may only read.
+        readers: SqlitePool,
+    },
+    /// A server that several nodes share.
+    Postgres(PgPool),
+}
+
+/// A transaction, or a connection that only reads outside of one ([`Store::read`]).
+#[derive(Debug)]
+pub struct Tx(Handle);
+
+#[derive(Debug)]
+enum Handle {
+    SqliteWrite(Transaction<'static, Sqlite>),
+    SqliteRead(PoolConnection<Sqlite>),
+    PostgresWrite(Transaction<'static, Postgres>),
+    PostgresRead(PoolConnection<Postgres>),
+}
+
+/// What the `sql!` macro runs its text on.
+#[derive(Debug)]
+pub(crate) enum Connection<'a> {
+    Sqlite(&'a mut SqliteConnection),
+    Postgres(&'a mut PgConnection),
+}
+
+/// The database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A unique constraint: such a row exists already.
+    #[error("such a row exists already")]
+    Conflict(#[source] sqlx::Error),
+    /// The commit was sent but its outcome never came back: re-read before deciding (RL-29).
+    #[error("the outcome of the commit is unknown")]
+    CommitUnknown(#[source] sqlx::Error),
+    /// The database cannot be reached, is full, read-only or too busy: try again later.
+    #[error("the database is not available")]
+    Unavailable(#[source] sqlx::Error),
+    /// The statement or the row is wrong: a defect of ours.
+    #[error("the database refused a statement")]
+    Defect(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database) if database.is_unique_violation() => Self::Conflict(error),
+            sqlx::Error::Database(database) if is_trouble(database.code().as_deref()) => Self::Unavailable(error),
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Tls(_) => {
+                Self::Unavailable(error)
+            }
+            _ => Self::Defect(error),
+        }
+    }
+}
+
+/// PostgreSQL classes 08 (connection), 25006 (read-only), 40 (rollback), 53 (resources), 57 (intervention), 58 (system);
+/// SQLite primary codes BUSY 5, LOCKED 6, READONLY 8, IOERR 10, FULL 13, CANTOPEN 14 and their extended forms.
+fn is_trouble(code: Option<&str>) -> bool {
+    let Some(code) = code else { return false };
+    if code.len() == 5 && (code.starts_with(['0', '4', '5']) || code == "25006") {
+        return ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "25006";
+    }
+    code.parse::<i64>().is_ok_and(|number| [5, 6, 8, 10, 13, 14].contains(&(number & 0xff)))
+}
+
+impl Store {
+    /// Begins a transaction that may write. On SQLite there is one writer, so this waits its turn.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no connection can be had.
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        Ok(Tx(match self {
+            Self::Sqlite { writer, .. } => Handle::SqliteWrite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres(pool) => Handle::PostgresWrite(pool.begin().await?),
+        }))
+    }
+
+    /// A connection for single reads: every statement sees what is committed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no connection can be had.
+    pub async fn read(&self) -> Result<Tx, StoreError> {
+        Ok(Tx(match self {
+            Self::Sqlite { readers, .. } => Handle::SqliteRead(readers.acquire().await?),
+            Self::Postgres(pool) => Handle::PostgresRead(pool.acquire().await?),
+        }))
+    }
+
+    /// `sqlite` or `postgres`, for logs and `doctor`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "sqlite",
+            Self::Postgres(_) => "postgres",
+        }
+    }
+
+    /// Waits until every connection is given back, then closes them.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Tx {
+    /// Makes the transaction's work durable. After [`Store::read`] there is nothing to commit.
+    ///
+    /// # Errors
+    /// [`StoreError::CommitUnknown`] when the answer to COMMIT never came.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        let outcome = match self.0 {
+            Handle::SqliteWrite(transaction) => transaction.commit().await,
+            Handle::PostgresWrite(transaction) => transaction.commit().await,
+            Handle::SqliteRead(_) | Handle::PostgresRead(_) => Ok(()),
+        };
+        outcome.map_err(|error| match error {
+            sqlx::Error::Io(_) => StoreError::CommitUnknown(error),
+            other => StoreError::from(other),
+        })
+    }
+
+    /// Gives the work up.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the connection is lost, which also gives the work up.
+    pub async fn roll_back(self) -> Result<(), StoreError> {
+        match self.0 {
+            Handle::SqliteWrite(transaction) => transaction.rollback().await?,
+            Handle::PostgresWrite(transaction) => transaction.rollback().await?,
+            Handle::SqliteRead(_) | Handle::PostgresRead(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn connection(&mut self) -> Connection<'_> {
+        match &mut self.0 {
+            Handle::SqliteWrite(transaction) => Connection::Sqlite(transaction),
+            Handle::SqliteRead(connection) => Connection::Sqlite(connection),
+            Handle::PostgresWrite(transaction) => Connection::Postgres(transaction),
+            Handle::PostgresRead(connection) => Connection::Postgres(connection),
+        }
+    }
+}
+
+/// Runs one SQL text on whichever database `tx` belongs to.
+///
+/// `sql!(tx, execute, "…", args…)` gives the number of rows touched; `one Row`, `optional Row` and `all Row` give
+/// rows of a type that derives `sqlx::FromRow`, or tuples.
+macro_rules! sql {
+    ($tx:expr, execute, $text:literal $(, $argument:expr)* $(,)?) => {
+        match $tx.connection() {
+            $crate::store::Connection::Sqlite(c) => sqlx::query($text)$(.bind($argument))*.execute(c).await.map(|done| done.rows_affected()),
+            $crate::store::Connection::Postgres(c) => sqlx::query($text)$(.bind($argument))*.execute(c).await.map(|done| done.rows_affected()),
+        }
+        .map_err($crate::store::StoreError::from)
+    };
+    ($tx:expr, one $row:ty, $text:literal $(, $argument:expr)* $(,)?) => {
+        $crate::store::sql!(@rows $tx, fetch_one, $row, $text $(, $argument)*)
+    };
+    ($tx:expr, optional $row:ty, $text:literal $(, $argument:expr)* $(,)?) => {
+        $crate::store::sql!(@rows $tx, fetch_optional, $row, $text $(, $argument)*)
+    };
+    ($tx:expr, all $row:ty, $text:literal $(, $argument:expr)* $(,)?) => {
+        $crate::store::sql!(@rows $tx, fetch_all, $row, $text $(, $argument)*)
+    };
+    (@rows $tx:expr, $fetch:ident, $row:ty, $text:literal $(, $argument:expr)*) => {
+        match $tx.connection() {
+            $crate::store::Connection::Sqlite(c) => sqlx::query_as::<_, $row>($text)$(.bind($argument))*.$fetch(c).await,
+            $crate::store::Connection::Postgres(c) => sqlx::query_as::<_, $row>($text)$(.bind($argument))*.$fetch(c).await,
+        }
+        .map_err($crate::store::StoreError::from)
+    };
+}
+pub(crate) use sql;
+
+/// A list of texts as the JSON that columns hold.
+#[must_use]
+pub fn to_json_list(items: &[String]) -> String {
+    serde_json::Value::from(items).to_string()
+}
+
+/// A column's JSON as a list of texts; a damaged column reads as empty, never as an error in mid-call.
+#[must_use]
+pub fn from_json_list(text: &str) -> Vec<String> {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_of_the_database_is_told_apart_from_defects_of_ours() {
+        for code in ["08006", "57P01", "53300", "25006", "40001", "5", "13", "10", "778"] {
+            assert!(is_trouble(Some(code)), "{code}");
+        }
+        for code in ["42601", "23505", "1", "19", "2067"] {
+            assert!(!is_trouble(Some(code)), "{code}");
+        }
+    }
+}

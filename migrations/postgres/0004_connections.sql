@@ -1,0 +1,157 @@
+-- A tenant's OAuth client at a provider.
+CREATE TABLE integrations (
+    tenant_id TEXT NOT NULL CONSTRAINT integrations_tenant_fkey REFERENCES tenants (id),
+    id TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    client_id TEXT NOT NULL,
+    client_secret BYTEA,
+    bot_token BYTEA,
+    scopes TEXT NOT NULL,
+    user_scopes TEXT NOT NULL,
+    status TEXT NOT NULL CONSTRAINT integrations_status_check CHECK (status IN ('active', 'misconfigured')),
+    reason TEXT,
+    probe_at BIGINT,
+    revision BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    deleted_at BIGINT,
+    CONSTRAINT integrations_pkey PRIMARY KEY (tenant_id, id)
+);
+CREATE UNIQUE INDEX integrations_provider_key ON integrations (tenant_id, provider) WHERE deleted_at IS NULL;
+
+-- One external account of one user (or of the tenant) at one provider.
+CREATE TABLE connections (
+    tenant_id TEXT NOT NULL CONSTRAINT connections_tenant_fkey REFERENCES tenants (id),
+    id TEXT NOT NULL,
+    user_id TEXT,
+    provider TEXT NOT NULL,
+    integration_id TEXT NOT NULL,
+    account_id TEXT NOT NULL,
+    account BYTEA,
+    target BYTEA,
+    label TEXT NOT NULL,
+    is_default BIGINT NOT NULL,
+    status TEXT NOT NULL CONSTRAINT connections_status_check CHECK (status IN ('awaiting_start', 'active', 'needs_reauth', 'misconfigured', 'quarantined', 'revoked')),
+    reason TEXT,
+    missing_scopes TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    last_used_at BIGINT,
+    deleted_at BIGINT,
+    CONSTRAINT connections_pkey PRIMARY KEY (tenant_id, id),
+    CONSTRAINT connections_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id),
+    CONSTRAINT connections_integration_fkey FOREIGN KEY (tenant_id, integration_id) REFERENCES integrations (tenant_id, id)
+);
+CREATE UNIQUE INDEX connections_account_key ON connections (tenant_id, provider, account_id, COALESCE(user_id, '')) WHERE deleted_at IS NULL;
+CREATE INDEX connections_user_idx ON connections (tenant_id, user_id, id);
+
+-- One secret token set. Several connections may share one.
+CREATE TABLE credentials (
+    tenant_id TEXT NOT NULL CONSTRAINT credentials_tenant_fkey REFERENCES tenants (id),
+    id TEXT NOT NULL,
+    integration_id TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    owner_kind TEXT NOT NULL,
+    owner_id TEXT NOT NULL,
+    access_token BYTEA,
+    refresh_token BYTEA,
+    token_type TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    obtained_at BIGINT NOT NULL,
+    expires_at BIGINT,
+    refresh_expires_at BIGINT,
+    generation BIGINT NOT NULL,
+    fence BIGINT NOT NULL,
+    lease_owner TEXT,
+    lease_until BIGINT,
+    phase TEXT NOT NULL CONSTRAINT credentials_phase_check CHECK (phase IN ('idle', 'sent')),
+    sent_at BIGINT,
+    in_doubt_since BIGINT,
+    due_at BIGINT,
+    status TEXT NOT NULL CONSTRAINT credentials_status_check CHECK (status IN ('active', 'needs_reauth', 'misconfigured', 'revoked')),
+    reason TEXT,
+    attempts BIGINT NOT NULL,
+    first_failed_at BIGINT,
+    next_attempt_at BIGINT,
+    last_error TEXT,
+    last_error_at BIGINT,
+    last_refreshed_at BIGINT,
+    created_at BIGINT NOT NULL,
+    deleted_at BIGINT,
+    CONSTRAINT credentials_pkey PRIMARY KEY (tenant_id, id),
+    CONSTRAINT credentials_integration_fkey FOREIGN KEY (tenant_id, integration_id) REFERENCES integrations (tenant_id, id)
+);
+CREATE INDEX credentials_due_idx ON credentials (due_at) WHERE due_at IS NOT NULL;
+
+CREATE TABLE connection_credentials (
+    tenant_id TEXT NOT NULL,
+    connection_id TEXT NOT NULL,
+    credential_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    CONSTRAINT connection_credentials_pkey PRIMARY KEY (tenant_id, connection_id, kind),
+    CONSTRAINT connection_credentials_connection_fkey FOREIGN KEY (tenant_id, connection_id) REFERENCES connections (tenant_id, id),
+    CONSTRAINT connection_credentials_credential_fkey FOREIGN KEY (tenant_id, credential_id) REFERENCES credentials (tenant_id, id)
+);
+CREATE INDEX connection_credentials_credential_idx ON connection_credentials (tenant_id, credential_id);
+
+-- A one-time link with which a platform lets its user connect.
+CREATE TABLE connect_sessions (
+    tenant_id TEXT NOT NULL CONSTRAINT connect_sessions_tenant_fkey REFERENCES tenants (id),
+    id TEXT NOT NULL,
+    token_hash TEXT NOT NULL CONSTRAINT connect_sessions_token_hash_key UNIQUE,
+    user_id TEXT NOT NULL,
+    providers TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    return_url TEXT,
+    mode TEXT NOT NULL CONSTRAINT connect_sessions_mode_check CHECK (mode IN ('redirect', 'popup')),
+    state TEXT NOT NULL CONSTRAINT connect_sessions_state_check CHECK (state IN ('open', 'started', 'awaiting_confirmation', 'completed', 'denied', 'expired')),
+    browser_hash TEXT,
+    connection_id TEXT,
+    completion_hash TEXT,
+    completion_expires_at BIGINT,
+    completion_attempts BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    CONSTRAINT connect_sessions_pkey PRIMARY KEY (tenant_id, id),
+    CONSTRAINT connect_sessions_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id)
+);
+
+-- A connection being made: ten minutes, once.
+CREATE TABLE handshakes (
+    tenant_id TEXT NOT NULL CONSTRAINT handshakes_tenant_fkey REFERENCES tenants (id),
+    id TEXT NOT NULL,
+    state_hash TEXT NOT NULL CONSTRAINT handshakes_state_hash_key UNIQUE,
+    browser_hash TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    integration_id TEXT NOT NULL,
+    integration_revision BIGINT NOT NULL,
+    provider TEXT NOT NULL,
+    redirect_uri TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    verifier BYTEA,
+    nonce BYTEA,
+    code BYTEA,
+    connect_session_id TEXT,
+    connection_id TEXT,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    consumed_at BIGINT,
+    CONSTRAINT handshakes_pkey PRIMARY KEY (tenant_id, id),
+    CONSTRAINT handshakes_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id),
+    CONSTRAINT handshakes_integration_fkey FOREIGN KEY (tenant_id, integration_id) REFERENCES integrations (tenant_id, id)
+);
+CREATE INDEX handshakes_expires_at_idx ON handshakes (expires_at);
+
+-- A Telegram bot waits for its user to press Start.
+CREATE TABLE telegram_starts (
+    tenant_id TEXT NOT NULL,
+    connection_id TEXT NOT NULL,
+    payload_hash TEXT NOT NULL,
+    update_offset BIGINT NOT NULL,
+    poll_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    CONSTRAINT telegram_starts_pkey PRIMARY KEY (tenant_id, connection_id),
+    CONSTRAINT telegram_starts_connection_fkey FOREIGN KEY (tenant_id, connection_id) REFERENCES connections (tenant_id, id)
+);
+CREATE INDEX telegram_starts_poll_at_idx ON telegram_starts (poll_at);

@@ -1,0 +1,359 @@
+//! Connections: one external account of one user at one provider, and which credentials it uses.
+
+use super::{StoreError, Tx, sql};
+use crate::caller::{SystemScope, TenantScope};
+
+/// One external account of one user, or of the tenant itself.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct ConnectionRow {
+    /// `ten_…`.
+    pub tenant_id: String,
+    /// `con_…`.
+    pub id: String,
+    /// `usr_…`; none when it belongs to the tenant.
+    pub user_id: Option<String>,
+    /// Catalogue id.
+    pub provider: String,
+    /// `int_…`.
+    pub integration_id: String,
+    /// The provider's own id of the account (OA-09).
+    pub account_id: String,
+    /// Sealed JSON `{email?, name?}`.
+    pub account: Option<Vec<u8>>,
+    /// Sealed JSON of what the vault fixes in calls, such as Telegram's chat id.
+    pub target: Option<Vec<u8>>,
+    /// Chosen by people; empty by default.
+    pub label: String,
+    /// 1 when it is the user's default for the provider.
+    pub is_default: i64,
+    /// See API.md section 2.
+    pub status: String,
+    /// Why the status is not `active`.
+    pub reason: Option<String>,
+    /// JSON list.
+    pub missing_scopes: String,
+    /// Milliseconds UTC.
+    pub created_at: i64,
+    /// Milliseconds UTC.
+    pub updated_at: i64,
+    /// Milliseconds UTC.
+    pub last_used_at: Option<i64>,
+}
+
+/// What a list is narrowed to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConnectionFilter<'a> {
+    /// `usr_…`.
+    pub user: Option<&'a str>,
+    /// Catalogue id.
+    pub provider: Option<&'a str>,
+    /// Status.
+    pub status: Option<&'a str>,
+    /// After this id, exclusive; empty means from the start.
+    pub after: &'a str,
+    /// At most this many.
+    pub limit: i64,
+}
+
+/// Adds a connection.
+///
+/// # Errors
+/// [`StoreError::Conflict`] when this user has this account already.
+pub async fn connection_insert(tx: &mut Tx, scope: &TenantScope, row: &ConnectionRow) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "INSERT INTO connections (tenant_id, id, user_id, provider, integration_id, account_id, account, target, label, is_default, status, reason, missing_scopes, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)",
+        scope.tenant(),
+        &row.id,
+        &row.user_id,
+        &row.provider,
+        &row.integration_id,
+        &row.account_id,
+        &row.account,
+        &row.target,
+        &row.label,
+        row.is_default,
+        &row.status,
+        &row.reason,
+        &row.missing_scopes,
+        row.created_at
+    )?;
+    Ok(())
+}
+
+/// One connection.
+///
+/// # Errors
+/// As every statement.
+pub async fn connection_by_id(tx: &mut Tx, scope: &TenantScope, id: &str) -> Result<Option<ConnectionRow>, StoreError> {
+    sql!(
+        tx,
+        optional ConnectionRow,
+        "SELECT * FROM connections WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL AND ($3 IS NULL OR user_id = $3)",
+        scope.tenant(),
+        id,
+        scope.user()
+    )
+}
+
+/// The connection of a user to an external account, if there is one.
+///
+/// # Errors
+/// As every statement.
+pub async fn connection_by_account(tx: &mut Tx, scope: &TenantScope, user: Option<&str>, provider: &str, account_id: &str) -> Result<Option<ConnectionRow>, StoreError> {
+    sql!(
+        tx,
+        optional ConnectionRow,
+        "SELECT * FROM connections WHERE tenant_id = $1 AND provider = $2 AND account_id = $3 AND COALESCE(user_id, '') = $4 AND deleted_at IS NULL",
+        scope.tenant(),
+        provider,
+        account_id,
+        user.unwrap_or_default()
+    )
+}
+
+/// Connections in the order of their making.
+///
+/// # Errors
+/// As every statement.
+pub async fn connection_list(tx: &mut Tx, scope: &TenantScope, filter: ConnectionFilter<'_>) -> Result<Vec<ConnectionRow>, StoreError> {
+    sql!(
+        tx,
+        all ConnectionRow,
+        "SELECT * FROM connections WHERE tenant_id = $1 AND deleted_at IS NULL AND id > $2
+         AND ($3 IS NULL OR user_id = $3) AND ($4 IS NULL OR user_id = $4) AND ($5 IS NULL OR provider = $5) AND ($6 IS NULL OR status = $6)
+         ORDER BY id LIMIT $7",
+        scope.tenant(),
+        filter.after,
+        scope.user(),
+        filter.user,
+        filter.provider,
+        filter.status,
+        filter.limit
+    )
+}
+
+/// Writes what reconnecting and starting change: account, target, status, scopes.
+///
+/// # Errors
+/// As every statement.
+pub async fn connection_update(tx: &mut Tx, scope: &TenantScope, row: &ConnectionRow) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE connections SET integration_id = $3, account_id = $4, account = $5, target = $6, label = $7, is_default = $8, status = $9, reason = $10,
+         missing_scopes = $11, updated_at = $12 WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+        scope.tenant(),
+        &row.id,
+        &row.integration_id,
+        &row.account_id,
+        &row.account,
+        &row.target,
+        &row.label,
+        row.is_default,
+        &row.status,
+        &row.reason,
+        &row.missing_scopes,
+        row.updated_at
+    )?;
+    Ok(())
+}
+
+/// Takes the default mark from a user's other connections to this provider.
+///
+/// # Errors
+/// As every statement.
+pub async fn connection_clear_default(tx: &mut Tx, scope: &TenantScope, user: Option<&str>, provider: &str) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE connections SET is_default = 0 WHERE tenant_id = $1 AND provider = $2 AND COALESCE(user_id, '') = $3",
+        scope.tenant(),
+        provider,
+        user.unwrap_or_default()
+    )?;
+    Ok(())
+}
+
+/// Notes that a connection was used, at most every ten seconds.
+///
+/// # Errors
+/// As every statement.
+pub async fn connection_touch(tx: &mut Tx, scope: &TenantScope, id: &str, now: i64) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE connections SET last_used_at = $3 WHERE tenant_id = $1 AND id = $2 AND (last_used_at IS NULL OR last_used_at < $3 - 10000)",
+        scope.tenant(),
+        id,
+        now
+    )?;
+    Ok(())
+}
+
+/// Deletes a connection and forgets whose account it was; false when it is gone already.
+///
+/// # Errors
+/// As every statement.
+pub async fn connection_delete(tx: &mut Tx, scope: &TenantScope, id: &str, now: i64) -> Result<bool, StoreError> {
+    Ok(sql!(
+        tx,
+        execute,
+        "UPDATE connections SET deleted_at = $3, status = 'revoked', account = NULL, target = NULL
+         WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL AND ($4 IS NULL OR user_id = $4)",
+        scope.tenant(),
+        id,
+        now,
+        scope.user()
+    )? == 1)
+}
+
+/// Sets status and reason of every connection that uses a credential.
+///
+/// # Errors
+/// As every statement.
+pub async fn connections_of_credential_mark(tx: &mut Tx, _: SystemScope, tenant: &str, credential: &str, status: &str, reason: Option<&str>, now: i64) -> Result<u64, StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE connections SET status = $3, reason = $4, updated_at = $5 WHERE tenant_id = $1 AND deleted_at IS NULL
+         AND status NOT IN ('quarantined', 'awaiting_start', 'revoked')
+         AND id IN (SELECT connection_id FROM connection_credentials WHERE tenant_id = $1 AND credential_id = $2)",
+        tenant,
+        credential,
+        status,
+        reason,
+        now
+    )
+}
+
+/// Sets status and reason of every connection of an integration: its client id changed.
+///
+/// # Errors
+/// As every statement.
+pub async fn connections_of_integration_mark(tx: &mut Tx, scope: &TenantScope, integration: &str, status: &str, reason: &str, now: i64) -> Result<u64, StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE connections SET status = $3, reason = $4, updated_at = $5 WHERE tenant_id = $1 AND integration_id = $2 AND deleted_at IS NULL",
+        scope.tenant(),
+        integration,
+        status,
+        reason,
+        now
+    )
+}
+
+/// Lets a connection use a credential, in place of another of the same kind.
+///
+/// # Errors
+/// As every statement.
+pub async fn connection_use_credential(tx: &mut Tx, scope: &TenantScope, connection: &str, credential: &str, kind: &str) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "INSERT INTO connection_credentials (tenant_id, connection_id, credential_id, kind) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (tenant_id, connection_id, kind) DO UPDATE SET credential_id = excluded.credential_id",
+        scope.tenant(),
+        connection,
+        credential,
+        kind
+    )?;
+    Ok(())
+}
+
+/// How many other live connections use a credential.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_other_uses(tx: &mut Tx, scope: &TenantScope, credential: &str, connection: &str) -> Result<i64, StoreError> {
+    let (count,) = sql!(
+        tx,
+        one (i64,),
+        "SELECT count(*) FROM connection_credentials u JOIN connections c ON c.tenant_id = u.tenant_id AND c.id = u.connection_id
+         WHERE u.tenant_id = $1 AND u.credential_id = $2 AND u.connection_id <> $3 AND c.deleted_at IS NULL",
+        scope.tenant(),
+        credential,
+        connection
+    )?;
+    Ok(count)
+}
+
+/// A Telegram bot that waits for its user to press Start.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct TelegramStartRow {
+    /// `ten_…`.
+    pub tenant_id: String,
+    /// `con_…`.
+    pub connection_id: String,
+    /// Hash of the start link's payload.
+    pub payload_hash: String,
+    /// The next update to ask for.
+    pub update_offset: i64,
+    /// When to look next.
+    pub poll_at: i64,
+    /// When the link ends.
+    pub expires_at: i64,
+}
+
+/// Begins to wait, in place of an earlier wait.
+///
+/// # Errors
+/// As every statement.
+pub async fn telegram_start_put(tx: &mut Tx, scope: &TenantScope, row: &TelegramStartRow) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "INSERT INTO telegram_starts (tenant_id, connection_id, payload_hash, update_offset, poll_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (tenant_id, connection_id) DO UPDATE SET payload_hash = excluded.payload_hash, poll_at = excluded.poll_at, expires_at = excluded.expires_at",
+        scope.tenant(),
+        &row.connection_id,
+        &row.payload_hash,
+        row.update_offset,
+        row.poll_at,
+        row.expires_at
+    )?;
+    Ok(())
+}
+
+/// Takes up to `limit` waits whose time has come by moving it to `next`.
+///
+/// # Errors
+/// As every statement.
+pub async fn telegram_starts_claim(tx: &mut Tx, _: SystemScope, now: i64, next: i64, limit: i64) -> Result<Vec<TelegramStartRow>, StoreError> {
+    sql!(
+        tx,
+        all TelegramStartRow,
+        "UPDATE telegram_starts SET poll_at = $2 WHERE (tenant_id, connection_id) IN
+         (SELECT tenant_id, connection_id FROM telegram_starts WHERE poll_at <= $1 ORDER BY poll_at LIMIT $3) AND poll_at <= $1 RETURNING *",
+        now,
+        next,
+        limit
+    )
+}
+
+/// Remembers which update comes next.
+///
+/// # Errors
+/// As every statement.
+pub async fn telegram_start_move_offset(tx: &mut Tx, _: SystemScope, tenant: &str, connection: &str, offset: i64) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE telegram_starts SET update_offset = $3 WHERE tenant_id = $1 AND connection_id = $2",
+        tenant,
+        connection,
+        offset
+    )?;
+    Ok(())
+}
+
+/// Ends a wait; false when somebody else ended it.
+///
+/// # Errors
+/// As every statement.
+pub async fn telegram_start_delete(tx: &mut Tx, _: SystemScope, tenant: &str, connection: &str) -> Result<bool, StoreError> {
+    Ok(sql!(tx, execute, "DELETE FROM telegram_starts WHERE tenant_id = $1 AND connection_id = $2", tenant, connection)? == 1)
+}

@@ -1,0 +1,125 @@
+//! Opening and migrating: the part where the two databases differ most.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, PgPool};
+
+use super::Store;
+use crate::secret::Secret;
+
+/// How long a request may wait for a connection before it is shed.
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL is neither `sqlite:FILE` nor `postgres://…`.
+    #[error("the database URL must be sqlite:FILE or postgres://USER@HOST/NAME")]
+    Url,
+    /// It cannot be reached or opened.
+    #[error("the database cannot be opened; check that it is running and that the URL names it")]
+    Connect(#[source] sqlx::Error),
+    /// Its schema is newer than this program or was changed by hand.
+    #[error("the database schema does not fit this program; run `valetkey migrate` with the newest version that was used here")]
+    Schema(#[source] sqlx::migrate::MigrateError),
+    /// The role could see through row-level security (API.md section 6, point 16).
+    #[error("the PostgreSQL role is a superuser or has BYPASSRLS; create an ordinary role that owns the database")]
+    TooPowerful,
+    /// Another `serve` uses this SQLite file (RL-30).
+    #[error("another `valetkey serve` uses this database file; stop it first, or use PostgreSQL for several nodes")]
+    InUse,
+}
+
+/// Held by `serve` for as long as it uses an SQLite file.
+#[derive(Debug)]
+pub struct ProcessLock {
+    _file: Option<File>,
+}
+
+impl Store {
+    /// Opens the database that `url` names and brings its schema up to date.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(url: &Secret) -> Result<Self, OpenError> {
+        let store = Self::connect(url).await?;
+        match &store {
+            Self::Sqlite { writer, .. } => sqlx::migrate!("migrations/sqlite").run(writer).await,
+            Self::Postgres(pool) => sqlx::migrate!("migrations/postgres").run(pool).await,
+        }
+        .map_err(OpenError::Schema)?;
+        Ok(store)
+    }
+
+    async fn connect(url: &Secret) -> Result<Self, OpenError> {
+        if let Some(path) = sqlite_path(url) {
+            open_sqlite(&path).await.map_err(OpenError::Connect)
+        } else if url.expose().starts_with("postgres://") || url.expose().starts_with("postgresql://") {
+            open_postgres(url).await
+        } else {
+            Err(OpenError::Url)
+        }
+    }
+
+    /// Makes sure that only one `serve` uses an SQLite file. PostgreSQL needs no such lock.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] when another process holds it.
+    pub fn lock_for_serving(url: &Secret) -> Result<ProcessLock, OpenError> {
+        let Some(path) = sqlite_path(url) else { return Ok(ProcessLock { _file: None }) };
+        let mut name = path.into_os_string();
+        name.push(".lock");
+        let file = File::create(PathBuf::from(name)).map_err(|error| OpenError::Connect(error.into()))?;
+        file.try_lock().map_err(|_| OpenError::InUse)?;
+        Ok(ProcessLock { _file: Some(file) })
+    }
+}
+
+fn sqlite_path(url: &Secret) -> Option<PathBuf> {
+    let rest = url.expose().strip_prefix("sqlite:")?;
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    (!rest.is_empty() && rest != ":memory:").then(|| Path::new(rest).to_owned())
+}
+
+async fn open_sqlite(path: &Path) -> Result<Store, sqlx::Error> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // A commit that a power cut undoes can be a rotated refresh token that is lost for good (RL-04).
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(10))
+        .pragma("secure_delete", "ON")
+        .disable_statement_logging();
+    let writer = SqlitePoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_LIMIT).connect_with(options.clone()).await?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(ACQUIRE_LIMIT)
+        .connect_with(options.pragma("query_only", "ON"))
+        .await?;
+    Ok(Store::Sqlite { writer, readers })
+}
+
+async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
+    let options = PgConnectOptions::from_str(url.expose()).map_err(|_| OpenError::Url)?.disable_statement_logging();
+    let pool = PgPoolOptions::new()
+        .max_connections(20)
+        .acquire_timeout(ACQUIRE_LIMIT)
+        .connect_with(options)
+        .await
+        .map_err(OpenError::Connect)?;
+    if sees_through_row_security(&pool).await.map_err(OpenError::Connect)? {
+        return Err(OpenError::TooPowerful);
+    }
+    Ok(Store::Postgres(pool))
+}
+
+async fn sees_through_row_security(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user").fetch_one(pool).await
+}
