@@ -22,6 +22,7 @@ pub mod events;
 pub mod health;
 pub mod http;
 pub mod ids;
+pub mod invalid;
 pub mod jobs;
 pub mod keys;
 pub mod outbound;

@@ -90,3 +90,6 @@ CREATE TABLE idempotency_keys (
     CONSTRAINT idempotency_keys_pkey PRIMARY KEY (tenant_id, actor, route, key_hash)
 ) STRICT;
 CREATE INDEX idempotency_keys_expires_at_idx ON idempotency_keys (expires_at);
+
+INSERT INTO tenants (id, name, environment, confirm, return_urls, origins, created_at)
+VALUES ('ten_00000000000000000000000000', 'installation', 'installation', 'none', '[]', '[]', 0);

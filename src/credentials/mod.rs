@@ -1,1 +1,153 @@
-//! To be built.
+//! Credentials: secret token sets, kept fresh and lent out.
+//!
+//! [`refresh`] is the protocol, pure; [`driver`] executes its actions; everything else is built on them. Reading a
+//! token, the sweep, the refresh tool and the broker all go through the same flight, so there is one path for
+//! spending a refresh token (DESIGN section 7).
+
+mod broker;
+mod driver;
+mod flights;
+mod read;
+pub mod refresh;
+mod row;
+mod store;
+mod sweep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use broker::{BrokerAnswer, BrokerCall};
+pub use read::{Account, ReadWish, Token};
+pub use store::{NewCredential, Revocation};
+
+use crate::audit::{Audit, AuditError};
+use crate::caller::{Denied, SystemScope};
+use crate::clock::Surroundings;
+use crate::keys::{KeyError, Keys};
+use crate::outbound::{Outbound, OutboundError};
+use crate::providers::{AttachError, Providers};
+use crate::shutdown::Shutdown;
+use crate::store::bell::Bells;
+use crate::store::{Store, StoreError};
+use flights::Flights;
+
+/// A flight knows one credential by name; its second wall is the sealed context.
+const ONE_CREDENTIAL: SystemScope = SystemScope::because("a flight serves whoever waits for this credential; the sealed context is the wall");
+
+/// The room.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    store: Store,
+    keys: Keys,
+    providers: Providers,
+    outbound: Outbound,
+    audit: Audit,
+    around: Surroundings,
+    bells: Bells,
+    shutdown: Shutdown,
+    flights: Arc<Flights>,
+}
+
+/// What the room is made of.
+#[derive(Debug)]
+pub struct CredentialsParts {
+    /// The database.
+    pub store: Store,
+    /// The key cabinet.
+    pub keys: Keys,
+    /// The catalogue.
+    pub providers: Providers,
+    /// The gate to the street.
+    pub outbound: Outbound,
+    /// The book.
+    pub audit: Audit,
+    /// Clock and randomness.
+    pub around: Surroundings,
+    /// "Look now".
+    pub bells: Bells,
+    /// Flights keep the house from closing until their answers are stored.
+    pub shutdown: Shutdown,
+}
+
+/// Why a credential could not be lent. Each variant is answered differently.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// The caller lacks a permission.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// No such connection, or another's.
+    #[error("there is no such connection")]
+    NotFound,
+    /// The connection has no credential of this kind.
+    #[error("the connection has no such credential")]
+    NoSuchKind,
+    /// A secret that never ends does not leave the vault (AG-01).
+    #[error("this credential never expires, so it is only used through the broker")]
+    NotInjectable,
+    /// There is nothing to refresh with.
+    #[error("this credential cannot be refreshed")]
+    NotRefreshable,
+    /// Only the user can help.
+    #[error("the user must connect this account again ({reason})")]
+    NeedsReauth {
+        /// Why, from a closed list.
+        reason: String,
+    },
+    /// Only the tenant can help.
+    #[error("the integration is not set up rightly")]
+    Misconfigured,
+    /// Somebody is refreshing, or the provider makes us wait.
+    #[error("a refresh is in progress")]
+    InProgress {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// The provider wants fewer calls.
+    #[error("the provider asks for a pause")]
+    RateLimited {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// The provider did not answer usefully.
+    #[error("the provider did not answer usefully ({code})")]
+    Upstream {
+        /// What was seen.
+        code: String,
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// The broker may not make this call.
+    #[error(transparent)]
+    NotAllowed(#[from] AttachError),
+    /// The call could not be made or its answer was lost.
+    #[error("the provider's API was not reached")]
+    Street(#[from] OutboundError),
+    /// The audit entry could not be written, so nothing leaves.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The database did not answer.
+    #[error("the database did not answer")]
+    Store(#[from] StoreError),
+    /// Keys cannot be had, or a stored value does not belong where it stands.
+    #[error("a stored value cannot be opened")]
+    Keys(#[from] KeyError),
+}
+
+impl Credentials {
+    /// The room, ready.
+    #[must_use]
+    pub fn new(parts: CredentialsParts) -> Self {
+        let process = data_encoding::HEXLOWER.encode(&parts.around.random::<12>());
+        Self {
+            store: parts.store,
+            keys: parts.keys,
+            providers: parts.providers,
+            outbound: parts.outbound,
+            audit: parts.audit,
+            around: parts.around,
+            bells: parts.bells,
+            shutdown: parts.shutdown,
+            flights: Arc::new(Flights::new(process)),
+        }
+    }
+}

@@ -1,8 +1,9 @@
-//! Credentials: one secret token set each, with the row fields that the refresh protocol needs (DESIGN section 7).
+//! Credentials: one secret token set each, with the columns that the refresh protocol reads and writes.
 //!
-//! Three conditional updates carry the protocol. [`credential_claim`] takes the lease and says "about to send" where
-//! the generation is unchanged; [`credential_store`] swaps the tokens where the generation is unchanged, whoever holds
-//! the lease; [`credential_record`] writes anything else that a flight has to say, while its fence is the newest.
+//! Three conditional updates carry the protocol (`credentials::refresh` explains it). [`credential_claim`] takes the
+//! lease and says "about to send"; [`credential_store`] swaps the tokens where the generation is unchanged, whoever
+//! holds the lease; [`credential_fail`] and [`credential_needs_reauth`] write anything else that a flight has to say,
+//! while its fence is the newest.
 
 use super::{Connection, StoreError, Tx, sql};
 use crate::caller::{SystemScope, TenantScope};
@@ -42,7 +43,11 @@ pub struct CredentialRow {
     pub generation: i64,
     /// Counts claims to refresh.
     pub fence: i64,
-    /// The node that holds the lease.
+    /// Counts consents: tells a reconnect from a refresh.
+    pub consents: i64,
+    /// The claim whose answer is stored.
+    pub stored_fence: Option<i64>,
+    /// The process that holds the lease.
     pub lease_owner: Option<String>,
     /// Until when.
     pub lease_until: Option<i64>,
@@ -50,26 +55,34 @@ pub struct CredentialRow {
     pub phase: String,
     /// When the last claim was made.
     pub sent_at: Option<i64>,
-    /// Since when it is unknown whether the provider rotated.
-    pub in_doubt_since: Option<i64>,
+    /// When a token of unknown fate was first sent.
+    pub doubt_first_sent: Option<i64>,
+    /// When the last attempt ended without an outcome.
+    pub doubt_since: Option<i64>,
+    /// How often it has been sent again.
+    pub doubt_replays: i64,
     /// When the sweep looks next.
     pub due_at: Option<i64>,
     /// `active`, `needs_reauth`, `misconfigured` or `revoked`.
     pub status: String,
     /// Why not `active`.
     pub reason: Option<String>,
-    /// Failed attempts in a row.
+    /// Failed attempts since the last success.
     pub attempts: i64,
-    /// When they began.
-    pub first_failed_at: Option<i64>,
     /// Not before this.
     pub next_attempt_at: Option<i64>,
+    /// Answers that nobody understood, since the last success.
+    pub unrecognised_count: i64,
+    /// When the first of them came.
+    pub unrecognised_since: i64,
     /// Code of the last failure.
     pub last_error: Option<String>,
     /// When it happened.
     pub last_error_at: Option<i64>,
     /// When a refresh last succeeded.
     pub last_refreshed_at: Option<i64>,
+    /// When somebody last used it, to the minute.
+    pub last_used_at: i64,
     /// Milliseconds UTC.
     pub created_at: i64,
 }
@@ -83,7 +96,7 @@ pub struct CredentialName {
     pub id: String,
 }
 
-/// Adds a credential of generation 1.
+/// Adds a credential: first generation, first consent.
 ///
 /// # Errors
 /// As every statement.
@@ -92,8 +105,9 @@ pub async fn credential_insert(tx: &mut Tx, scope: &TenantScope, row: &Credentia
         tx,
         execute,
         "INSERT INTO credentials (tenant_id, id, integration_id, provider, kind, owner_kind, owner_id, access_token, refresh_token, token_type, scopes,
-         obtained_at, expires_at, refresh_expires_at, generation, fence, phase, due_at, status, attempts, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, 'idle', $16, 'active', 0, $12)",
+         obtained_at, expires_at, refresh_expires_at, generation, fence, consents, phase, doubt_replays, due_at, status, attempts,
+         unrecognised_count, unrecognised_since, last_used_at, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, 1, 'idle', 0, $16, 'active', 0, 0, 0, $12, $12)",
         scope.tenant(),
         &row.id,
         &row.integration_id,
@@ -114,7 +128,7 @@ pub async fn credential_insert(tx: &mut Tx, scope: &TenantScope, row: &Credentia
     Ok(())
 }
 
-/// The credentials of a connection, `user` first.
+/// The credentials of a connection, `user` before `bot`.
 ///
 /// # Errors
 /// As every statement.
@@ -129,7 +143,7 @@ pub async fn credentials_of_connection(tx: &mut Tx, scope: &TenantScope, connect
     )
 }
 
-/// One credential: the flight's own look, whose second wall is the sealed context.
+/// One credential: a flight's own look, whose second wall is the sealed context.
 ///
 /// # Errors
 /// As every statement.
@@ -143,35 +157,59 @@ pub async fn credential_load(tx: &mut Tx, _: SystemScope, name: &CredentialName)
     )
 }
 
+/// A token of unknown fate, as columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DoubtColumns {
+    /// When it was first sent.
+    pub first_sent: Option<i64>,
+    /// When the last attempt ended without an outcome.
+    pub since: Option<i64>,
+    /// How often it was sent again.
+    pub replays: i64,
+}
+
 /// A claim to send one refresh request.
 #[derive(Clone, Copy, Debug)]
-pub struct Claim<'a> {
-    /// The generation whose refresh token will be spent.
+pub struct ClaimColumns<'a> {
+    /// The generation whose refresh token will be spent,
     pub generation: i64,
-    /// This node.
+    /// and the fence, as they were seen.
+    pub fence: i64,
+    /// This process.
     pub owner: &'a str,
     /// Now.
     pub now: i64,
     /// Until when others keep away.
     pub lease_until: i64,
+    /// A lease beyond this was written by a clock that has jumped.
+    pub believable: i64,
+    /// The doubt to write.
+    pub doubt: DoubtColumns,
 }
 
-/// Takes the lease and writes "about to send"; gives the new fence, or none when somebody was faster.
+/// Takes the lease and writes "about to send"; gives the new fence, or none when the row has changed.
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_claim(tx: &mut Tx, _: SystemScope, name: &CredentialName, claim: Claim<'_>) -> Result<Option<i64>, StoreError> {
+pub async fn credential_claim(tx: &mut Tx, _: SystemScope, name: &CredentialName, claim: ClaimColumns<'_>) -> Result<Option<i64>, StoreError> {
     let row = sql!(
         tx,
         optional (i64,),
-        "UPDATE credentials SET fence = fence + 1, lease_owner = $4, lease_until = $6, phase = 'sent', sent_at = $5
-         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND deleted_at IS NULL AND (lease_until IS NULL OR lease_until <= $5) RETURNING fence",
+        "UPDATE credentials SET fence = fence + 1, lease_owner = $5, lease_until = $7, phase = 'sent', sent_at = $6,
+         doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11
+         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL AND status = 'active'
+         AND (lease_until IS NULL OR lease_until <= $6 OR lease_until > $8) RETURNING fence",
         &name.tenant_id,
         &name.id,
         claim.generation,
+        claim.fence,
         claim.owner,
         claim.now,
-        claim.lease_until
+        claim.lease_until,
+        claim.believable,
+        claim.doubt.first_sent,
+        claim.doubt.since,
+        claim.doubt.replays
     )?;
     Ok(row.map(|(fence,)| fence))
 }
@@ -180,13 +218,14 @@ pub async fn credential_claim(tx: &mut Tx, _: SystemScope, name: &CredentialName
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_renew_lease(tx: &mut Tx, _: SystemScope, name: &CredentialName, fence: i64, lease_until: i64) -> Result<bool, StoreError> {
+pub async fn credential_renew_lease(tx: &mut Tx, _: SystemScope, name: &CredentialName, generation: i64, fence: i64, lease_until: i64) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
-        "UPDATE credentials SET lease_until = $4 WHERE tenant_id = $1 AND id = $2 AND fence = $3 AND phase = 'sent' AND deleted_at IS NULL",
+        "UPDATE credentials SET lease_until = $5 WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND phase = 'sent' AND deleted_at IS NULL",
         &name.tenant_id,
         &name.id,
+        generation,
         fence,
         lease_until
     )? == 1)
@@ -199,7 +238,7 @@ pub struct NewTokens {
     pub generation: i64,
     /// Sealed.
     pub access_token: Vec<u8>,
-    /// Sealed; the old one re-sealed where the provider sent none.
+    /// Sealed; the old one sealed anew where the provider sent none.
     pub refresh_token: Option<Vec<u8>>,
     /// `Bearer`, ….
     pub token_type: String,
@@ -215,20 +254,33 @@ pub struct NewTokens {
     pub due_at: Option<i64>,
 }
 
-/// Swaps the tokens where the generation is unchanged and ends lease, doubt and failure; false when the generation
-/// moved on or the credential is deleted.
+/// Which claim a token set answers, and where it may be stored.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerTo {
+    /// The claim's fence.
+    pub fence: i64,
+    /// The consent that the spent refresh token belonged to.
+    pub consents: i64,
+    /// Only where nobody has claimed since.
+    pub only_fence: bool,
+}
+
+/// Swaps the tokens where generation and consent are unchanged and ends lease, doubt and failure. `needs_reauth` for a
+/// lost answer is healed, any other status stays. False when the row moved on or is deleted.
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_store(tx: &mut Tx, _: SystemScope, name: &CredentialName, new: &NewTokens) -> Result<bool, StoreError> {
+pub async fn credential_store(tx: &mut Tx, _: SystemScope, name: &CredentialName, answer: AnswerTo, new: &NewTokens) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
         "UPDATE credentials SET access_token = $4, refresh_token = $5, token_type = $6, scopes = $7, obtained_at = $8, expires_at = $9, refresh_expires_at = $10,
-         due_at = $11, generation = generation + 1, lease_owner = NULL, lease_until = NULL, phase = 'idle', sent_at = NULL, in_doubt_since = NULL,
-         status = 'active', reason = NULL, attempts = 0, first_failed_at = NULL, next_attempt_at = NULL, last_error = NULL, last_error_at = NULL,
-         last_refreshed_at = $8
-         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND deleted_at IS NULL",
+         due_at = $11, generation = generation + 1, stored_fence = $12, lease_owner = NULL, lease_until = NULL, phase = 'idle', sent_at = NULL,
+         doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0,
+         reason = CASE WHEN status = 'needs_reauth' AND reason = 'rotation_response_lost' THEN NULL ELSE reason END,
+         status = CASE WHEN status = 'needs_reauth' AND reason = 'rotation_response_lost' THEN 'active' ELSE status END,
+         attempts = 0, next_attempt_at = NULL, unrecognised_count = 0, unrecognised_since = 0, last_error = NULL, last_error_at = NULL, last_refreshed_at = $8
+         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND consents = $13 AND ($14 = 0 OR fence = $12) AND deleted_at IS NULL",
         &name.tenant_id,
         &name.id,
         new.generation,
@@ -239,66 +291,85 @@ pub async fn credential_store(tx: &mut Tx, _: SystemScope, name: &CredentialName
         new.obtained_at,
         new.expires_at,
         new.refresh_expires_at,
-        new.due_at
+        new.due_at,
+        answer.fence,
+        answer.consents,
+        i64::from(answer.only_fence)
     )? == 1)
 }
 
-/// What a flight has to say when it brings no tokens.
-#[derive(Clone, Debug)]
-pub struct Record<'a> {
-    /// The flight's fence: an older flight is not heard.
+/// What a failed attempt leaves behind.
+#[derive(Clone, Copy, Debug)]
+pub struct FailureColumns<'a> {
+    /// Only if the row still has this generation,
+    pub generation: i64,
+    /// and this fence.
     pub fence: i64,
-    /// `idle` or `sent` (the outcome is not known).
-    pub phase: &'a str,
-    /// Since when in doubt.
-    pub in_doubt_since: Option<i64>,
-    /// `active`, `needs_reauth` or `misconfigured`.
-    pub status: &'a str,
-    /// Why not `active`.
-    pub reason: Option<&'a str>,
-    /// Failed attempts in a row.
+    /// Failed attempts since the last success.
     pub attempts: i64,
-    /// When they began.
-    pub first_failed_at: Option<i64>,
     /// Not before this.
-    pub next_attempt_at: Option<i64>,
+    pub next_attempt_at: i64,
     /// Code of the failure.
-    pub last_error: Option<&'a str>,
+    pub last_error: &'a str,
+    /// What remains unknown.
+    pub doubt: DoubtColumns,
+    /// Answers that nobody understood, and since when.
+    pub unrecognised: (i64, i64),
     /// When the sweep looks next.
     pub due_at: Option<i64>,
     /// Now.
     pub now: i64,
 }
 
-/// Records a failure and gives the lease back; false when a newer flight or newer tokens are there.
+/// Records a failure and gives the claim back; false when a newer flight or newer tokens are there.
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_record(tx: &mut Tx, _: SystemScope, name: &CredentialName, generation: i64, record: &Record<'_>) -> Result<bool, StoreError> {
+pub async fn credential_fail(tx: &mut Tx, _: SystemScope, name: &CredentialName, failure: FailureColumns<'_>) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
-        "UPDATE credentials SET phase = $5, in_doubt_since = $6, status = $7, reason = $8, attempts = $9, first_failed_at = $10, next_attempt_at = $11,
-         last_error = $12, last_error_at = $14, due_at = $13, lease_owner = NULL, lease_until = NULL
+        "UPDATE credentials SET phase = 'idle', sent_at = NULL, lease_owner = NULL, lease_until = NULL, attempts = $5, next_attempt_at = $6, last_error = $7,
+         last_error_at = $8, doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, unrecognised_count = $12, unrecognised_since = $13, due_at = $14
+         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL",
+        &name.tenant_id,
+        &name.id,
+        failure.generation,
+        failure.fence,
+        failure.attempts,
+        failure.next_attempt_at,
+        failure.last_error,
+        failure.now,
+        failure.doubt.first_sent,
+        failure.doubt.since,
+        failure.doubt.replays,
+        failure.unrecognised.0,
+        failure.unrecognised.1,
+        failure.due_at
+    )? == 1)
+}
+
+/// Only the user can help now; false when a newer flight or newer tokens are there. The token stays for its remaining life.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_needs_reauth(tx: &mut Tx, _: SystemScope, name: &CredentialName, generation: i64, fence: i64, reason: &str, now: i64) -> Result<bool, StoreError> {
+    Ok(sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET status = 'needs_reauth', reason = $5, phase = 'idle', sent_at = NULL, lease_owner = NULL, lease_until = NULL,
+         doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0, next_attempt_at = NULL, last_error = $5, last_error_at = $6, due_at = NULL
          WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL",
         &name.tenant_id,
         &name.id,
         generation,
-        record.fence,
-        record.phase,
-        record.in_doubt_since,
-        record.status,
-        record.reason,
-        record.attempts,
-        record.first_failed_at,
-        record.next_attempt_at,
-        record.last_error,
-        record.due_at,
-        record.now
+        fence,
+        reason,
+        now
     )? == 1)
 }
 
-/// Replaces the whole token set: a person reconnected. Whatever flight is in the air comes too late.
+/// Replaces the whole token set: a person consented again. Whatever flight is in the air comes too late.
 ///
 /// # Errors
 /// As every statement.
@@ -307,8 +378,10 @@ pub async fn credential_replace(tx: &mut Tx, scope: &TenantScope, id: &str, inte
         tx,
         execute,
         "UPDATE credentials SET integration_id = $3, access_token = $5, refresh_token = $6, token_type = $7, scopes = $8, obtained_at = $9, expires_at = $10,
-         refresh_expires_at = $11, due_at = $12, generation = $4 + 1, fence = fence + 1, lease_owner = NULL, lease_until = NULL, phase = 'idle', sent_at = NULL,
-         in_doubt_since = NULL, status = 'active', reason = NULL, attempts = 0, first_failed_at = NULL, next_attempt_at = NULL, last_error = NULL, last_error_at = NULL
+         refresh_expires_at = $11, due_at = $12, generation = $4 + 1, fence = fence + 1, consents = consents + 1, stored_fence = NULL,
+         lease_owner = NULL, lease_until = NULL, phase = 'idle', sent_at = NULL, doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0,
+         status = 'active', reason = NULL, attempts = 0, next_attempt_at = NULL, unrecognised_count = 0, unrecognised_since = 0,
+         last_error = NULL, last_error_at = NULL
          WHERE tenant_id = $1 AND id = $2 AND generation = $4 AND deleted_at IS NULL",
         scope.tenant(),
         id,
@@ -325,6 +398,21 @@ pub async fn credential_replace(tx: &mut Tx, scope: &TenantScope, id: &str, inte
     )? == 1)
 }
 
+/// Pauses every credential of an integration: its client id changed (API.md section 6, point 3).
+///
+/// # Errors
+/// As every statement.
+pub async fn credentials_of_integration_pause(tx: &mut Tx, scope: &TenantScope, integration: &str, reason: &str) -> Result<u64, StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET status = 'misconfigured', reason = $3, due_at = NULL, fence = fence + 1 WHERE tenant_id = $1 AND integration_id = $2 AND deleted_at IS NULL",
+        scope.tenant(),
+        integration,
+        reason
+    )
+}
+
 /// Deletes a credential and its tokens; a late answer finds nothing to store to.
 ///
 /// # Errors
@@ -339,6 +427,22 @@ pub async fn credential_delete(tx: &mut Tx, scope: &TenantScope, id: &str, now: 
         id,
         now
     )? == 1)
+}
+
+/// Notes that a credential was used, at most once a minute.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_touch(tx: &mut Tx, _: SystemScope, name: &CredentialName, now: i64) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET last_used_at = $3 WHERE tenant_id = $1 AND id = $2 AND last_used_at < $3 - 60000",
+        &name.tenant_id,
+        &name.id,
+        now
+    )?;
+    Ok(())
 }
 
 /// Takes up to `limit` due credentials by moving their due time to `next`, so that nobody else takes them meanwhile.
@@ -370,10 +474,19 @@ pub async fn credential_claim_due(tx: &mut Tx, _: SystemScope, now: i64, next: i
     }
 }
 
-/// When the next credential is due.
+/// Sets when the sweep looks next, unless the row has moved on.
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_next_due(tx: &mut Tx, _: SystemScope) -> Result<Option<i64>, StoreError> {
-    Ok(sql!(tx, one (Option<i64>,), "SELECT min(due_at) FROM credentials WHERE due_at IS NOT NULL")?.0)
+pub async fn credential_set_due(tx: &mut Tx, _: SystemScope, name: &CredentialName, fence: i64, due_at: Option<i64>) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET due_at = $4 WHERE tenant_id = $1 AND id = $2 AND fence = $3 AND deleted_at IS NULL",
+        &name.tenant_id,
+        &name.id,
+        fence,
+        due_at
+    )?;
+    Ok(())
 }

@@ -29,6 +29,8 @@ pub struct IntegrationRow {
     pub reason: Option<String>,
     /// When a misconfigured client may be tried again.
     pub probe_at: Option<i64>,
+    /// Until when the provider wants fewer calls of this client.
+    pub rate_limited_until: Option<i64>,
     /// Grows with every changed client id; a handshake of an older revision is void.
     pub revision: i64,
     /// Milliseconds UTC.
@@ -73,7 +75,7 @@ pub async fn integration_update(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         tx,
         execute,
         "UPDATE integrations SET client_id = $3, client_secret = $4, bot_token = $5, scopes = $6, user_scopes = $7, revision = $8, updated_at = $9,
-         status = $10, reason = NULL, probe_at = NULL WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+         status = $10, reason = NULL, probe_at = NULL, rate_limited_until = NULL WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
         scope.tenant(),
         &row.id,
         &row.client_id,
@@ -146,17 +148,32 @@ pub async fn integration_pause(tx: &mut Tx, _: SystemScope, tenant: &str, id: &s
     Ok(())
 }
 
-/// The client works (again).
+/// The client works (again); false when nothing was known against it.
 ///
 /// # Errors
 /// As every statement.
-pub async fn integration_resume(tx: &mut Tx, _: SystemScope, tenant: &str, id: &str) -> Result<(), StoreError> {
-    sql!(
+pub async fn integration_resume(tx: &mut Tx, _: SystemScope, tenant: &str, id: &str) -> Result<bool, StoreError> {
+    Ok(sql!(
         tx,
         execute,
         "UPDATE integrations SET status = 'active', reason = NULL, probe_at = NULL WHERE tenant_id = $1 AND id = $2 AND status <> 'active'",
         tenant,
         id
+    )? == 1)
+}
+
+/// The provider asked this client for a pause; a longer one is never shortened (RL-09).
+///
+/// # Errors
+/// As every statement.
+pub async fn integration_limit_rate(tx: &mut Tx, _: SystemScope, tenant: &str, id: &str, until: i64) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE integrations SET rate_limited_until = $3 WHERE tenant_id = $1 AND id = $2 AND (rate_limited_until IS NULL OR rate_limited_until < $3)",
+        tenant,
+        id,
+        until
     )?;
     Ok(())
 }
@@ -169,7 +186,7 @@ pub async fn integration_take_probe(tx: &mut Tx, _: SystemScope, tenant: &str, i
     Ok(sql!(
         tx,
         execute,
-        "UPDATE integrations SET probe_at = $4 WHERE tenant_id = $1 AND id = $2 AND status = 'misconfigured' AND (probe_at IS NULL OR probe_at <= $3)",
+        "UPDATE integrations SET probe_at = $4 WHERE tenant_id = $1 AND id = $2 AND (probe_at IS NULL OR probe_at <= $3)",
         tenant,
         id,
         now,

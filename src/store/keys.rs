@@ -84,6 +84,14 @@ pub async fn tenant_key_insert(tx: &mut Tx, _: SystemScope, tenant: &str, key: &
     )? == 1)
 }
 
+/// True when any tenant key is there: a database that has been used.
+///
+/// # Errors
+/// As every statement.
+pub async fn tenant_keys_exist(tx: &mut Tx, _: SystemScope) -> Result<bool, StoreError> {
+    Ok(sql!(tx, one (i64,), "SELECT count(*) FROM tenant_keys")?.0 > 0)
+}
+
 /// A wrapped data key.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct DataKeyRow {

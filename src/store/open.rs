@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, PgPool};
 
-use super::Store;
+use super::{Store, StoreError};
 use crate::secret::Secret;
 
 /// How long a request may wait for a connection before it is shed.
@@ -42,21 +42,11 @@ pub struct ProcessLock {
 }
 
 impl Store {
-    /// Opens the database that `url` names and brings its schema up to date.
+    /// Opens the database that `url` names, as it is: nothing is written before the root key is proven.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(url: &Secret) -> Result<Self, OpenError> {
-        let store = Self::connect(url).await?;
-        match &store {
-            Self::Sqlite { writer, .. } => sqlx::migrate!("migrations/sqlite").run(writer).await,
-            Self::Postgres(pool) => sqlx::migrate!("migrations/postgres").run(pool).await,
-        }
-        .map_err(OpenError::Schema)?;
-        Ok(store)
-    }
-
-    async fn connect(url: &Secret) -> Result<Self, OpenError> {
         if let Some(path) = sqlite_path(url) {
             open_sqlite(&path).await.map_err(OpenError::Connect)
         } else if url.expose().starts_with("postgres://") || url.expose().starts_with("postgresql://") {
@@ -64,6 +54,33 @@ impl Store {
         } else {
             Err(OpenError::Url)
         }
+    }
+
+    /// Brings the schema up to date. Running it twice, or on several nodes at once, is harmless.
+    ///
+    /// # Errors
+    /// [`OpenError::Schema`] when the database is newer than this program or was changed by hand.
+    pub async fn migrate(&self) -> Result<(), OpenError> {
+        match self {
+            Self::Sqlite { writer, .. } => sqlx::migrate!("migrations/sqlite").run(writer).await,
+            Self::Postgres(pool) => sqlx::migrate!("migrations/postgres").run(pool).await,
+        }
+        .map_err(OpenError::Schema)
+    }
+
+    /// True when this database has been migrated before.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn has_schema(&self) -> Result<bool, StoreError> {
+        Ok(match self {
+            Self::Sqlite { readers, .. } => {
+                sqlx::query_scalar::<_, i64>("SELECT count(*) FROM sqlite_master WHERE name = 'tenant_keys'").fetch_one(readers).await? > 0
+            }
+            Self::Postgres(pool) => {
+                sqlx::query_scalar::<_, bool>("SELECT to_regclass('tenant_keys') IS NOT NULL").fetch_one(pool).await?
+            }
+        })
     }
 
     /// Makes sure that only one `serve` uses an SQLite file. PostgreSQL needs no such lock.

@@ -20,13 +20,12 @@ pub async fn session_put(tx: &mut Tx, _: SystemScope, id_hash: &str, record: &[u
     Ok(())
 }
 
-/// Reads a session record that has not expired.
+/// Reads a session record that has not expired, and when it does.
 ///
 /// # Errors
 /// As every statement.
-pub async fn session_get(tx: &mut Tx, _: SystemScope, id_hash: &str, now: i64) -> Result<Option<Vec<u8>>, StoreError> {
-    let row = sql!(tx, optional (Vec<u8>,), "SELECT record FROM sessions WHERE id_hash = $1 AND expires_at > $2", id_hash, now)?;
-    Ok(row.map(|(record,)| record))
+pub async fn session_get(tx: &mut Tx, _: SystemScope, id_hash: &str, now: i64) -> Result<Option<(Vec<u8>, i64)>, StoreError> {
+    sql!(tx, optional (Vec<u8>, i64), "SELECT record, expires_at FROM sessions WHERE id_hash = $1 AND expires_at > $2", id_hash, now)
 }
 
 /// Deletes a session.

@@ -1,0 +1,275 @@
+//! Platform keys: recognisable, checksummed, 256 bits, stored as a hash, shown once (AP-04, AP-06).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE};
+use crate::audit::{Action, Event};
+use crate::caller::{Caller, Origin, Permission, Permissions, Who};
+use crate::clock::Millis;
+use crate::crypto::tokens::{SecretToken, has_valid_checksum, hash_token};
+use crate::ids::{ApiKeyId, TenantId};
+use crate::invalid::{Invalid, checked_name};
+use crate::secret::Secret;
+use crate::store::api_keys::{ApiKeyRow, api_key_by_hash, api_key_insert, api_key_list, api_key_revoke, api_key_touch};
+use crate::store::tenants::tenant_own;
+use crate::store::{from_json_list, to_json_list};
+
+/// What a new key may do.
+#[derive(Clone, Debug)]
+pub struct NewApiKey {
+    /// Chosen by people.
+    pub name: String,
+    /// Scope names, or just `all`.
+    pub scopes: Vec<String>,
+    /// Addresses and networks; empty means any.
+    pub allowed_ips: Vec<String>,
+    /// When it ends.
+    pub expires_at: Option<Millis>,
+}
+
+/// A platform key without its secret.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// `key_…`.
+    pub id: ApiKeyId,
+    /// Chosen by people.
+    pub name: String,
+    /// The last characters, so that people can tell keys apart.
+    pub hint: String,
+    /// Scope names.
+    pub scopes: Vec<String>,
+    /// Networks.
+    pub allowed_ips: Vec<String>,
+    /// When it was made.
+    pub created_at: Millis,
+    /// When it ends.
+    pub expires_at: Option<Millis>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<Millis>,
+    /// When it was revoked.
+    pub revoked_at: Option<Millis>,
+}
+
+/// A key as a client presents it.
+#[derive(Debug)]
+pub struct PresentedKey<'a> {
+    /// The text after `Bearer `.
+    pub text: &'a Secret,
+    /// Where the request comes from.
+    pub origin: Origin,
+}
+
+impl Accounts {
+    /// Makes a key; its secret is given back this once.
+    ///
+    /// # Errors
+    /// [`AccountsError::Denied`], also when the key could do more than its maker; [`AccountsError::Invalid`].
+    pub async fn api_key_create(&self, caller: &Caller, new: NewApiKey) -> Result<(ApiKey, Secret), AccountsError> {
+        let scope = caller.require(Permission::KeysWrite)?;
+        let scopes = checked_scopes(&new.scopes)?;
+        if matches!(caller.who(), Who::PlatformKey(_)) {
+            for permission in scopes.iter() {
+                caller.require(permission)?;
+            }
+        }
+        let allowed = self.checked_networks(&new.allowed_ips)?;
+        let mut tx = self.store.begin().await?;
+        let tenant = tenant_own(&mut tx, &scope).await?.ok_or(AccountsError::NotFound("tenant"))?;
+        let prefix = if tenant.environment == "production" { "vk_live_" } else { "vk_test_" };
+        let secret = SecretToken::generate(prefix, self.around.entropy.as_ref());
+        let row = ApiKeyRow {
+            tenant_id: scope.tenant().to_owned(),
+            id: ApiKeyId::new(&self.around).to_string(),
+            name: checked_name("name", &new.name, 100)?,
+            hint: last_characters(secret.expose()),
+            secret_hash: hash_token(secret.expose()),
+            scopes: to_json_list(&scopes.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>()),
+            allowed_ips: to_json_list(&allowed),
+            created_at: self.around.now().0,
+            expires_at: new.expires_at.map(|at| at.0),
+            last_used_at: None,
+            revoked_at: None,
+        };
+        api_key_insert(&mut tx, &scope, &row).await?;
+        self.audit.record_and_commit(tx, caller, &Event::done(Action::ApiKeyCreated, "api_key", &row.id)).await?;
+        Ok((ApiKey::from(row), secret))
+    }
+
+    /// Who a presented key belongs to.
+    ///
+    /// # Errors
+    /// [`AccountsError::Unauthenticated`] whatever is wrong with the key, [`AccountsError::IpNotAllowed`].
+    pub async fn api_key_authenticate(&self, presented: PresentedKey<'_>) -> Result<Caller, AccountsError> {
+        // A text without a right checksum was never a key of ours: no need to ask the database.
+        if !has_valid_checksum(presented.text.expose()) {
+            return Err(AccountsError::Unauthenticated);
+        }
+        let now = self.around.now();
+        let mut tx = self.store.read().await?;
+        let row = api_key_by_hash(&mut tx, BEFORE_ANY_SCOPE, &hash_token(presented.text.expose()), now.0).await?;
+        drop(tx);
+        let row = row.ok_or(AccountsError::Unauthenticated)?;
+        let networks = from_json_list(&row.allowed_ips);
+        if !networks.is_empty() {
+            let peer = presented.origin.peer.ok_or(AccountsError::Unauthenticated)?;
+            if !networks.iter().filter_map(|text| text.parse::<IpNet>().ok()).any(|net| net.contains(&peer)) {
+                return Err(AccountsError::IpNotAllowed(peer));
+            }
+        }
+        let scopes = from_json_list(&row.scopes).iter().filter_map(|text| Permission::parse(text)).collect();
+        let caller = Caller::platform_key(TenantId::stored(row.tenant_id.clone()), ApiKeyId::stored(row.id.clone()), scopes, presented.origin);
+        if row.last_used_at.is_none_or(|at| at < now.0 - 60_000) {
+            self.note_use(&caller, &row.id, now).await;
+        }
+        Ok(caller)
+    }
+
+    /// A tenant's keys.
+    ///
+    /// # Errors
+    /// [`AccountsError::Denied`].
+    pub async fn api_key_list(&self, caller: &Caller, after: &str, limit: i64) -> Result<Vec<ApiKey>, AccountsError> {
+        let scope = caller.require(Permission::KeysWrite)?;
+        let mut tx = self.store.read().await?;
+        Ok(api_key_list(&mut tx, &scope, after, limit).await?.into_iter().map(ApiKey::from).collect())
+    }
+
+    /// Revokes a key at once.
+    ///
+    /// # Errors
+    /// [`AccountsError::NotFound`], [`AccountsError::Denied`].
+    pub async fn api_key_revoke(&self, caller: &Caller, id: &ApiKeyId) -> Result<(), AccountsError> {
+        let scope = caller.require(Permission::KeysWrite)?;
+        let mut tx = self.store.begin().await?;
+        if !api_key_revoke(&mut tx, &scope, id.as_str(), self.around.now().0).await? {
+            return Err(AccountsError::NotFound("key"));
+        }
+        self.audit.record_and_commit(tx, caller, &Event::done(Action::ApiKeyRevoked, "api_key", id.as_str())).await?;
+        Ok(())
+    }
+
+    /// Last use is a help for people, not a fact that a request may fail for.
+    async fn note_use(&self, caller: &Caller, id: &str, now: Millis) {
+        let Some(scope) = Permission::ALL.iter().find_map(|one| caller.require(*one).ok()) else { return };
+        let written = async {
+            let mut tx = self.store.begin().await?;
+            api_key_touch(&mut tx, &scope, id, now.0).await?;
+            tx.commit().await
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(error = %error, "the last use of a key was not noted");
+        }
+    }
+
+    fn checked_networks(&self, texts: &[String]) -> Result<Vec<String>, Invalid> {
+        let mut invalid = Invalid::default();
+        if texts.len() > 100 {
+            invalid.add("allowed_ips", "must have at most 100 entries");
+        }
+        let mut networks = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            match checked_network(text, self.allow_private_peers) {
+                Ok(network) => networks.push(network.to_string()),
+                Err(why) => invalid.add(format!("allowed_ips[{index}]"), why),
+            }
+        }
+        invalid.into_result().map(|()| networks)
+    }
+}
+
+impl From<ApiKeyRow> for ApiKey {
+    fn from(row: ApiKeyRow) -> Self {
+        Self {
+            id: ApiKeyId::stored(row.id),
+            name: row.name,
+            hint: row.hint,
+            scopes: from_json_list(&row.scopes),
+            allowed_ips: from_json_list(&row.allowed_ips),
+            created_at: Millis(row.created_at),
+            expires_at: row.expires_at.map(Millis),
+            last_used_at: row.last_used_at.map(Millis),
+            revoked_at: row.revoked_at.map(Millis),
+        }
+    }
+}
+
+fn last_characters(text: &str) -> String {
+    text.chars().rev().take(4).collect::<Vec<_>>().into_iter().rev().collect()
+}
+
+fn checked_scopes(texts: &[String]) -> Result<Permissions, Invalid> {
+    if texts.is_empty() {
+        return Err(Invalid::one("scopes", "must name at least one scope, or all"));
+    }
+    if let [only] = texts
+        && only == "all"
+    {
+        return Ok(Permissions::all());
+    }
+    let mut invalid = Invalid::default();
+    let mut scopes = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        match Permission::parse(text) {
+            Some(permission) => scopes.push(permission),
+            None => invalid.add(format!("scopes[{index}]"), "is not a scope; API.md section 2 lists them"),
+        }
+    }
+    invalid.into_result()?;
+    Ok(scopes.into_iter().collect())
+}
+
+/// An address or network that a key may be limited to: bare addresses become /32 or /128, private ranges are refused.
+fn checked_network(text: &str, allow_private: bool) -> Result<IpNet, &'static str> {
+    let network = match text.parse::<IpNet>() {
+        Ok(network) => network.trunc(),
+        Err(_) => IpNet::from(text.parse::<IpAddr>().map_err(|_| "must be an IP address or a network such as 203.0.113.0/24")?),
+    };
+    if !allow_private && is_private(network.addr()) {
+        return Err("must be a public address; the operator can allow private ranges");
+    }
+    Ok(network)
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast() || is_shared(v4),
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_unique_local()
+                || v6.is_unicast_link_local()
+                || v6.to_ipv4_mapped().is_some_and(|v4| is_private(IpAddr::V4(v4)))
+        }
+    }
+}
+
+/// RFC 6598: carrier-grade NAT.
+fn is_shared(v4: std::net::Ipv4Addr) -> bool {
+    v4.octets()[0] == 100 && (64..128).contains(&v4.octets()[1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_normalised_and_private_ones_refused() {
+        assert_eq!(checked_network("203.0.113.7", false).map(|n| n.to_string()), Ok("203.0.113.7/32".into()));
+        assert_eq!(checked_network("2001:db8::1", false).map(|n| n.to_string()), Ok("2001:db8::1/128".into()));
+        assert_eq!(checked_network("203.0.113.7/24", false).map(|n| n.to_string()), Ok("203.0.113.0/24".into()));
+        for text in ["10.0.0.1", "192.168.0.0/16", "127.0.0.1", "::1", "fd00::/8", "100.64.0.1", "::ffff:10.0.0.1", "0.0.0.0/0", "example.org", ""] {
+            assert!(checked_network(text, false).is_err(), "{text}");
+        }
+        assert!(checked_network("127.0.0.1", true).is_ok());
+    }
+
+    #[test]
+    fn scopes_are_deny_by_default_and_misspelt_ones_named() {
+        assert!(checked_scopes(&[]).is_err());
+        assert_eq!(checked_scopes(&["all".into()]), Ok(Permissions::all()));
+        let error = checked_scopes(&["tokens:read".into(), "token:read".into()]).expect_err("misspelt");
+        assert_eq!(error.0[0].field, "scopes[1]");
+    }
+}

@@ -1,0 +1,119 @@
+//! Between rows and the protocol's words.
+
+use std::time::Duration;
+
+use super::refresh::{Code, Doubt, Integration, Phase, Policy, Replay, Revocation, Status, Unrecognised, View};
+use crate::clock::Millis;
+use crate::keys::{Owner, Place};
+use crate::providers::{self, Descriptor};
+use crate::store::credentials::{CredentialRow, DoubtColumns};
+use crate::store::integrations::IntegrationRow;
+
+/// What the protocol sees of a row. `integration` is none when it was deleted.
+pub(super) fn view(row: &CredentialRow, integration: Option<&IntegrationRow>, process: &str) -> View {
+    View {
+        generation: row.generation,
+        fence: row.fence,
+        consents: row.consents,
+        stored_fence: row.stored_fence,
+        lease_until: row.lease_until.map(Millis),
+        lease_is_mine: row.lease_owner.as_deref() == Some(process),
+        phase: match row.phase.as_str() {
+            "sent" => Phase::Sent { since: Millis(row.sent_at.unwrap_or_default()) },
+            _ => Phase::Idle,
+        },
+        doubt: doubt(row),
+        status: status(row),
+        integration: integration.map_or(Integration::Faulty { code: Code::new("integration_deleted"), probe_at: Millis(i64::MAX) }, standing),
+        expires_at: row.expires_at.map(Millis),
+        original_life: row.expires_at.map(|end| Millis(end).left(Millis(row.obtained_at))),
+        has_refresh_token: row.refresh_token.is_some(),
+        next_attempt_at: row.next_attempt_at.map(Millis),
+        attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+        last_error: row.last_error.as_deref().map(Code::new),
+        unrecognised: Unrecognised {
+            count: u32::try_from(row.unrecognised_count).unwrap_or(u32::MAX),
+            since: Millis(row.unrecognised_since),
+        },
+        refreshed_at: Millis(row.obtained_at),
+        last_used_at: Millis(row.last_used_at),
+    }
+}
+
+fn doubt(row: &CredentialRow) -> Option<Doubt> {
+    Some(Doubt {
+        first_sent: Millis(row.doubt_first_sent?),
+        since: Millis(row.doubt_since?),
+        replays: u8::try_from(row.doubt_replays).unwrap_or(u8::MAX),
+    })
+}
+
+fn status(row: &CredentialRow) -> Status {
+    match row.status.as_str() {
+        "active" => Status::Active,
+        "misconfigured" => Status::Misconfigured,
+        "needs_reauth" => Status::NeedsReauth { reason: Code::new(row.reason.as_deref().unwrap_or("unknown")) },
+        _ => Status::Deleted,
+    }
+}
+
+fn standing(integration: &IntegrationRow) -> Integration {
+    if integration.status == "misconfigured" {
+        let code = Code::new(integration.reason.as_deref().unwrap_or("unknown"));
+        return Integration::Faulty { code, probe_at: Millis(integration.probe_at.unwrap_or_default()) };
+    }
+    integration.rate_limited_until.map_or(Integration::Working, |until| Integration::RateLimited { until: Millis(until) })
+}
+
+pub(super) fn doubt_columns(doubt: Option<Doubt>) -> DoubtColumns {
+    doubt.map_or_else(DoubtColumns::default, |doubt| DoubtColumns {
+        first_sent: Some(doubt.first_sent.0),
+        since: Some(doubt.since.0),
+        replays: i64::from(doubt.replays),
+    })
+}
+
+/// The provider's manners as the protocol wants to know them.
+pub(super) fn policy(descriptor: &Descriptor) -> Policy {
+    let replay = match descriptor.replay {
+        providers::Replay::Safe => Replay::Safe,
+        providers::Replay::Grace(grace) => Replay::Grace(grace),
+        providers::Replay::Unsafe => Replay::Unsafe,
+    };
+    let revocation = match (descriptor.capabilities.revocable, descriptor.rotates()) {
+        (false, _) => Revocation::Impossible,
+        (true, true) => Revocation::OneTokenSet,
+        // Ending one token of a provider that does not rotate ends the whole consent (Google, fact sheet A.6).
+        (true, false) => Revocation::WholeConsent,
+    };
+    let mut policy = Policy::new(replay, descriptor.rotates(), revocation);
+    if let Some(idle) = descriptor.idle_expiry {
+        policy.keep_alive = policy.keep_alive.min(idle / 3);
+    }
+    policy
+}
+
+/// Whose key seals a credential's tokens.
+pub(super) fn owner(row: &CredentialRow) -> Owner {
+    Owner::of_row(&row.tenant_id, &row.owner_kind, &row.owner_id)
+}
+
+/// Where an access token stands.
+pub(super) fn access_place(id: &str, generation: i64) -> Place<'_> {
+    Place { record_kind: "credential", record_id: id, field: "access_token", generation }
+}
+
+/// Where a refresh token stands.
+pub(super) fn refresh_place(id: &str, generation: i64) -> Place<'_> {
+    Place { record_kind: "credential", record_id: id, field: "refresh_token", generation }
+}
+
+/// Where an integration's client secret stands.
+pub(super) fn client_secret_place(id: &str) -> Place<'_> {
+    Place { record_kind: "integration", record_id: id, field: "client_secret", generation: 0 }
+}
+
+/// What is left of a token's life; none when it never ends.
+pub(super) fn life_left(row: &CredentialRow, now: Millis) -> Option<Duration> {
+    row.expires_at.map(|end| Millis(end).left(now))
+}
