@@ -1,0 +1,327 @@
+//! Reads token answers: lenient about shape, strict about what may be stored (fact sheet D.4, G.16, G.17; RL-10).
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+use super::descriptor::Expiry;
+use super::errors::{Code, Failure};
+use super::{CredentialKind, TokenSet};
+use crate::secret::Secret;
+
+/// Longest token that is stored; Google's are 2 KiB at most, JWT providers' more (fact sheet G.16).
+const LONGEST_TOKEN: usize = 16 * 1024;
+/// A life of 0 or less is taken as this, so that a token with a wrong life ends soon but does not cause a storm.
+const SHORTEST_LIFE: Duration = Duration::from_secs(60);
+/// No access token lives longer; LinkedIn's 60 days are the longest known.
+const LONGEST_LIFE: Duration = Duration::from_secs(365 * 86_400);
+const MOST_SCOPES: usize = 500;
+const LONGEST_SCOPE: usize = 512;
+
+/// A token answer before anything in it is believed. A field that comes twice makes the whole answer unreadable,
+/// since nobody can say which one counts.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct RawAnswer {
+    pub ok: Value,
+    pub error: Value,
+    pub error_subtype: Value,
+    pub access_token: Field,
+    pub refresh_token: Field,
+    pub id_token: Field,
+    pub token_type: Value,
+    pub scope: Value,
+    pub expires_in: Value,
+    pub refresh_token_expires_in: Value,
+    pub refresh_expires_in: Value,
+    pub x_refresh_token_expires_in: Value,
+    pub team: Value,
+    pub enterprise: Value,
+    pub is_enterprise_install: Value,
+    pub id: Value,
+    pub user_id: Value,
+    pub team_id: Value,
+    pub authed_user: Option<Box<RawAnswer>>,
+}
+
+/// A text that may be a secret, kept so from the first byte.
+#[derive(Default)]
+pub(super) enum Field {
+    /// Missing, null or empty.
+    #[default]
+    Absent,
+    Text(Secret),
+    /// Something that is not text.
+    Wrong,
+}
+
+impl Field {
+    pub fn is_present(&self) -> bool {
+        !matches!(self, Self::Absent)
+    }
+
+    /// The token, if it can be stored and sent in a header; `Ok(None)` if there is none.
+    fn token(self, code: &'static str) -> Result<Option<Secret>, Failure> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::Text(secret) if usable(secret.expose()) => Ok(Some(secret)),
+            Self::Text(_) | Self::Wrong => Err(Failure::Transient { code: Code::own(code) }),
+        }
+    }
+}
+
+fn usable(token: &str) -> bool {
+    token.len() <= LONGEST_TOKEN && token.bytes().all(|b| b.is_ascii_graphic())
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FieldVisitor)
+    }
+}
+
+struct FieldVisitor;
+
+impl<'de> Visitor<'de> for FieldVisitor {
+    type Value = Field;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text")
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Field, E> {
+        Ok(if text.is_empty() { Field::Absent } else { Field::Text(Secret::new(text)) })
+    }
+    fn visit_string<E>(self, text: String) -> Result<Field, E> {
+        Ok(if text.is_empty() { Field::Absent } else { Field::Text(Secret::new(text)) })
+    }
+    fn visit_unit<E>(self) -> Result<Field, E> {
+        Ok(Field::Absent)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Field, E> {
+        Ok(Field::Wrong)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Field, E> {
+        Ok(Field::Wrong)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Field, E> {
+        Ok(Field::Wrong)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Field, E> {
+        Ok(Field::Wrong)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Field, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Field::Wrong)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Field::Wrong)
+    }
+}
+
+impl RawAnswer {
+    /// Reads a JSON object, whatever the content type says; anything else is `None`.
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return None;
+        }
+        serde_json::from_slice(body).ok()
+    }
+
+    /// The error code, if the answer has one.
+    pub fn error_code(&self) -> Option<&str> {
+        match &self.error {
+            Value::String(text) => Some(text),
+            // Some servers wrap it: {"error":{"status":"…"}}.
+            Value::Object(inner) => {
+                inner.get("status").or_else(|| inner.get("code")).and_then(Value::as_str).or(Some(""))
+            }
+            Value::Null => None,
+            _ => Some(""),
+        }
+    }
+
+    /// Takes the token set out of the answer.
+    ///
+    /// A readable answer without a usable token is the provider's mistake: nothing is stored and it counts as
+    /// passing (fact sheet D.4).
+    pub fn into_token_set(self, kind: CredentialKind, expiry: Expiry, refreshed: bool) -> Result<TokenSet, Failure> {
+        let access = self.access_token.token("access_token_unusable")?;
+        let access_token = access.ok_or(Failure::Transient { code: Code::own("access_token_missing") })?;
+        let refresh_token = self.refresh_token.token("refresh_token_unusable")?;
+        let renewable = refreshed || refresh_token.is_some();
+        let refresh_life = [&self.refresh_token_expires_in, &self.refresh_expires_in, &self.x_refresh_token_expires_in];
+        Ok(TokenSet {
+            kind,
+            access_token,
+            token_type: token_type(&self.token_type),
+            scopes: scopes(&self.scope),
+            expires_in: life(&self.expires_in).or_else(|| assumed_life(expiry, renewable)),
+            refresh_expires_in: refresh_life.into_iter().find_map(refresh_life_of),
+            refresh_token,
+            subject: None,
+        })
+    }
+}
+
+/// The scheme for the Authorization header. Slack writes whom the token acts as in this field.
+fn token_type(value: &Value) -> String {
+    let word = value.as_str().unwrap_or_default();
+    let plain = !word.is_empty() && word.len() <= 32 && word.bytes().all(|b| b.is_ascii_alphanumeric());
+    if !plain || ["bearer", "bot", "user"].iter().any(|known| word.eq_ignore_ascii_case(known)) {
+        return "Bearer".to_owned();
+    }
+    word.to_owned()
+}
+
+/// Scopes as text with spaces or commas, or as a list. `None` when the answer does not say.
+fn scopes(value: &Value) -> Option<Vec<String>> {
+    let words: Vec<&str> = match value {
+        Value::String(text) => text.split([' ', ',', '\t', '\n', '\r']).collect(),
+        Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
+        _ => return None,
+    };
+    let mut scopes: Vec<String> = Vec::new();
+    for word in words {
+        let fits = !word.is_empty() && word.len() <= LONGEST_SCOPE && word.bytes().all(|b| b.is_ascii_graphic());
+        if fits && scopes.len() < MOST_SCOPES && !scopes.iter().any(|known| known == word) {
+            scopes.push(word.to_owned());
+        }
+    }
+    Some(scopes)
+}
+
+fn seconds(value: &Value) -> Option<f64> {
+    let seconds = match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    seconds.filter(|seconds| seconds.is_finite())
+}
+
+/// An access token's life in seconds, as number or text, clamped (fact sheet G.17).
+fn life(value: &Value) -> Option<Duration> {
+    let seconds = seconds(value)?;
+    // A real but short life is kept; 0 and less are nonsense.
+    let life = if seconds < 1.0 { SHORTEST_LIFE.as_secs_f64() } else { seconds.min(LONGEST_LIFE.as_secs_f64()) };
+    Some(Duration::from_secs_f64(life.floor()))
+}
+
+/// A refresh token's life; 0 and less mean that it has no end of its own.
+fn refresh_life_of(value: &Value) -> Option<Duration> {
+    let seconds = seconds(value).filter(|seconds| *seconds >= 1.0)?;
+    Some(Duration::from_secs_f64(seconds.min(10.0 * LONGEST_LIFE.as_secs_f64()).floor()))
+}
+
+fn assumed_life(expiry: Expiry, renewable: bool) -> Option<Duration> {
+    match expiry {
+        Expiry::Always(life) => Some(life),
+        Expiry::WithRefreshToken(life) => renewable.then_some(life),
+        Expiry::Never => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<TokenSet, Failure> {
+        let raw = RawAnswer::parse(body.as_bytes());
+        let raw = raw.ok_or(Failure::Ambiguous { code: Code::own("answer_unreadable") })?;
+        raw.into_token_set(CredentialKind::User, Expiry::Always(Duration::from_secs(3600)), true)
+    }
+
+    #[test]
+    fn lives_are_read_as_number_or_text_and_clamped() {
+        let year = 365 * 86_400;
+        let rows = [
+            ("3599", 3599),
+            ("3599.9", 3599),
+            ("\"3599\"", 3599),
+            ("\" 43200 \"", 43200),
+            ("5", 5),
+            ("0", 60),
+            ("-1", 60),
+            ("\"0\"", 60),
+            ("1e18", year),
+            ("18446744073709551615", year),
+            ("1e308", year),
+            ("null", 3600),
+            ("\"soon\"", 3600),
+            ("\"NaN\"", 3600),
+            ("\"inf\"", 3600),
+            ("true", 3600),
+            ("[3599]", 3600),
+            ("{}", 3600),
+        ];
+        for (text, wanted) in rows {
+            let tokens = read(&format!(r#"{{"access_token":"a","expires_in":{text}}}"#)).expect(text);
+            assert_eq!(tokens.expires_in, Some(Duration::from_secs(wanted)), "{text}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_read_in_every_spelling() {
+        let rows: [(&str, Option<&[&str]>); 8] = [
+            (r#""a b""#, Some(&["a", "b"])),
+            (r#""a,b, c""#, Some(&["a", "b", "c"])),
+            (r#"["a","b",1]"#, Some(&["a", "b"])),
+            (r#""b a b""#, Some(&["b", "a"])),
+            (r#""""#, Some(&[])),
+            ("null", None),
+            ("7", None),
+            (r#""a\u0000b c""#, Some(&["c"])),
+        ];
+        for (text, wanted) in rows {
+            let tokens = read(&format!(r#"{{"access_token":"a","scope":{text}}}"#)).expect(text);
+            let wanted = wanted.map(|list| list.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>());
+            assert_eq!(tokens.scopes, wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_never_ends_is_one_that_came_without_a_refresh_token() {
+        let parse = |body: &str| RawAnswer::parse(body.as_bytes()).expect("json");
+        let expiry = Expiry::WithRefreshToken(Duration::from_secs(43_200));
+        let life = |body, refreshed| {
+            parse(body).into_token_set(CredentialKind::Bot, expiry, refreshed).expect("tokens").expires_in
+        };
+        assert_eq!(life(r#"{"access_token":"a"}"#, false), None);
+        assert_eq!(life(r#"{"access_token":"a","refresh_token":"r"}"#, false), Some(Duration::from_secs(43_200)));
+        assert_eq!(life(r#"{"access_token":"a"}"#, true), Some(Duration::from_secs(43_200)));
+    }
+
+    #[test]
+    fn a_missing_refresh_token_is_absent_and_a_broken_one_is_an_error() {
+        for absent in [r#""""#, "null"] {
+            let tokens = read(&format!(r#"{{"access_token":"a","refresh_token":{absent}}}"#)).expect(absent);
+            assert!(tokens.refresh_token.is_none(), "{absent}");
+        }
+        for broken in ["7", "[]", "{}", "true", r#""a b""#, r#""a\u0000""#] {
+            let failure = read(&format!(r#"{{"access_token":"a","refresh_token":{broken}}}"#)).expect_err(broken);
+            assert_eq!(failure, Failure::Transient { code: Code::own("refresh_token_unusable") }, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_tokens_own_end_is_read_from_each_known_field() {
+        for field in ["refresh_token_expires_in", "refresh_expires_in", "x_refresh_token_expires_in"] {
+            let tokens = read(&format!(r#"{{"access_token":"a","{field}":"604799"}}"#)).expect(field);
+            assert_eq!(tokens.refresh_expires_in, Some(Duration::from_secs(604_799)), "{field}");
+        }
+        let tokens = read(r#"{"access_token":"a","refresh_expires_in":0}"#).expect("tokens");
+        assert_eq!(tokens.refresh_expires_in, None);
+    }
+
+    #[test]
+    fn the_scheme_is_bearer_whatever_slack_says() {
+        for (text, wanted) in [("\"bot\"", "Bearer"), ("\"bearer\"", "Bearer"), ("7", "Bearer"), ("\"DPoP\"", "DPoP")] {
+            let tokens = read(&format!(r#"{{"access_token":"a","token_type":{text}}}"#)).expect(text);
+            assert_eq!(tokens.token_type, wanted, "{text}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The requests that RFC 6749 and RFC 7009 describe, and the way from an answer to a token set or a failure.
+
+use std::time::Duration;
+
+use url::{Url, form_urlencoded};
+use zeroize::Zeroizing;
+
+use super::answer::RawAnswer;
+use super::descriptor::{ClientAuth, Descriptor, ResponseStyle};
+use super::errors::{Code, ErrorTable, Failure, classify};
+use super::{Client, CodeGrant};
+use crate::clock::Surroundings;
+use crate::outbound::{Limits, Outbound, Request};
+use crate::secret::Secret;
+
+/// An answer, whatever its status.
+pub(super) struct Answer {
+    pub status: u16,
+    pub body: Zeroizing<Vec<u8>>,
+    /// From `Retry-After`, as seconds or date.
+    pub after: Option<Duration>,
+    /// From `Cache-Control: max-age`.
+    pub max_age: Option<Duration>,
+}
+
+/// The street, as providers use it: one request, one answer.
+#[derive(Clone)]
+pub(super) struct Street {
+    outbound: Outbound,
+    around: Surroundings,
+}
+
+impl Street {
+    pub fn new(outbound: Outbound, around: Surroundings) -> Self {
+        Self { outbound, around }
+    }
+
+    pub fn around(&self) -> &Surroundings {
+        &self.around
+    }
+
+    /// Sends one request, once. The answer is small or refused (64 KiB, fact sheet D.4).
+    pub async fn send(&self, request: Request) -> Result<Answer, Failure> {
+        self.send_with(request, Limits::token()).await
+    }
+
+    /// The same with other limits.
+    pub async fn send_with(&self, request: Request, limits: Limits) -> Result<Answer, Failure> {
+        let response = self.outbound.send(request.limits(limits)).await?;
+        let after = response.retry_after(self.around.now());
+        let max_age = response.header(&http::header::CACHE_CONTROL).and_then(max_age_of);
+        Ok(Answer { status: response.status, body: response.body, after, max_age })
+    }
+}
+
+fn max_age_of(cache_control: &str) -> Option<Duration> {
+    let seconds = cache_control.split(',').find_map(|part| part.trim().strip_prefix("max-age="))?;
+    seconds.parse::<u32>().ok().map(|seconds| Duration::from_secs(u64::from(seconds)))
+}
+
+/// Exchanges a code (RFC 6749 section 4.1.3, RFC 7636 section 4.5).
+pub(super) async fn exchange(
+    street: &Street,
+    descriptor: &Descriptor,
+    table: ErrorTable,
+    client: Client<'_>,
+    grant: CodeGrant<'_>,
+) -> Result<RawAnswer, Failure> {
+    let url = descriptor.endpoints.token.as_ref().ok_or_else(no_endpoint)?;
+    let mut form = vec![
+        ("grant_type", Secret::new("authorization_code")),
+        ("code", grant.code.duplicate()),
+        ("redirect_uri", Secret::new(grant.redirect_uri)),
+    ];
+    if let Some(verifier) = grant.verifier {
+        form.push(("code_verifier", verifier.duplicate()));
+    }
+    let answer = street.send(authenticated(Request::post(url.clone()), descriptor, client, form)).await?;
+    read(&answer, descriptor, table, true)
+}
+
+/// Refreshes a token (RFC 6749 section 6). No scope is sent, so that it stays as it was granted.
+pub(super) async fn refresh(
+    street: &Street,
+    descriptor: &Descriptor,
+    table: ErrorTable,
+    client: Client<'_>,
+    refresh_token: &Secret,
+) -> Result<RawAnswer, Failure> {
+    let url = descriptor.endpoints.refresh_url().ok_or_else(no_endpoint)?;
+    let form = vec![("grant_type", Secret::new("refresh_token")), ("refresh_token", refresh_token.duplicate())];
+    let request = authenticated(Request::post(url.clone()), descriptor, client, form);
+    // Giving up on a rotating provider loses a token (DESIGN section 7, point 4).
+    let limits = if descriptor.rotates() { Limits::slow_token() } else { Limits::token() };
+    let answer = street.send_with(request, limits).await?;
+    read(&answer, descriptor, table, descriptor.rotates())
+}
+
+/// Revokes a token (RFC 7009 section 2.1, with client authentication). 200 is also the answer for a token that was
+/// dead; Google says `invalid_token` then (fact sheet A.6).
+pub(super) async fn revoke(
+    street: &Street,
+    descriptor: &Descriptor,
+    table: ErrorTable,
+    url: &Url,
+    client: Client<'_>,
+    (token, hint): (&Secret, &'static str),
+) -> Result<(), Failure> {
+    let form = vec![("token", token.duplicate()), ("token_type_hint", Secret::new(hint))];
+    let answer = street.send(authenticated(Request::post(url.clone()), descriptor, client, form)).await?;
+    if (200..300).contains(&answer.status) {
+        return Ok(());
+    }
+    let raw = RawAnswer::parse(&answer.body);
+    let error = raw.as_ref().and_then(RawAnswer::error_code);
+    if answer.status == 400 && error.is_some_and(|code| ["invalid_token", "invalid_grant"].contains(&code)) {
+        return Ok(());
+    }
+    Err(classify(table, answer.status, error, answer.after, false))
+}
+
+fn authenticated(
+    request: Request,
+    descriptor: &Descriptor,
+    client: Client<'_>,
+    mut form: Vec<(&'static str, Secret)>,
+) -> Request {
+    let request = request.accept_json();
+    match descriptor.client_auth {
+        // RFC 6749 section 2.3.1: both parts are form-encoded before they are joined.
+        ClientAuth::Basic => {
+            let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            let secret = Secret::new(encode(client.secret.expose()));
+            request.form(form).basic(&encode(client.id), &secret)
+        }
+        ClientAuth::Post => {
+            form.push(("client_id", Secret::new(client.id)));
+            form.push(("client_secret", client.secret.duplicate()));
+            request.form(form)
+        }
+    }
+}
+
+/// Turns an answer into a believed success or a failure. `spends`: the call may have spent a one-time token.
+pub(super) fn read(
+    answer: &Answer,
+    descriptor: &Descriptor,
+    table: ErrorTable,
+    spends: bool,
+) -> Result<RawAnswer, Failure> {
+    let raw = RawAnswer::parse(&answer.body);
+    let refused = |raw: Option<&RawAnswer>| {
+        let error = raw.and_then(|raw| subtype(raw).or_else(|| raw.error_code()));
+        Err(classify(table, answer.status, error, answer.after, spends))
+    };
+    let success = (200..300).contains(&answer.status);
+    let Some(raw) = raw else {
+        if success {
+            // The provider may have done its part; what it said is lost (fact sheet D.4).
+            return Err(Failure::Ambiguous { code: Code::own("answer_unreadable") });
+        }
+        return refused(None);
+    };
+    let slack = descriptor.response_style == ResponseStyle::Slack;
+    let said_no = slack && raw.ok != serde_json::Value::Bool(true);
+    // Some servers put an error into a 200 (fact sheet G.5).
+    let error_instead = raw.error_code().is_some() && !raw.access_token.is_present();
+    if !success || said_no || error_instead {
+        return refused(Some(&raw));
+    }
+    Ok(raw)
+}
+
+/// Google's reason for an `invalid_grant` that an administrator's session length caused (fact sheet A.5).
+fn subtype(raw: &RawAnswer) -> Option<&'static str> {
+    let subtype = raw.error_subtype.as_str()?;
+    ["invalid_rapt", "rapt_required"].contains(&subtype).then_some("session_policy")
+}
+
+pub(super) fn no_endpoint() -> Failure {
+    Failure::Configuration { code: Code::own("no_endpoint") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::{CredentialKind, Expiry, catalogue};
+    use std::collections::BTreeMap;
+
+    fn code(word: &'static str) -> Code {
+        Code::own(word)
+    }
+
+    /// A rotating RFC 6749 provider, for which every unclear answer matters.
+    fn rotating() -> Descriptor {
+        let (mut google, ..) = catalogue::descriptors(&BTreeMap::new()).expect("the catalogue");
+        google.rotation = crate::providers::Rotation::Always;
+        google
+    }
+
+    fn outcome(status: u16, body: &[u8]) -> Result<(), Failure> {
+        let answer = Answer { status, body: body.to_vec().into(), after: None, max_age: None };
+        let raw = read(&answer, &rotating(), &[], true)?;
+        raw.into_token_set(CredentialKind::User, Expiry::Always(Duration::from_secs(3600)), true).map(|_| ())
+    }
+
+    #[test]
+    fn garbage_answers_are_typed_failures_and_never_tokens() {
+        // RL-10
+        let unreadable = || Failure::Ambiguous { code: code("answer_unreadable") };
+        let missing = || Failure::Transient { code: code("access_token_missing") };
+        let unusable = || Failure::Transient { code: code("access_token_unusable") };
+        let http = |status| Failure::Unrecognised { code: Code::http(status) };
+        let long = format!(r#"{{"access_token":"{}"}}"#, "a".repeat(20_000));
+        let deep = format!("{}{}", "{\"a\":".repeat(500), "1");
+        let rows: Vec<(u16, &[u8], Failure)> = vec![
+            (200, b"", unreadable()),
+            (200, b"   ", unreadable()),
+            (204, b"", unreadable()),
+            (200, b"<!doctype html><p>Sign in", unreadable()),
+            (200, b"ok", unreadable()),
+            (200, b"null", unreadable()),
+            (200, b"true", unreadable()),
+            (200, b"42", unreadable()),
+            (200, b"\"ya29.token\"", unreadable()),
+            (200, b"[]", unreadable()),
+            (200, b"[\"ya29.token\"]", unreadable()),
+            (200, b"[{\"access_token\":\"a\"}]", unreadable()),
+            (200, b"{\"access_token\":\"ya29.tok", unreadable()),
+            (200, b"{\"access_token\":\"a\"} trailing", unreadable()),
+            (200, b"{\"access_token\":\"a\"}{\"access_token\":\"b\"}", unreadable()),
+            (200, b"{\"access_token\":\"a\",\"access_token\":\"b\"}", unreadable()),
+            (200, b"{\"access_token\":\"a\",\"refresh_token\":\"r\",\"refresh_token\":\"s\"}", unreadable()),
+            (200, b"{\"access_token\":\"\xff\xfe\"}", unreadable()),
+            (200, b"\x1f\x8b\x08\x00gzip", unreadable()),
+            (200, b"access_token=a&token_type=bearer", unreadable()),
+            (200, deep.as_bytes(), unreadable()),
+            (200, b"{}", missing()),
+            (200, b"{\"access_token\":null}", missing()),
+            (200, b"{\"access_token\":\"\"}", missing()),
+            (200, b"{\"refresh_token\":\"r\",\"expires_in\":3600}", missing()),
+            (200, b"{\"token\":\"a\"}", missing()),
+            (200, b"{\"ACCESS_TOKEN\":\"a\"}", missing()),
+            (200, b"{\"access_token\":7}", unusable()),
+            (200, b"{\"access_token\":true}", unusable()),
+            (200, b"{\"access_token\":[\"a\"]}", unusable()),
+            (200, b"{\"access_token\":{\"value\":\"a\"}}", unusable()),
+            (200, b"{\"access_token\":\"a\\u0000b\"}", unusable()),
+            (200, b"{\"access_token\":\"a\\r\\nX-Evil: 1\"}", unusable()),
+            (200, b"{\"access_token\":\"a b\"}", unusable()),
+            (200, "{\"access_token\":\"\u{e9}\"}".as_bytes(), unusable()),
+            (200, long.as_bytes(), unusable()),
+            (200, b"{\"error\":\"invalid_grant\"}", Failure::Reauth { code: code("invalid_grant") }),
+            (200, b"{\"error\":7}", Failure::Unrecognised { code: code("unlisted") }),
+            (302, b"", http(302)),
+            (400, b"", http(400)),
+            (400, b"<html>", http(400)),
+            (400, b"{}", http(400)),
+            (400, b"{\"error\":\"<b>\"}", Failure::Unrecognised { code: code("unlisted") }),
+            (401, b"", http(401)),
+            (404, b"{\"access_token\":\"a\"}", http(404)),
+            (500, b"{\"access_token\":\"a\"}", Failure::Ambiguous { code: Code::http(500) }),
+            (502, b"<html>Bad gateway", Failure::Ambiguous { code: Code::http(502) }),
+            (503, b"", Failure::Transient { code: Code::http(503) }),
+            (504, b"", Failure::Ambiguous { code: Code::http(504) }),
+        ];
+        assert!(rows.len() >= 30);
+        for (status, body, wanted) in rows {
+            let seen = outcome(status, body).expect_err("never a token");
+            assert_eq!(seen, wanted, "{status} {:?}", String::from_utf8_lossy(&body[..body.len().min(60)]));
+        }
+    }
+
+    #[test]
+    fn unusual_but_honest_answers_are_accepted() {
+        let rows: [&[u8]; 5] = [
+            b" \r\n{\"access_token\":\"a\"}\n",
+            b"{\"access_token\":\"a\",\"scope\":[\"x\"],\"expires_in\":\"3600\",\"new_field\":{\"x\":[1,2]}}",
+            b"{\"access_token\":\"a\",\"error\":null}",
+            b"{\"access_token\":\"a\",\"token_type\":null,\"refresh_token\":null}",
+            b"{\"access_token\":\"a.b-c_d~e+f/g==\"}",
+        ];
+        for body in rows {
+            assert_eq!(outcome(200, body), Ok(()), "{:?}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn a_cache_lifetime_is_read() {
+        assert_eq!(max_age_of("public, max-age=19800, must-revalidate"), Some(Duration::from_secs(19_800)));
+        assert_eq!(max_age_of("no-store"), None);
+        assert_eq!(max_age_of("max-age=-1"), None);
+    }
+}

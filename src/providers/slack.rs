@@ -1,0 +1,462 @@
+//! Slack (provider fact sheet B): answers with status 200 and `ok`, up to two credentials in one answer, rotation
+//! with a short grace, identity by team and user.
+
+use async_trait::async_trait;
+use serde_json::Value;
+use url::Url;
+
+use super::answer::RawAnswer;
+use super::api_call::{ApiCall, AttachError, below};
+use super::descriptor::{Descriptor, Pkce};
+use super::errors::{Class, Code, ErrorTable, Failure};
+use super::id_token::displayable;
+use super::oauth2::{self, Street, no_endpoint};
+use super::{Account, AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provider, RevokeTokens, TokenSet};
+use crate::clock::Surroundings;
+use crate::outbound::{Outbound, Request};
+use crate::secret::Secret;
+
+/// Fact sheet B.5. Slack says that part of an operation may have happened before `internal_error` and `fatal_error`.
+const ERRORS: ErrorTable = &[
+    ("invalid_refresh_token", Class::Reauth),
+    ("token_revoked", Class::Reauth),
+    ("token_expired", Class::Reauth),
+    ("account_inactive", Class::Reauth),
+    ("invalid_auth", Class::Reauth),
+    ("not_authed", Class::Reauth),
+    ("invalid_code", Class::Reauth),
+    ("code_already_used", Class::Reauth),
+    ("invalid_code_verifier", Class::Reauth),
+    ("missing_scope", Class::Reauth),
+    ("bad_client_secret", Class::Configuration),
+    ("invalid_client_id", Class::Configuration),
+    ("bad_redirect_uri", Class::Configuration),
+    ("invalid_grant_type", Class::Configuration),
+    ("oauth_authorization_url_mismatch", Class::Configuration),
+    ("pkce_not_allowed", Class::Configuration),
+    ("invalid_arguments", Class::Configuration),
+    ("deprecated_endpoint", Class::Configuration),
+    ("method_deprecated", Class::Configuration),
+    ("ratelimited", Class::RateLimited),
+    ("rate_limited", Class::RateLimited),
+    ("internal_error", Class::Ambiguous),
+    ("fatal_error", Class::Ambiguous),
+    ("service_unavailable", Class::Transient),
+    ("request_timeout", Class::Transient),
+    ("team_added_to_org", Class::Transient),
+    ("org_login_required", Class::Transient),
+    ("access_denied", Class::Admin),
+    ("accesslimited", Class::Admin),
+    ("team_access_not_granted", Class::Admin),
+    ("no_permission", Class::Admin),
+    ("ekm_access_denied", Class::Admin),
+    ("enterprise_is_restricted", Class::Admin),
+    ("two_factor_setup_required", Class::Admin),
+    ("user_email_unverified", Class::Admin),
+    ("cannot_install_an_org_installed_app", Class::Admin),
+];
+
+/// Answers of `auth.revoke` that mean the token was dead already.
+const GONE: [&str; 6] =
+    ["token_revoked", "token_expired", "invalid_auth", "account_inactive", "not_authed", "invalid_refresh_token"];
+
+pub(super) struct Slack {
+    descriptor: Descriptor,
+    street: Street,
+}
+
+impl Slack {
+    pub fn new(descriptor: Descriptor, outbound: Outbound, around: Surroundings) -> Self {
+        Self { descriptor, street: Street::new(outbound, around) }
+    }
+
+    async fn revoke_one(&self, url: &Url, token: &Secret) -> Result<(), Failure> {
+        let answer = self.street.send(Request::post(url.clone()).bearer(token)).await?;
+        match oauth2::read(&answer, &self.descriptor, ERRORS, false) {
+            Err(Failure::Reauth { code }) if GONE.contains(&code.as_str()) => Ok(()),
+            outcome => outcome.map(|_| ()),
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for Slack {
+    fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    fn authorize_url(&self, request: &AuthorizeRequest<'_>) -> Option<Url> {
+        authorize_url(&self.descriptor, request)
+    }
+
+    async fn exchange(&self, client: Client<'_>, grant: CodeGrant<'_>) -> Result<Exchange, Failure> {
+        let raw = oauth2::exchange(&self.street, &self.descriptor, ERRORS, client, grant).await?;
+        installed(raw, &self.descriptor)
+    }
+
+    /// The answer carries one token, at the top in what is documented and beside the user in what was seen (fact
+    /// sheet B.3), so both places are read.
+    async fn refresh(
+        &self,
+        client: Client<'_>,
+        kind: CredentialKind,
+        refresh_token: &Secret,
+    ) -> Result<TokenSet, Failure> {
+        let raw = oauth2::refresh(&self.street, &self.descriptor, ERRORS, client, refresh_token).await?;
+        refreshed(raw, &self.descriptor, kind)
+    }
+
+    /// With rotation `auth.revoke` ends one token only, so the refresh token and then the access token are revoked;
+    /// both are tried whatever becomes of the first (fact sheet B.4, OA-17).
+    async fn revoke(&self, _client: Client<'_>, tokens: &RevokeTokens<'_>) -> Result<(), Failure> {
+        let url = self.descriptor.endpoints.revoke.as_ref().ok_or_else(no_endpoint)?;
+        let mut outcome = Ok(());
+        for token in [tokens.refresh, tokens.access].into_iter().flatten() {
+            outcome = outcome.and(self.revoke_one(url, token).await);
+        }
+        outcome
+    }
+
+    fn attach(&self, call: ApiCall<'_>, token: &Secret) -> Result<Request, AttachError> {
+        let method = call.method_name(&self.descriptor)?;
+        let base = self.descriptor.endpoints.api_base("").ok_or(AttachError::UnknownApi)?;
+        let mut url = below(base, method)?;
+        url.set_query(call.clean_query()?.as_deref());
+        if carries_token(&call) {
+            return Err(AttachError::CredentialInBody);
+        }
+        Ok(call.into_request(url).bearer(token))
+    }
+
+    /// The bot belongs to the workspace, not to whoever clicked (fact sheet B.4), so for it the person does not
+    /// count.
+    fn same_account(&self, kind: CredentialKind, account_id: &str, subject: &str) -> bool {
+        let part = |text: &str| match text.split_once('/') {
+            Some((team, user)) => (team.to_owned(), Some(user.to_owned())),
+            None => (text.to_owned(), None),
+        };
+        let ((team, user), (seen_team, seen_user)) = (part(account_id), part(subject));
+        team == seen_team && (kind == CredentialKind::Bot || seen_user.is_none() || user == seen_user)
+    }
+}
+
+fn authorize_url(descriptor: &Descriptor, request: &AuthorizeRequest<'_>) -> Option<Url> {
+    let mut url = descriptor.endpoints.authorize.clone()?;
+    if request.scopes.is_empty() && request.user_scopes.is_empty() {
+        return None;
+    }
+    let separator = descriptor.scope_separator.to_string();
+    {
+        let mut query = url.query_pairs_mut();
+        query.append_pair("client_id", request.client_id);
+        query.append_pair("response_type", "code");
+        if !request.scopes.is_empty() {
+            query.append_pair("scope", &request.scopes.join(&separator));
+        }
+        if !request.user_scopes.is_empty() {
+            query.append_pair("user_scope", &request.user_scopes.join(&separator));
+        }
+        query.append_pair("redirect_uri", request.redirect_uri);
+        query.append_pair("state", request.state);
+        if descriptor.pkce == Pkce::S256 {
+            query.append_pair("code_challenge", request.challenge?);
+            query.append_pair("code_challenge_method", "S256");
+        }
+    }
+    Some(url)
+}
+
+/// Both places of an installation's answer (fact sheet B.3).
+fn installed(mut raw: RawAnswer, descriptor: &Descriptor) -> Result<Exchange, Failure> {
+    let unknown = Failure::Unrecognised { code: Code::own("identity_missing") };
+    let account_id = subject(&raw).filter(|id| id.contains('/')).ok_or(unknown)?;
+    let name = raw.team.get("name").or_else(|| raw.enterprise.get("name")).and_then(Value::as_str);
+    let account = Account { id: account_id, email: None, name: name.and_then(displayable) };
+    let person = raw.authed_user.take();
+    let mut tokens = Vec::new();
+    if raw.access_token.is_present() {
+        let kind = if raw.token_type == "user" { CredentialKind::User } else { CredentialKind::Bot };
+        tokens.push(raw.into_token_set(kind, descriptor.expiry, false)?);
+    }
+    let has_user = tokens.iter().any(|one| one.kind == CredentialKind::User);
+    if let Some(person) = person
+        && person.access_token.is_present()
+        && !has_user
+    {
+        tokens.push(person.into_token_set(CredentialKind::User, descriptor.expiry, false)?);
+    }
+    if tokens.is_empty() {
+        return Err(Failure::Transient { code: Code::own("access_token_missing") });
+    }
+    for one in &mut tokens {
+        one.subject = Some(account.id.clone());
+    }
+    Ok(Exchange { account, tokens })
+}
+
+fn refreshed(mut raw: RawAnswer, descriptor: &Descriptor, kind: CredentialKind) -> Result<TokenSet, Failure> {
+    let subject = subject(&raw);
+    let person = raw.authed_user.take();
+    let source = match person {
+        Some(person) if !raw.access_token.is_present() && person.access_token.is_present() => *person,
+        _ => raw,
+    };
+    let mut tokens = source.into_token_set(kind, descriptor.expiry, true)?;
+    tokens.subject = subject;
+    Ok(tokens)
+}
+
+/// `<team>/<user>`, `<enterprise>/<user>` for installations on a whole organisation (API.md section 6, point 2), or
+/// the first part alone when the answer does not name the person.
+fn subject(raw: &RawAnswer) -> Option<String> {
+    let organisation = raw.is_enterprise_install == Value::Bool(true);
+    let place = if organisation { raw.enterprise.get("id") } else { raw.team.get("id").or(Some(&raw.team_id)) };
+    let place = place.and_then(id)?;
+    let user = raw.authed_user.as_ref().and_then(|person| id(&person.id)).or_else(|| id(&raw.user_id));
+    Some(user.map_or_else(|| place.to_owned(), |user| format!("{place}/{user}")))
+}
+
+fn id(value: &Value) -> Option<&str> {
+    let plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    value.as_str().filter(plain)
+}
+
+/// Slack also reads a token from the body, and the vault's must be the only one.
+fn carries_token(call: &ApiCall<'_>) -> bool {
+    let names = |name: &str| ["token", "client_secret"].contains(&name);
+    let in_form = url::form_urlencoded::parse(&call.body).any(|(name, _)| names(&name));
+    let in_json = serde_json::from_slice::<serde_json::Map<String, Value>>(&call.body)
+        .is_ok_and(|object| object.keys().any(|name| names(name)));
+    in_form || in_json || multipart_names_token(call)
+}
+
+fn multipart_names_token(call: &ApiCall<'_>) -> bool {
+    let kind = call.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.trim_start().to_ascii_lowercase().starts_with("multipart/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::catalogue;
+    use crate::providers::errors::classify;
+    use http::{HeaderMap, Method};
+    use std::collections::{BTreeMap, HashMap};
+    use std::time::Duration;
+
+    fn descriptor() -> Descriptor {
+        catalogue::descriptors(&BTreeMap::new()).expect("the catalogue").1
+    }
+
+    fn raw(body: &str) -> RawAnswer {
+        RawAnswer::parse(body.as_bytes()).expect("json")
+    }
+
+    fn kinds(exchange: &Exchange) -> Vec<(CredentialKind, &str, Option<&str>)> {
+        let row = |one: &TokenSet| -> (CredentialKind, String, Option<String>) {
+            let refresh = one.refresh_token.as_ref().map(|token| token.expose().to_owned());
+            (one.kind, one.access_token.expose().to_owned(), refresh)
+        };
+        let rows: Vec<_> = exchange.tokens.iter().map(row).collect();
+        rows.into_iter().map(|(kind, access, refresh)| (kind, leak(access), refresh.map(leak))).collect()
+    }
+
+    fn leak(text: String) -> &'static str {
+        Box::leak(text.into_boxed_str())
+    }
+
+    #[test]
+    fn the_consent_url_keeps_bot_and_user_scopes_apart() {
+        let (bot, user) = (["chat:write".to_owned(), "im:write".to_owned()], ["search:read".to_owned()]);
+        let request = AuthorizeRequest {
+            client_id: "1.2",
+            redirect_uri: "https://vault.example/cb",
+            state: "s",
+            challenge: Some("ch"),
+            scopes: &bot,
+            user_scopes: &user,
+            ..AuthorizeRequest::default()
+        };
+        let url = authorize_url(&descriptor(), &request).expect("a url");
+        let seen: HashMap<_, _> = url.query_pairs().into_owned().collect();
+        assert_eq!(seen.get("scope").map(String::as_str), Some("chat:write,im:write"));
+        assert_eq!(seen.get("user_scope").map(String::as_str), Some("search:read"));
+        assert!(!seen.contains_key("code_challenge"), "PKCE is off for Slack (fact sheet B.2)");
+        let none = AuthorizeRequest { client_id: "1.2", ..AuthorizeRequest::default() };
+        assert_eq!(authorize_url(&descriptor(), &none), None, "no_scopes");
+    }
+
+    #[test]
+    fn both_credentials_of_one_answer_are_found() {
+        // fact sheet B.3
+        let exchange =
+            installed(
+                raw(
+                    r#"{"ok":true,"access_token":"xoxe.xoxb-1-EX","token_type":"bot","scope":"chat:write,channels:read",
+                "expires_in":43200,"refresh_token":"xoxe-1-EXB","team":{"id":"T0TEAM","name":"Example"},
+                "enterprise":null,"is_enterprise_install":false,"authed_user":{"id":"U0USER","scope":"search:read",
+                "access_token":"xoxe.xoxp-1-EX","token_type":"user","expires_in":43200,"refresh_token":"xoxe-1-EXU"}}"#,
+                ),
+                &descriptor(),
+            )
+            .expect("two credentials");
+        assert_eq!(exchange.account.id, "T0TEAM/U0USER");
+        assert_eq!(exchange.account.name.as_deref(), Some("Example"));
+        let (bot, user) = (CredentialKind::Bot, CredentialKind::User);
+        assert_eq!(
+            kinds(&exchange),
+            [(bot, "xoxe.xoxb-1-EX", Some("xoxe-1-EXB")), (user, "xoxe.xoxp-1-EX", Some("xoxe-1-EXU"))]
+        );
+        assert_eq!(exchange.tokens[0].scopes.as_deref(), Some(&["chat:write".to_owned(), "channels:read".into()][..]));
+        assert_eq!(exchange.tokens[1].expires_in, Some(Duration::from_secs(43_200)));
+        assert!(exchange.tokens.iter().all(|one| one.token_type == "Bearer"));
+    }
+
+    #[test]
+    fn answers_of_every_shape_give_the_right_credentials() {
+        let (bot, user) = (CredentialKind::Bot, CredentialKind::User);
+        let rows: [(&str, &str, &[CredentialKind]); 5] = [
+            (
+                r#"{"ok":true,"access_token":"b","token_type":"bot","team":{"id":"T1"},"authed_user":{"id":"U1"}}"#,
+                "T1/U1",
+                &[bot],
+            ),
+            (
+                r#"{"ok":true,"team":{"id":"T1"},"authed_user":{"id":"U1","access_token":"u","token_type":"user"}}"#,
+                "T1/U1",
+                &[user],
+            ),
+            (
+                r#"{"ok":true,"access_token":"u","token_type":"user","team":{"id":"T1"},"authed_user":{"id":"U1"}}"#,
+                "T1/U1",
+                &[user],
+            ),
+            (
+                r#"{"ok":true,"access_token":"u","token_type":"user","team":{"id":"T1"},"authed_user":{"id":"U1","access_token":"u"}}"#,
+                "T1/U1",
+                &[user],
+            ),
+            (
+                r#"{"ok":true,"access_token":"b","team":null,"enterprise":{"id":"E1","name":"Org"},"is_enterprise_install":true,"authed_user":{"id":"U1"}}"#,
+                "E1/U1",
+                &[bot],
+            ),
+        ];
+        for (body, account, wanted) in rows {
+            let exchange = installed(raw(body), &descriptor()).expect(body);
+            assert_eq!(exchange.account.id, account, "{body}");
+            assert_eq!(exchange.tokens.iter().map(|one| one.kind).collect::<Vec<_>>(), wanted, "{body}");
+            assert_eq!(exchange.tokens[0].expires_in, None, "without rotation it never ends");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_names_nobody_is_no_connection() {
+        let rows = [
+            (r#"{"ok":true,"access_token":"b","team":{"id":"T1"}}"#, "identity_missing"),
+            (r#"{"ok":true,"access_token":"b","authed_user":{"id":"U1"}}"#, "identity_missing"),
+            (r#"{"ok":true,"access_token":"b","team":{"id":"T/1"},"authed_user":{"id":"U1"}}"#, "identity_missing"),
+            (r#"{"ok":true,"team":{"id":"T1"},"authed_user":{"id":"U1"}}"#, "access_token_missing"),
+        ];
+        for (body, wanted) in rows {
+            let failure = installed(raw(body), &descriptor()).expect_err(body);
+            assert_eq!(failure.code(), Code::own(wanted), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_answer_carries_one_token_in_either_place() {
+        let rows = [
+            r#"{"ok":true,"access_token":"new","refresh_token":"r2","expires_in":43200,"token_type":"user"}"#,
+            r#"{"ok":true,"authed_user":{"id":"U1","access_token":"new","refresh_token":"r2","expires_in":43200}}"#,
+        ];
+        for body in rows {
+            let tokens = refreshed(raw(body), &descriptor(), CredentialKind::User).expect(body);
+            assert_eq!(tokens.access_token.expose(), "new");
+            assert_eq!(tokens.refresh_token.expect("rotated").expose(), "r2");
+            assert_eq!(tokens.subject, None, "an answer without identity never quarantines");
+        }
+        let body = r#"{"ok":true,"access_token":"new","team":{"id":"T2"},"authed_user":{"id":"U1"}}"#;
+        let tokens = refreshed(raw(body), &descriptor(), CredentialKind::User).expect(body);
+        assert_eq!(tokens.subject.as_deref(), Some("T2/U1"));
+    }
+
+    #[test]
+    fn a_bot_is_the_same_whoever_installed_it_and_a_person_is_not() {
+        // OA-10
+        let around = Surroundings::system();
+        let slack = Slack::new(descriptor(), crate::providers::loopback::outbound(&[]), around);
+        let (bot, user) = (CredentialKind::Bot, CredentialKind::User);
+        let rows = [
+            (user, "T1/U1", "T1/U1", true),
+            (user, "T1/U1", "T1/U2", false),
+            (user, "T1/U1", "T2/U1", false),
+            (user, "T1/U1", "T1", true),
+            (bot, "T1/U1", "T1/U2", true),
+            (bot, "T1/U1", "T2/U1", false),
+        ];
+        for (kind, account, subject, wanted) in rows {
+            assert_eq!(slack.same_account(kind, account, subject), wanted, "{kind:?} {account} {subject}");
+        }
+    }
+
+    #[test]
+    fn slacks_errors_are_classified() {
+        // fact sheet B.5
+        let code = Code::own;
+        for word in ["invalid_refresh_token", "token_revoked", "account_inactive", "invalid_auth", "invalid_code"] {
+            assert_eq!(classify(ERRORS, 200, Some(word), None, true), Failure::Reauth { code: code(word) }, "{word}");
+        }
+        for word in ["bad_client_secret", "invalid_client_id", "bad_redirect_uri", "pkce_not_allowed"] {
+            let wanted = Failure::Configuration { code: code(word) };
+            assert_eq!(classify(ERRORS, 200, Some(word), None, true), wanted, "{word}");
+        }
+        for word in ["internal_error", "fatal_error"] {
+            assert_eq!(classify(ERRORS, 200, Some(word), None, true), Failure::Ambiguous { code: code(word) });
+            assert_eq!(classify(ERRORS, 200, Some(word), None, false), Failure::Transient { code: code(word) });
+        }
+        for word in ["service_unavailable", "request_timeout"] {
+            assert_eq!(classify(ERRORS, 200, Some(word), None, true), Failure::Transient { code: code(word) });
+        }
+        for word in ["two_factor_setup_required", "access_denied", "enterprise_is_restricted"] {
+            assert_eq!(classify(ERRORS, 200, Some(word), None, true), Failure::Admin { code: code(word) }, "{word}");
+        }
+        let after = Some(Duration::from_secs(30));
+        assert_eq!(classify(ERRORS, 200, Some("ratelimited"), after, true), Failure::RateLimited { after });
+        assert_eq!(classify(ERRORS, 429, Some("ratelimited"), after, true), Failure::RateLimited { after });
+    }
+
+    #[test]
+    fn methods_that_end_or_mint_authorizations_are_refused() {
+        let descriptor = descriptor();
+        let headers = HeaderMap::new();
+        let call = |path| ApiCall::new(Method::POST, path, &headers);
+        for path in ["chat.postMessage", "users.info", "conversations.list", "files.getUploadURLExternal"] {
+            assert_eq!(call(path).method_name(&descriptor), Ok(path));
+        }
+        for path in ["auth.revoke", "AUTH.Revoke", "oauth.v2.access", "apps.uninstall", "admin.users.list"] {
+            assert_eq!(call(path).method_name(&descriptor), Err(AttachError::MethodNotAllowed), "{path}");
+        }
+        for path in ["", ".", "..", "chat..postMessage", "chat.postMessage/", "chat/postMessage", "a%2eb", "a?b", "a b"]
+        {
+            assert_eq!(call(path).method_name(&descriptor), Err(AttachError::Path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_tools_own_token_in_the_body_is_refused() {
+        let mut headers = HeaderMap::new();
+        let carries = |headers: &HeaderMap, body: &'static [u8]| {
+            carries_token(&ApiCall {
+                body: bytes::Bytes::from_static(body),
+                ..ApiCall::new(Method::POST, "x", headers)
+            })
+        };
+        assert!(carries(&headers, b"channel=C1&token=xoxb-evil"));
+        assert!(carries(&headers, b"{\"channel\":\"C1\",\"token\":\"xoxb-evil\"}"));
+        assert!(!carries(&headers, b"channel=C1&text=token"));
+        assert!(!carries(&headers, b"{\"text\":\"token=abc\"}"));
+        headers.insert(http::header::CONTENT_TYPE, "multipart/form-data; boundary=x".parse().expect("value"));
+        assert!(carries(&headers, b"--x"), "a multipart body cannot be checked cheaply, so it does not go on");
+    }
+}

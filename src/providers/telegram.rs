@@ -1,0 +1,550 @@
+//! Telegram (provider fact sheet C): bots. There is no OAuth that acts; the secret is a bot token that never expires,
+//! travels in the URL's path and therefore never leaves the vault. Every address built here is a secret.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+use url::Url;
+
+use super::api_call::{ApiCall, AttachError, below};
+use super::descriptor::Descriptor;
+use super::errors::{Code, Failure};
+use super::id_token::displayable;
+use super::oauth2::{Answer, Street};
+use super::{AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provider, RevokeTokens, TokenSet};
+use crate::clock::Surroundings;
+use crate::outbound::{Limits, Outbound, Request};
+use crate::secret::Secret;
+
+/// How many updates are asked for at once. With the longest texts they fit the answer's limit many times over.
+const UPDATES_AT_ONCE: u8 = 50;
+
+/// The Bot API for tokens that users or tenants brought.
+pub struct Telegram {
+    descriptor: Descriptor,
+    street: Street,
+}
+
+/// Who a bot token belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bot {
+    /// The bot's numeric id, also the first part of its token.
+    pub id: i64,
+    /// Without `@`. Every bot has one.
+    pub username: String,
+    /// For display.
+    pub name: Option<String>,
+}
+
+/// Something that happened to a bot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// Rises by one or more; ask next from `id + 1`. Deliveries repeat, so drop what was seen (fact sheet C.6).
+    pub id: i64,
+    /// What happened.
+    pub what: Happened,
+}
+
+/// The updates that matter to the vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// A person pressed Start on a link of ours, in a private chat with the bot.
+    Start(Start),
+    /// A person blocked the bot: the chat is dead, the token is not.
+    Blocked {
+        /// The private chat.
+        chat_id: i64,
+    },
+    /// A person lets the bot write again.
+    Unblocked {
+        /// The private chat.
+        chat_id: i64,
+    },
+    /// Anything else, including Start in groups and by others.
+    Other,
+}
+
+/// A pressed Start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// What the link carried: 1 to 64 characters of `[A-Za-z0-9_-]`. Whoever sent it may be anybody.
+    pub payload: String,
+    /// The private chat, which is also the person's id.
+    pub chat_id: i64,
+    /// For display, without `@`.
+    pub username: Option<String>,
+    /// For display.
+    pub name: Option<String>,
+}
+
+/// What a Bot API refusal says about a chat rather than about the token (fact sheet C.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChatTrouble {
+    /// Blocked, deactivated, never started, kicked or unknown: this binding is dead.
+    Gone,
+    /// The group became a supergroup with this id.
+    Moved {
+        /// The new chat id.
+        to: i64,
+    },
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Envelope {
+    ok: Value,
+    result: Value,
+    error_code: Value,
+    parameters: Value,
+    description: Value,
+}
+
+impl Telegram {
+    pub(super) fn new(descriptor: Descriptor, outbound: Outbound, around: Surroundings) -> Self {
+        Self { descriptor, street: Street::new(outbound, around) }
+    }
+
+    /// Checks a token and says whose it is.
+    ///
+    /// # Errors
+    /// [`Failure::Reauth`] when the token is dead, malformed or belongs to another bot than its first part says.
+    pub async fn get_me(&self, token: &Secret) -> Result<Bot, Failure> {
+        let me = self.call(token, "getMe", &json!({})).await?;
+        let bot = read_bot(&me).ok_or_else(unreadable)?;
+        if token.expose().split(':').next().and_then(|id| id.parse::<i64>().ok()) != Some(bot.id) {
+            return Err(Failure::Reauth { code: Code::own("token_of_another_bot") });
+        }
+        Ok(bot)
+    }
+
+    /// What happened since, oldest first; returns at once. `offset` is the last seen id plus 1, or 0. Fails with
+    /// [`Failure::Configuration`] and code `conflict` while a webhook is set.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn get_updates(&self, token: &Secret, offset: i64) -> Result<Vec<Update>, Failure> {
+        let wanted = json!({
+            "offset": offset, "limit": UPDATES_AT_ONCE, "timeout": 0, "allowed_updates": ["message", "my_chat_member"]
+        });
+        let updates = self.call(token, "getUpdates", &wanted).await?;
+        let updates = updates.as_array().ok_or_else(unreadable)?;
+        Ok(updates.iter().filter_map(update).collect())
+    }
+
+    /// True when somebody gets this bot's updates by webhook already: polling would break their use (fact sheet C.4).
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn webhook_is_set(&self, token: &Secret) -> Result<bool, Failure> {
+        let info = self.call(token, "getWebhookInfo", &json!({})).await?;
+        let info = info.as_object().ok_or_else(unreadable)?;
+        Ok(info.get("url").and_then(Value::as_str).is_some_and(|url| !url.is_empty()))
+    }
+
+    /// Has updates delivered to `url` with `secret` in `X-Telegram-Bot-Api-Secret-Token`. Only for an operator's or
+    /// tenant's own bot: on a user's bot it would break the user's own use (fact sheet C.4).
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn set_webhook(&self, token: &Secret, url: &Url, secret: &Secret) -> Result<(), Failure> {
+        let wanted = json!({
+            "url": url.as_str(), "secret_token": secret.expose(), "allowed_updates": ["message", "my_chat_member"]
+        });
+        self.call(token, "setWebhook", &wanted).await.map(|_| ())
+    }
+
+    /// Ends the delivery that [`Self::set_webhook`] began.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn delete_webhook(&self, token: &Secret) -> Result<(), Failure> {
+        self.call(token, "deleteWebhook", &json!({})).await.map(|_| ())
+    }
+
+    async fn call(&self, token: &Secret, method: &str, parameters: &Value) -> Result<Value, Failure> {
+        let refused = |_| Failure::Reauth { code: Code::own("token_malformed") };
+        let url = self.url(token, method).map_err(refused)?;
+        let request = json_request(url, Bytes::from(parameters.to_string()));
+        // Nothing here is spent by being asked twice, so a lost answer is a passing problem.
+        match self.street.send_with(request, Limits::api()).await {
+            Err(Failure::Ambiguous { code }) => Err(Failure::Transient { code }),
+            Err(other) => Err(other),
+            Ok(answer) => read(&answer),
+        }
+    }
+
+    /// `{base}/bot<token>/{method}`. The token is checked first, so that it cannot bend the path.
+    fn url(&self, token: &Secret, method: &str) -> Result<Url, AttachError> {
+        if !token_is_plausible(token) {
+            return Err(AttachError::Token);
+        }
+        let base = self.descriptor.endpoints.api_base("").ok_or(AttachError::UnknownApi)?;
+        below(base, &format!("bot{}/{method}", token.expose()))
+    }
+}
+
+#[async_trait]
+impl Provider for Telegram {
+    fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    fn authorize_url(&self, _request: &AuthorizeRequest<'_>) -> Option<Url> {
+        None
+    }
+
+    async fn exchange(&self, _client: Client<'_>, _grant: CodeGrant<'_>) -> Result<Exchange, Failure> {
+        Err(Failure::Configuration { code: Code::own("no_oauth") })
+    }
+
+    async fn refresh(&self, _client: Client<'_>, _kind: CredentialKind, _token: &Secret) -> Result<TokenSet, Failure> {
+        Err(Failure::Unrecognised { code: Code::own("not_refreshable") })
+    }
+
+    async fn revoke(&self, _client: Client<'_>, _tokens: &RevokeTokens<'_>) -> Result<(), Failure> {
+        Err(Failure::Admin { code: Code::own("not_revocable") })
+    }
+
+    /// Always a `POST` with a JSON object; a query is dropped, since Telegram reads parameters from it too. For a
+    /// method that carries a chat, `chat` replaces every address in the body.
+    fn attach(&self, call: ApiCall<'_>, token: &Secret) -> Result<Request, AttachError> {
+        let name = call.method_name(&self.descriptor)?;
+        let method = self.descriptor.broker_method(name).ok_or(AttachError::MethodNotAllowed)?;
+        let chat = match (method.carries_chat, call.chat) {
+            (true, None) => return Err(AttachError::NoChat),
+            (true, chat) => chat,
+            (false, _) => None,
+        };
+        let body = body_for_chat(&call.body, chat)?;
+        Ok(json_request(self.url(token, name)?, body))
+    }
+}
+
+fn json_request(url: Url, body: Bytes) -> Request {
+    Request::post(url).raw("application/json", body)
+}
+
+/// Checks the shape of a token before it is sent anywhere (fact sheet C.4): 5 to 20 digits, a colon, 30 to 80
+/// characters of `[A-Za-z0-9_-]`.
+#[must_use]
+pub fn token_is_plausible(token: &Secret) -> bool {
+    let Some((id, secret)) = token.expose().split_once(':') else { return false };
+    (5..=20).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_digit())
+        && (30..=80).contains(&secret.len())
+        && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// The link that opens a chat with the bot and, when Start is pressed, sends it `payload` (fact sheet C.6). `None`
+/// when the payload is not 1 to 64 characters of `[A-Za-z0-9_-]` or the user name is none.
+#[must_use]
+pub fn start_link(username: &str, payload: &str) -> Option<Url> {
+    let word = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if !payload_fits(payload) || !(1..=32).contains(&username.len()) || !word(username) {
+        return None;
+    }
+    Url::parse(&format!("https://t.me/{username}?start={payload}")).ok()
+}
+
+/// Reads one update as a webhook delivers it. `None` when it is no update.
+#[must_use]
+pub fn read_update(body: &[u8]) -> Option<Update> {
+    update(&serde_json::from_slice(body).ok()?)
+}
+
+/// What an answer to a brokered call says about the chat; `None` when it worked or the trouble is another.
+#[must_use]
+pub fn chat_trouble(status: u16, body: &[u8]) -> Option<ChatTrouble> {
+    let envelope: Envelope = serde_json::from_slice(body).unwrap_or_default();
+    if let Some(to) = envelope.parameters.get("migrate_to_chat_id").and_then(Value::as_i64) {
+        return Some(ChatTrouble::Moved { to });
+    }
+    let text = envelope.description.as_str().unwrap_or_default().to_ascii_lowercase();
+    let gone = status == 403 || (status == 400 && text.contains("chat not found"));
+    gone.then_some(ChatTrouble::Gone)
+}
+
+fn payload_fits(payload: &str) -> bool {
+    (1..=64).contains(&payload.len()) && payload.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn unreadable() -> Failure {
+    Failure::Transient { code: Code::own("answer_unreadable") }
+}
+
+fn read(answer: &Answer) -> Result<Value, Failure> {
+    let envelope: Option<Envelope> =
+        Some(&answer.body).filter(|body| body.starts_with(b"{")).and_then(|body| serde_json::from_slice(body).ok());
+    match envelope {
+        Some(envelope) if answer.status == 200 && envelope.ok == Value::Bool(true) => Ok(envelope.result),
+        Some(envelope) => Err(refusal(answer, &envelope)),
+        None if answer.status == 200 => Err(unreadable()),
+        None => Err(refusal(answer, &Envelope::default())),
+    }
+}
+
+/// The table of fact sheet C.4 for calls about the bot itself.
+fn refusal(answer: &Answer, envelope: &Envelope) -> Failure {
+    let status = envelope.error_code.as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(answer.status);
+    let asked = envelope.parameters.get("retry_after").and_then(Value::as_u64).map(Duration::from_secs);
+    match status {
+        401 => Failure::Reauth { code: Code::own("token_revoked") },
+        // The method exists, so it is the token that Telegram cannot read.
+        404 => Failure::Reauth { code: Code::own("token_malformed") },
+        403 => Failure::Admin { code: Code::own("chat_forbidden") },
+        409 => Failure::Configuration { code: Code::own("conflict") },
+        429 => Failure::RateLimited { after: asked.or(answer.after) },
+        500..=599 | 408 => Failure::Transient { code: Code::http(status) },
+        _ => Failure::Unrecognised { code: Code::http(status) },
+    }
+}
+
+fn read_bot(me: &Value) -> Option<Bot> {
+    let username = me.get("username")?.as_str().and_then(displayable)?;
+    let is_bot = me.get("is_bot").and_then(Value::as_bool).unwrap_or(true);
+    let name = me.get("first_name").and_then(Value::as_str).and_then(displayable);
+    is_bot.then_some(Bot { id: me.get("id")?.as_i64()?, username, name })
+}
+
+fn update(value: &Value) -> Option<Update> {
+    let id = value.get("update_id")?.as_i64()?;
+    let what = value.get("message").and_then(start).map(Happened::Start);
+    let what = what.or_else(|| value.get("my_chat_member").and_then(membership));
+    Some(Update { id, what: what.unwrap_or(Happened::Other) })
+}
+
+/// The private chat of exactly the person who acted: `chat.type` is `private` and `chat.id` equals `from.id`.
+fn private_chat(message: &Value) -> Option<(i64, &Value)> {
+    let (chat, from) = (message.get("chat")?, message.get("from")?);
+    let chat_id = chat.get("id")?.as_i64()?;
+    let private = chat.get("type")?.as_str()? == "private" && from.get("id")?.as_i64()? == chat_id;
+    let human = from.get("is_bot").and_then(Value::as_bool) != Some(true);
+    (private && human).then_some((chat_id, from))
+}
+
+fn start(message: &Value) -> Option<Start> {
+    let (chat_id, from) = private_chat(message)?;
+    let (command, payload) = message.get("text")?.as_str()?.split_once(' ')?;
+    let ours = command == "/start" || command.starts_with("/start@");
+    if !ours || !payload_fits(payload) || message.get("forward_origin").is_some() {
+        return None;
+    }
+    let text = |name: &str| from.get(name).and_then(Value::as_str).and_then(displayable);
+    Some(Start { payload: payload.to_owned(), chat_id, username: text("username"), name: text("first_name") })
+}
+
+fn membership(member: &Value) -> Option<Happened> {
+    let (chat_id, _) = private_chat(member)?;
+    match member.get("new_chat_member")?.get("status")?.as_str()? {
+        "kicked" => Some(Happened::Blocked { chat_id }),
+        "member" => Some(Happened::Unblocked { chat_id }),
+        _ => None,
+    }
+}
+
+/// The body with every address in it replaced by `chat` (fact sheet G.26).
+fn body_for_chat(body: &[u8], chat: Option<i64>) -> Result<Bytes, AttachError> {
+    let mut fields: Map<String, Value> = match body.trim_ascii() {
+        [] => Map::new(),
+        text => serde_json::from_slice(text).map_err(|_| AttachError::Body)?,
+    };
+    // Each of these leads a message elsewhere, or lets the bot speak as somebody else.
+    for name in ["chat_id", "from_chat_id", "inline_message_id", "business_connection_id", "direct_messages_topic_id"] {
+        fields.remove(name);
+    }
+    if let Some(reply) = fields.get_mut("reply_parameters").and_then(Value::as_object_mut) {
+        reply.remove("chat_id");
+    }
+    if let Some(chat) = chat {
+        fields.insert("chat_id".to_owned(), Value::from(chat));
+    }
+    serde_json::to_vec(&fields).map(Bytes::from).map_err(|_| AttachError::Body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "123456789:AAvault-test-token-not-a-real-secret00";
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer { status, body: body.as_bytes().to_vec().into(), after: None, max_age: None }
+    }
+
+    #[test]
+    fn tokens_that_could_bend_a_path_are_not_plausible() {
+        assert!(token_is_plausible(&Secret::new(TOKEN)));
+        let long = format!("123456789:{}", "a".repeat(81));
+        for token in [
+            "",
+            ":",
+            "123456789",
+            "123456789:short",
+            "1234:AAvault-test-token-not-a-real-secret00",
+            "12345678x:AAvault-test-token-not-a-real-secret00",
+            "123456789:AAvault-test-token-not-a-real/../secret",
+            "123456789:AAvault-test-token-not-a-real-secret00?x=1",
+            "123456789:AAvault-test-token-not-a-real-secret00\n",
+            "123456789:AAvault-test-token:not-a-real-secret00",
+            long.as_str(),
+        ] {
+            assert!(!token_is_plausible(&Secret::new(token)), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn the_bot_apis_answers_are_classified() {
+        // fact sheet C.4
+        let code = Code::own;
+        let rows = [
+            (
+                401,
+                r#"{"ok":false,"error_code":401,"description":"Unauthorized"}"#,
+                Failure::Reauth { code: code("token_revoked") },
+            ),
+            (
+                404,
+                r#"{"ok":false,"error_code":404,"description":"Not Found"}"#,
+                Failure::Reauth { code: code("token_malformed") },
+            ),
+            (
+                403,
+                r#"{"ok":false,"error_code":403,"description":"Forbidden: bot was blocked by the user"}"#,
+                Failure::Admin { code: code("chat_forbidden") },
+            ),
+            (
+                409,
+                r#"{"ok":false,"error_code":409,"description":"Conflict"}"#,
+                Failure::Configuration { code: code("conflict") },
+            ),
+            (
+                429,
+                r#"{"ok":false,"error_code":429,"parameters":{"retry_after":7}}"#,
+                Failure::RateLimited { after: Some(Duration::from_secs(7)) },
+            ),
+            (429, "<html>", Failure::RateLimited { after: None }),
+            (502, "<html>", Failure::Transient { code: Code::http(502) }),
+            (500, r#"{"ok":false,"error_code":500}"#, Failure::Transient { code: Code::http(500) }),
+            (
+                400,
+                r#"{"ok":false,"error_code":400,"description":"Bad Request"}"#,
+                Failure::Unrecognised { code: Code::http(400) },
+            ),
+            (200, r#"{"ok":false,"error_code":401}"#, Failure::Reauth { code: code("token_revoked") }),
+            (200, "<html>", unreadable()),
+            (200, "", unreadable()),
+            (200, "[1]", unreadable()),
+            (302, "", Failure::Unrecognised { code: Code::http(302) }),
+        ];
+        for (status, body, wanted) in rows {
+            assert_eq!(read(&answer(status, body)).expect_err(body), wanted, "{status} {body}");
+        }
+        assert_eq!(read(&answer(200, r#"{"ok":true,"result":[]}"#)), Ok(json!([])));
+    }
+
+    #[test]
+    fn trouble_with_a_chat_is_not_trouble_with_the_token() {
+        let rows = [
+            (403, r#"{"ok":false,"description":"Forbidden: user is deactivated"}"#, Some(ChatTrouble::Gone)),
+            (400, r#"{"ok":false,"description":"Bad Request: chat not found"}"#, Some(ChatTrouble::Gone)),
+            (
+                400,
+                r#"{"ok":false,"description":"Bad Request: group chat was upgraded","parameters":{"migrate_to_chat_id":-1001}}"#,
+                Some(ChatTrouble::Moved { to: -1001 }),
+            ),
+            (400, r#"{"ok":false,"description":"Bad Request: message text is empty"}"#, None),
+            (401, r#"{"ok":false,"description":"Unauthorized"}"#, None),
+            (200, r#"{"ok":true,"result":{}}"#, None),
+            (502, "<html>", None),
+        ];
+        for (status, body, wanted) in rows {
+            assert_eq!(chat_trouble(status, body.as_bytes()), wanted, "{body}");
+        }
+    }
+
+    fn message(chat: &str, from: i64, text: &str) -> Vec<u8> {
+        let from = format!(r#"{{"id":{from},"is_bot":false,"first_name":"Ada","username":"ada_test"}}"#);
+        format!(r#"{{"update_id":5,"message":{{"message_id":1,"chat":{chat},"from":{from},"text":"{text}"}}}}"#).into()
+    }
+
+    #[test]
+    fn start_counts_only_in_the_private_chat_of_whoever_pressed_it() {
+        // fact sheet C.6
+        let private = r#"{"id":77,"type":"private"}"#;
+        let update = read_update(&message(private, 77, "/start n0nce_-A")).expect("an update");
+        let start = Start {
+            payload: "n0nce_-A".into(),
+            chat_id: 77,
+            username: Some("ada_test".into()),
+            name: Some("Ada".into()),
+        };
+        assert_eq!(update, Update { id: 5, what: Happened::Start(start) });
+
+        let long = format!("/start {}", "a".repeat(65));
+        let others = [
+            message(private, 78, "/start n0nce"),
+            message(r#"{"id":77,"type":"group"}"#, 77, "/start n0nce"),
+            message(r#"{"id":"77","type":"private"}"#, 77, "/start n0nce"),
+            message(private, 77, "/start"),
+            message(private, 77, "/start "),
+            message(private, 77, "/start a b"),
+            message(private, 77, "/start a/b"),
+            message(private, 77, "/starter n0nce"),
+            message(private, 77, "say /start n0nce"),
+            message(private, 77, &long),
+            br#"{"update_id":5,"message":{"chat":{"id":77,"type":"private"},"text":"/start n0nce"}}"#.to_vec(),
+            br#"{"update_id":5,"edited_message":{"chat":{"id":77,"type":"private"},"from":{"id":77},"text":"/start n"}}"#.to_vec(),
+        ];
+        for other in others {
+            let update = read_update(&other).expect("an update");
+            assert_eq!(update.what, Happened::Other, "{}", String::from_utf8_lossy(&other));
+        }
+        assert_eq!(read_update(b"<html>"), None);
+        assert_eq!(read_update(b"{\"update_id\":\"5\"}"), None);
+    }
+
+    #[test]
+    fn blocking_and_unblocking_are_read() {
+        let body = |status: &str| {
+            json!({"update_id": 6, "my_chat_member": {"chat": {"id": 77, "type": "private"}, "from": {"id": 77},
+                   "new_chat_member": {"status": status}}})
+            .to_string()
+        };
+        let what = |status| read_update(body(status).as_bytes()).expect("an update").what;
+        assert_eq!(what("kicked"), Happened::Blocked { chat_id: 77 });
+        assert_eq!(what("member"), Happened::Unblocked { chat_id: 77 });
+        assert_eq!(what("administrator"), Happened::Other);
+    }
+
+    #[test]
+    fn the_vault_alone_addresses_a_message() {
+        let body = br#"{"chat_id":666,"text":"hi","inline_message_id":"x","business_connection_id":"b",
+            "reply_parameters":{"message_id":1,"chat_id":666}}"#;
+        let seen: Value = serde_json::from_slice(&body_for_chat(body, Some(77)).expect("a body")).expect("json");
+        assert_eq!(seen, json!({"chat_id": 77, "text": "hi", "reply_parameters": {"message_id": 1}}));
+        assert_eq!(body_for_chat(b"  ", None).expect("a body"), "{}");
+        for body in [&b"chat_id=666&text=hi"[..], b"[]", b"null", b"\"x\"", b"{\"chat_id\":666"] {
+            assert_eq!(body_for_chat(body, Some(77)), Err(AttachError::Body));
+        }
+    }
+
+    #[test]
+    fn start_links_carry_a_payload_that_telegram_accepts() {
+        let link = start_link("valet_bot", "abc-DEF_1").map(String::from);
+        assert_eq!(link.as_deref(), Some("https://t.me/valet_bot?start=abc-DEF_1"));
+        assert_eq!(start_link("valet_bot", ""), None);
+        assert_eq!(start_link("valet_bot", "a b"), None);
+        assert_eq!(start_link("valet/bot", "a"), None);
+    }
+
+    #[test]
+    fn a_bot_is_known_by_its_number() {
+        let me = json!({"id": 123_456_789, "is_bot": true, "first_name": "Valet", "username": "valet_bot"});
+        let bot = Bot { id: 123_456_789, username: "valet_bot".into(), name: Some("Valet".into()) };
+        assert_eq!(read_bot(&me), Some(bot));
+        assert_eq!(read_bot(&json!({"id": 1, "is_bot": false, "username": "ada"})), None);
+        assert_eq!(read_bot(&json!({"id": "1", "username": "x"})), None);
+    }
+}
