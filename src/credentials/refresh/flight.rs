@@ -1,0 +1,474 @@
+//! The machine: one flight of one credential.
+
+mod landing;
+
+use std::mem;
+use std::time::Duration;
+
+use self::landing::{mark_reauth, over, record, serve, serve_or, store, unavailable, unrefreshable};
+
+use super::policy::{Jitter, Policy, Replay, Revocation, Wish, alive, enough};
+use super::words::{
+    Action, Claim, Claimed, Code, Doubt, Event, Failure, Integration, Outcome, Phase, Record, Status, Unrecognised,
+    Verdict, View,
+};
+use crate::clock::Millis;
+
+/// A flight that holds no claim reads the row at most this often; each reading means that others made progress.
+const MOST_LOOKS: u32 = 64;
+/// So many answers that no table explains, over so long, need a person's attention (provider facts, D.5).
+const UNRECOGNISED: (u32, Duration) = (3, Duration::from_secs(15 * 60));
+/// What callers are told when nobody knows better.
+const SOON: Duration = Duration::from_secs(1);
+
+/// A claim under way, and the row as it was when it was made.
+#[derive(Clone, Debug)]
+struct Held {
+    claimed: Claimed,
+    at: Millis,
+    view: View,
+    /// The doubt from before this claim; it stays unless this answer settles it.
+    doubt: Option<Doubt>,
+}
+
+/// Tokens on their way into the store.
+#[derive(Clone, Debug)]
+struct Cargo<T> {
+    tokens: T,
+    claimed: Claimed,
+    generation: i64,
+    only_fence: bool,
+    /// When storing was first tried.
+    since: Millis,
+    /// The row from before the refresh; unknown to a spooled answer.
+    old: Option<View>,
+}
+
+/// How a flight goes on once a record is written.
+#[derive(Clone, Debug)]
+enum After {
+    /// Send the token again at once, while the provider tolerates it.
+    Replay,
+    /// Serve what lives, else try again at this time if that is soon, else end so.
+    Failed { retry_at: Millis, code: Code, otherwise: Verdict },
+    /// Serve what lives, else `needs_reauth`.
+    Reauth(Code),
+}
+
+#[derive(Clone, Debug)]
+enum State<T> {
+    /// Before [`Event::Begin`]; with tokens when a spooled answer is replayed.
+    Ready(Option<Cargo<T>>),
+    /// Reading, with nothing in hand.
+    Loading,
+    /// Waiting for a rival or for a back-off, with nothing in hand.
+    Waiting,
+    Claiming {
+        view: View,
+        claim: Claim,
+        at: Millis,
+    },
+    Sending(Held),
+    /// Refused for good by the provider: is the row still the one we refreshed?
+    Rereading {
+        held: Held,
+        code: Code,
+    },
+    Recording {
+        record: Record,
+        view: View,
+        /// A claim must not be left behind: repeat until it is written.
+        insist: bool,
+        after: After,
+    },
+    Storing(Cargo<T>),
+    /// Commit of unknown outcome: reading what happened.
+    Checking(Cargo<T>),
+    Spooling(Cargo<T>),
+    /// Ending late tokens; then on with this row, or with nothing when it is gone.
+    Revoking(Option<View>),
+    /// The database failed; the same again after a pause.
+    Pausing(Box<Self>),
+    Over,
+}
+
+type Next<T> = (State<T>, Action<T>);
+
+/// One flight: from a wish to a verdict. `T` is an opaque handle to a token set, cheap to clone
+/// (an `Arc` of the sealed and the open form); the machine never looks inside.
+#[derive(Clone, Debug)]
+pub struct Flight<T> {
+    policy: Policy,
+    wish: Wish,
+    jitter: Jitter,
+    state: State<T>,
+    begun: Millis,
+    looks: u32,
+    sends: u8,
+    /// The first row seen. Whatever is newer was refreshed while we watched.
+    first_generation: Option<i64>,
+    /// Generation and fence of a claim whose commit may have happened.
+    unsure: Option<(i64, i64)>,
+    stopping: bool,
+}
+
+impl<T: Clone> Flight<T> {
+    /// A flight that has not begun; give it [`Event::Begin`]. One jitter is enough: it only has to differ from
+    /// that of other credentials and nodes.
+    #[must_use]
+    pub fn new(policy: Policy, wish: Wish, jitter: Jitter) -> Self {
+        Self {
+            policy,
+            wish,
+            jitter,
+            state: State::Ready(None),
+            begun: Millis(0),
+            looks: 0,
+            sends: 0,
+            first_generation: None,
+            unsure: None,
+            stopping: false,
+        }
+    }
+
+    /// A flight that only brings home a spooled answer.
+    #[must_use]
+    pub fn replay(policy: Policy, claimed: Claimed, tokens: T) -> Self {
+        let generation = claimed.generation;
+        let cargo = Cargo { tokens, claimed, generation, only_fence: false, since: Millis(0), old: None };
+        // Whatever the row says in the end, a spooled answer alone is no reason to spend another token.
+        let wish = Wish::life(Duration::ZERO);
+        Self { state: State::Ready(Some(cargo)), sends: u8::MAX, ..Self::new(policy, wish, Jitter(0)) }
+    }
+
+    /// Whether the verdict was given.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    /// Takes one event, returns the one action that follows. An event that does not belong here changes
+    /// nothing and is answered by [`Action::Continue`].
+    pub fn step(&mut self, now: Millis, event: Event<T>) -> Action<T> {
+        if matches!(event, Event::Shutdown) {
+            self.stopping = true;
+        }
+        let state = mem::replace(&mut self.state, State::Over);
+        let (state, action) = match state {
+            State::Ready(cargo) => self.ready(now, cargo, event),
+            State::Loading => self.loading(now, event),
+            State::Waiting => self.waiting(event),
+            State::Claiming { view, claim, at } => self.claiming(now, view, claim, at, event),
+            State::Sending(held) => self.sending(now, held, event),
+            State::Rereading { held, code } => self.rereading(now, held, code, event),
+            State::Recording { record, view, insist, after } => self.recording(now, record, view, insist, after, event),
+            State::Storing(cargo) => self.storing(now, cargo, event),
+            State::Checking(cargo) => self.checking(now, cargo, event),
+            State::Spooling(cargo) => self.spooling(now, cargo, event),
+            State::Revoking(row) => self.revoking(now, row, event),
+            State::Pausing(state) => self.pausing(*state, event),
+            State::Over => (State::Over, Action::Continue),
+        };
+        self.state = state;
+        action
+    }
+
+    fn ready(&mut self, now: Millis, cargo: Option<Cargo<T>>, event: Event<T>) -> Next<T> {
+        match (event, cargo) {
+            (Event::Begin, Some(cargo)) => store(Cargo { since: now, ..cargo }),
+            (Event::Begin, None) => {
+                self.begun = now;
+                self.load()
+            }
+            (Event::Shutdown, None) => over(unavailable(Code::SHUTTING_DOWN)),
+            (_, cargo) => (State::Ready(cargo), Action::Continue),
+        }
+    }
+
+    fn loading(&mut self, now: Millis, event: Event<T>) -> Next<T> {
+        match event {
+            Event::Loaded(view) => self.consider(now, view),
+            Event::Gone => over(Verdict::Gone),
+            // A claim of ours may stand there, with nothing sent: left alone, it would turn into a doubt.
+            Event::StoreFailed | Event::StoreUnknown if self.unsure.is_some() && !self.stopping => {
+                self.pause(now, State::Loading)
+            }
+            Event::StoreFailed | Event::StoreUnknown => over(unavailable(Code::STORE_UNAVAILABLE)),
+            _ => (State::Loading, Action::Continue),
+        }
+    }
+
+    fn waiting(&mut self, event: Event<T>) -> Next<T> {
+        match event {
+            Event::Woken | Event::Shutdown => self.load(),
+            _ => (State::Waiting, Action::Continue),
+        }
+    }
+
+    fn load(&mut self) -> Next<T> {
+        self.looks += 1;
+        (State::Loading, Action::Load)
+    }
+
+    /// The heart: what a row means to somebody who holds nothing.
+    fn consider(&mut self, now: Millis, view: View) -> Next<T> {
+        let first = *self.first_generation.get_or_insert(view.generation);
+        match &view.status {
+            Status::Deleted => return over(Verdict::Gone),
+            Status::Misconfigured => return over(Verdict::Misconfigured),
+            Status::NeedsReauth { reason } => return over(self.reauth_verdict(now, &view, reason)),
+            Status::Active => {}
+        }
+        // A token refreshed while we watched is handed out whatever its life: nobody could do better.
+        let just_refreshed = view.generation > first && alive(&view, now) && !self.wish.sweep;
+        if just_refreshed || enough(&view, &self.wish, now) {
+            return over(serve(&view, view.last_error.clone()));
+        }
+        if let Some(next) = self.own_claim(now, &view) {
+            return next;
+        }
+        if let Some(until) = self.policy.leased(&view, now) {
+            return self.wait_for_rival(now, &view, until);
+        }
+        let doubt = self.policy.doubt(&view);
+        if let Some(doubt) = doubt.filter(|doubt| !self.policy.may_replay(doubt, now)) {
+            return self.in_doubt(now, view, doubt);
+        }
+        if !view.has_refresh_token {
+            return unrefreshable(now, view);
+        }
+        self.gate(now, view, doubt)
+    }
+
+    /// A commit of unknown outcome did claim for us, and nothing was sent under it.
+    fn own_claim(&mut self, now: Millis, view: &View) -> Option<Next<T>> {
+        let (generation, fence) = self.unsure?;
+        let ours = view.lease_is_mine && (view.generation, view.fence) == (generation, fence);
+        if !ours || view.phase == Phase::Idle {
+            return None;
+        }
+        self.unsure = None;
+        let claimed = Claimed { generation, fence, consents: view.consents };
+        let at = view.lease_until.unwrap_or(now).before(self.policy.deadlines.lease);
+        // The claim has already counted a replay in; taken back, the doubt is as it was before.
+        let doubt = view.doubt.map(|doubt| Doubt { replays: doubt.replays.saturating_sub(1), ..doubt });
+        Some(self.send(now, Held { claimed, at, view: view.clone(), doubt }))
+    }
+
+    fn wait_for_rival(&mut self, now: Millis, view: &View, lease_until: Millis) -> Next<T> {
+        let patience = self.begun.after(self.policy.deadlines.patience);
+        let tired = now >= patience || now < self.begun || self.looks >= MOST_LOOKS;
+        if tired || self.wish.sweep || self.stopping {
+            let otherwise = Verdict::RefreshInProgress { retry_after: SOON };
+            return over(serve_or(now, view, Code::REFRESH_IN_PROGRESS, otherwise));
+        }
+        let until = now.after(self.policy.deadlines.look_again).min(lease_until);
+        (State::Waiting, Action::Wait { until })
+    }
+
+    /// The token must not be sent again. Has a late answer had its time to come?
+    fn in_doubt(&mut self, now: Millis, view: View, doubt: Doubt) -> Next<T> {
+        let (span, lease) = (self.policy.deadlines.doubt, self.policy.deadlines.lease);
+        if doubt.since > self.policy.believable(now, lease) {
+            // The doubt was written by a clock that has jumped. It begins anew, or it would last as long as the jump.
+            let doubt = Doubt { since: now, ..doubt };
+            let failure = self.failure(now, &view, view.fence, Code::IN_DOUBT, Some(doubt));
+            let failure = Failure { attempts: view.attempts, next_attempt_at: now.after(span), ..failure };
+            let after = self.doubtful(now, &failure);
+            return record(Record::Failure(failure), view, false, after);
+        }
+        let over_at = doubt.since.after(span);
+        if now < over_at {
+            let otherwise = Verdict::RefreshInProgress { retry_after: over_at.left(now) };
+            return over(serve_or(now, &view, Code::IN_DOUBT, otherwise));
+        }
+        mark_reauth(view, Code::ROTATION_RESPONSE_LOST, false)
+    }
+
+    /// Pauses of the integration and of the credential, then the claim.
+    fn gate(&mut self, now: Millis, view: View, doubt: Option<Doubt>) -> Next<T> {
+        let mut probe = None;
+        match &view.integration {
+            Integration::RateLimited { until } if self.policy.holds(*until, now) => {
+                let otherwise = Verdict::RateLimited { until: *until };
+                return over(serve_or(now, &view, Code::RATE_LIMITED, otherwise));
+            }
+            Integration::Faulty { code, probe_at } if self.policy.holds(*probe_at, now) => {
+                return over(serve_or(now, &view, code.clone(), Verdict::Misconfigured));
+            }
+            Integration::Faulty { .. } => probe = Some(now.after(self.policy.deadlines.probe)),
+            _ => {}
+        }
+        let excused = self.wish.forced && self.sends == 0;
+        let code = view.last_error.clone().unwrap_or(Code::REFRESH_IN_PROGRESS);
+        if let Some(retry_at) = view.next_attempt_at.filter(|at| !excused && self.policy.holds(*at, now)) {
+            let otherwise = Verdict::Unavailable { code: code.clone(), retry_after: retry_at.left(now) };
+            return self.failed(now, &view, retry_at, code, otherwise);
+        }
+        if self.looks >= MOST_LOOKS || self.stopping || self.sends > self.policy.retries.saturating_add(1) {
+            let code = if self.stopping { Code::SHUTTING_DOWN } else { code };
+            return over(serve_or(now, &view, code.clone(), unavailable(code)));
+        }
+        let claim = Claim {
+            generation: view.generation,
+            fence: view.fence,
+            lease_until: now.after(self.policy.deadlines.lease),
+            believable: self.policy.believable(now, self.policy.deadlines.lease),
+            doubt: doubt.map(|doubt| Doubt { replays: doubt.replays.saturating_add(1), ..doubt }),
+            probe,
+        };
+        (State::Claiming { view, claim, at: now }, Action::Claim(claim))
+    }
+
+    fn claiming(&mut self, now: Millis, view: View, claim: Claim, at: Millis, event: Event<T>) -> Next<T> {
+        match event {
+            Event::Claimed { fence } => {
+                self.unsure = None;
+                let claimed = Claimed { generation: claim.generation, fence, consents: view.consents };
+                let doubt = self.policy.doubt(&view);
+                self.send(now, Held { claimed, at, view, doubt })
+            }
+            Event::ClaimLost => self.load(),
+            Event::Gone => over(Verdict::Gone),
+            Event::StoreFailed if self.unsure.is_some() && !self.stopping => self.pause(now, State::Loading),
+            Event::StoreFailed => {
+                let code = Code::STORE_UNAVAILABLE;
+                over(serve_or(now, &view, code.clone(), unavailable(code)))
+            }
+            Event::StoreUnknown => {
+                self.unsure = Some((claim.generation, claim.fence.saturating_add(1)));
+                self.load()
+            }
+            _ => (State::Claiming { view, claim, at }, Action::Continue),
+        }
+    }
+
+    /// Sends, unless the claim has grown old: somebody may be about to take it for dead.
+    fn send(&mut self, now: Millis, held: Held) -> Next<T> {
+        let stale = now >= held.at.after(self.policy.deadlines.lease / 2) || now < held.at;
+        if stale || self.stopping {
+            let code = if self.stopping { Code::SHUTTING_DOWN } else { Code::NOT_SENT };
+            let failure = self.failure(now, &held.view, held.claimed.fence, code.clone(), held.doubt);
+            let failure = Failure { attempts: held.view.attempts, next_attempt_at: now, ..failure };
+            let otherwise = unavailable(code.clone());
+            self.sends = self.sends.saturating_add(1);
+            let after = After::Failed { retry_at: now, code, otherwise };
+            return record(Record::Failure(failure), held.view, true, after);
+        }
+        self.sends = self.sends.saturating_add(1);
+        let (give_up_after, tick_every) = (self.policy.give_up_after(), self.policy.deadlines.renew);
+        let action = Action::Send { claimed: held.claimed, give_up_after, tick_every };
+        (State::Sending(held), action)
+    }
+
+    fn sending(&mut self, now: Millis, held: Held, event: Event<T>) -> Next<T> {
+        match event {
+            Event::Answered(outcome) => self.answered(now, held, outcome),
+            Event::Tick => {
+                let lease_until = now.after(self.policy.deadlines.lease);
+                let action = Action::RenewLease { claimed: held.claimed, lease_until };
+                (State::Sending(held), action)
+            }
+            // A lost lease, a deleted row, a shutdown: the answer is waited for all the same.
+            _ => (State::Sending(held), Action::Continue),
+        }
+    }
+
+    fn answered(&mut self, now: Millis, held: Held, outcome: Outcome<T>) -> Next<T> {
+        let (view, fence, doubt) = (&held.view, held.claimed.fence, held.doubt);
+        match outcome {
+            Outcome::Fresh(tokens) => {
+                let (claimed, generation) = (held.claimed, held.claimed.generation);
+                store(Cargo { tokens, claimed, generation, only_fence: false, since: now, old: Some(held.view) })
+            }
+            Outcome::Ambiguous if self.policy.replay == Replay::Safe => {
+                self.refused(now, held, Code::RESPONSE_LOST)
+            }
+            Outcome::Ambiguous => self.lost_answer(now, held),
+            Outcome::NotSent => self.refused(now, held, Code::NOT_SENT),
+            Outcome::Transient(code) => self.refused(now, held, code),
+            Outcome::Reauth(code) => (State::Rereading { held, code }, Action::Load),
+            Outcome::RateLimited(until) => {
+                let failure = self.failure(now, view, fence, Code::RATE_LIMITED, doubt);
+                let latest = now.after(self.policy.deadlines.longest_pause);
+                let until = until.map_or(failure.next_attempt_at, |until| until.clamp(now, latest));
+                let failure = Failure { next_attempt_at: until, ..failure };
+                let otherwise = Verdict::RateLimited { until };
+                let after = After::Failed { retry_at: until, code: Code::RATE_LIMITED, otherwise };
+                record(Record::RateLimited { until, failure }, held.view, true, after)
+            }
+            Outcome::Configuration(code) => {
+                // The integration's probe decides when to try again; the credential itself has not failed.
+                let failure = self.failure(now, view, fence, code.clone(), doubt);
+                let failure = Failure { attempts: view.attempts, next_attempt_at: now, ..failure };
+                let probe_at = now.after(self.policy.deadlines.probe);
+                let after = After::Failed { retry_at: probe_at, code: code.clone(), otherwise: Verdict::Misconfigured };
+                record(Record::Configuration { code, probe_at, failure }, held.view, true, after)
+            }
+            Outcome::Admin(code) => self.attention(now, held, code, None),
+            Outcome::Unrecognised(code) => self.unrecognised(now, held, code),
+        }
+    }
+
+    /// A definite failure that spent nothing, or that may be repeated freely.
+    fn refused(&mut self, now: Millis, held: Held, code: Code) -> Next<T> {
+        let failure = self.failure(now, &held.view, held.claimed.fence, code.clone(), held.doubt);
+        let retry_at = failure.next_attempt_at;
+        let otherwise = Verdict::Unavailable { code: code.clone(), retry_after: retry_at.left(now) };
+        record(Record::Failure(failure), held.view, true, After::Failed { retry_at, code, otherwise })
+    }
+
+    fn lost_answer(&mut self, now: Millis, held: Held) -> Next<T> {
+        let replays = held.doubt.map_or(0, |doubt| doubt.replays.saturating_add(1));
+        let doubt = Doubt { first_sent: held.doubt.map_or(held.at, |doubt| doubt.first_sent), since: now, replays };
+        let again = self.policy.may_replay(&doubt, now);
+        let failure = self.failure(now, &held.view, held.claimed.fence, Code::RESPONSE_LOST, Some(doubt));
+        let next_attempt_at = if again { now } else { now.after(self.policy.deadlines.doubt) };
+        let failure = Failure { next_attempt_at, ..failure };
+        let after = if again { After::Replay } else { self.doubtful(now, &failure) };
+        record(Record::Failure(failure), held.view, true, after)
+    }
+
+    fn doubtful(&self, now: Millis, failure: &Failure) -> After {
+        let retry_after = failure.next_attempt_at.left(now);
+        let otherwise = Verdict::RefreshInProgress { retry_after };
+        After::Failed { retry_at: failure.next_attempt_at, code: Code::IN_DOUBT, otherwise }
+    }
+
+    fn unrecognised(&mut self, now: Millis, held: Held, code: Code) -> Next<T> {
+        let seen = held.view.unrecognised;
+        let since = if seen.count == 0 { now } else { seen.since };
+        let seen = Unrecognised { count: seen.count.saturating_add(1), since };
+        if seen.count >= UNRECOGNISED.0 && now >= since.after(UNRECOGNISED.1) {
+            return self.attention(now, held, Code::NEEDS_ATTENTION, Some(seen));
+        }
+        let failure = self.failure(now, &held.view, held.claimed.fence, code.clone(), held.doubt);
+        let failure = Failure { unrecognised: seen, ..failure };
+        let retry_at = failure.next_attempt_at;
+        let otherwise = Verdict::Unavailable { code: code.clone(), retry_after: retry_at.left(now) };
+        record(Record::Failure(failure), held.view, true, After::Failed { retry_at, code, otherwise })
+    }
+
+    /// A person has to act first; until then the row is only looked at slowly. A forced refresh is "try again".
+    fn attention(&mut self, now: Millis, held: Held, code: Code, seen: Option<Unrecognised>) -> Next<T> {
+        let failure = self.failure(now, &held.view, held.claimed.fence, code.clone(), held.doubt);
+        let retry_at = now.after(self.policy.deadlines.attention);
+        let unrecognised = seen.unwrap_or(held.view.unrecognised);
+        let failure = Failure { next_attempt_at: retry_at, unrecognised, ..failure };
+        let otherwise = Verdict::Unavailable { code: code.clone(), retry_after: retry_at.left(now) };
+        record(Record::Failure(failure), held.view, true, After::Failed { retry_at, code, otherwise })
+    }
+
+    fn failure(&self, now: Millis, view: &View, fence: i64, code: Code, doubt: Option<Doubt>) -> Failure {
+        let attempts = view.attempts.saturating_add(1);
+        Failure {
+            generation: view.generation,
+            fence,
+            attempts,
+            next_attempt_at: now.after(self.policy.pause(attempts, self.jitter)),
+            last_error: code,
+            doubt,
+            unrecognised: view.unrecognised,
+        }
+    }
+}

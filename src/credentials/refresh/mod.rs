@@ -1,0 +1,87 @@
+//! The refresh protocol, as a pure state machine.
+//!
+//! A refresh spends the one copy of a refresh token. With most providers the old token dies at that
+//! moment, so whoever loses the answer has lost the connection, and whoever sends the old token again
+//! may be taken for a thief (RFC 9700 section 4.14.2). Nothing else in the house can do as much harm by
+//! being done twice, or by being done and forgotten. That is why the rules live here alone: no I/O, no
+//! clock, no randomness, tokens passed through unopened. [`Flight::step`] takes the time and one event
+//! and returns exactly one action. The driver executes actions and holds no rules; the simulation and the
+//! differential tests execute the same actions on models.
+//!
+//! # The walk
+//!
+//! `Begin → Load → Claim → Send → Store → Done`. Each arrow is one action and one event.
+//!
+//! 1. **Load.** A token with enough life is served; nothing is written. Enough means the smaller of what
+//!    was asked and half of the token's original life, otherwise a provider with ten-minute tokens would be
+//!    asked again by every caller who wants fifteen. A read never fails while the token has life: every
+//!    failure below ends in [`Verdict::Serve`] with `degraded` as long as there is something to serve.
+//! 2. **Claim.** One short transaction moves the fence, sets the lease and writes phase `sent`. It is the intent
+//!    record (RL-06) and the proof that the database can be written, *before* the token is spent. It names
+//!    generation and fence as they were seen, so of two nodes only one gets it. A claim that took so long
+//!    that half of the lease is gone is given back, since somebody else may be about to decide.
+//! 3. **Send.** No transaction is open. The lease is renewed by [`Event::Tick`]; losing it changes nothing
+//!    for the answer under way.
+//! 4. **Store.** Compare-and-swap on the *generation*. The fence is not compared: it forbids a second send,
+//!    not a late store. A late answer for the generation still stored is the only live token set there is, so it
+//!    wins and heals `in_doubt` and `rotation_response_lost`. Only after [`Event::Stored`] may anyone have
+//!    the new access token (RL-04). When the store fails the tokens stay in memory and are stored again for
+//!    90 s (RL-05), then go to the spool; without a spool the flight stores again until the process ends.
+//!    A commit of unknown outcome is looked at before it is repeated (RL-29): the row says which claim's
+//!    answer it holds ([`View::stored_fence`]), so our own commit is never mistaken for a rival's.
+//!
+//! # What an answer can mean
+//!
+//! *Not sent* and every definite refusal leave the token unspent: back off and try again. *Ambiguous* leaves it
+//! unknown. So does a lease that ended in phase `sent`: its holder died or sleeps. Then the provider decides:
+//!
+//! - [`Replay::Safe`] (the token does not rotate, or the old one lives on): not a doubt at all. Try again.
+//! - [`Replay::Grace`]: send the same token once more, as soon as the lease has ended and inside the grace.
+//! - [`Replay::Unsafe`]: never again. In doubt for 120 s, in which a late answer may still come, then
+//!   `needs_reauth` with reason `rotation_response_lost`, which a later answer still heals.
+//!
+//! `invalid_grant` is final only after reading the row again (RL-07): another node may have rotated the
+//! token under our feet. A newer generation is used; a newer claim is left to its holder. After a doubt the
+//! reason is `rotation_response_lost`, since the user has revoked nothing.
+//!
+//! A wrong client secret is the *integration's* fault and never changes a credential's status: one typing
+//! error must not send every user of a tenant through consent again. The claim is given back all the same; left
+//! behind, its dead lease would turn into a doubt and then into exactly that.
+//!
+//! Delete and reconnect win over a late answer. After a delete the late tokens are revoked. After a
+//! reconnect only where the provider revokes one token at a time ([`Revocation`]): Google ends the whole
+//! consent, the new one included. Tokens that lost to another *refresh* are dropped without revocation,
+//! for the same reason.
+//!
+//! # Rejected
+//!
+//! - *An in-process mutex or a lock service* as the arbiter: a paused holder wakes up and sends.
+//! - *Comparing the fence when storing*: throws away the only live token set after a pause.
+//! - *Trying an unsafe token once more when in doubt* ("what is there to lose?"): reuse detection kills
+//!   the token set that the paused holder may be about to store.
+//! - *Ending the doubt at once after a broken connection*: the same rule for all doubts is simpler, the
+//!   stored token is served meanwhile, and a spooled answer may arrive from another node.
+//! - *Letting the newest answer always win*: between two answers of one generation the later *send* wins (the
+//!   fence is the order of sends), and only while nobody has sent what is stored since.
+//! - *A timer inside the machine for the provider's answer*: work in progress is bounded by monotonic time,
+//!   which only the driver has ([`Action::Send`] says how long). Everything else compares wall times,
+//!   and a time further ahead than any rule can put it is a clock that has jumped (RL-12): see
+//!   [`Policy::believable`].
+
+mod flight;
+mod policy;
+mod words;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod stories;
+
+pub use flight::Flight;
+pub use policy::{Deadlines, Jitter, NEVER, Policy, Replay, Revocation, Wish, due_at, enough};
+pub use words::{
+    Action, Claim, Claimed, Code, Doubt, Event, Failure, Integration, Outcome, Phase, Record, Status, Unrecognised,
+    Verdict, View,
+};

@@ -1,0 +1,316 @@
+//! What a provider allows, what a caller wants, and the arithmetic of times that follows.
+
+use std::time::Duration;
+
+use super::words::{Doubt, Integration, Phase, Status, View};
+use crate::clock::Millis;
+
+/// A time that never comes: there is nothing for the sweep to do.
+pub const NEVER: Millis = Millis(i64::MAX);
+
+/// Nothing is planned further ahead than this, whatever a provider or a clock says.
+const LONGEST_PLAN: Duration = Duration::from_secs(366 * 24 * 3600);
+/// No refresh is due earlier than this before the end, except for jitter (RL-11).
+const LEAST_LEAD: Duration = Duration::from_secs(60);
+/// Back-off never comes closer than this to "at once".
+const LEAST_PAUSE: Duration = Duration::from_millis(250);
+
+/// May the same refresh token be sent again when the first answer was lost? (Provider facts, D.2.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// Yes: it does not rotate, or the old one lives on for long (families F1 and F2).
+    Safe,
+    /// Yes, for this long after it was first sent (F3).
+    Grace(Duration),
+    /// No: it died at once, and using it again may end the whole family (F4 and F5).
+    Unsafe,
+}
+
+/// What ends when a token is revoked at the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// The token set, and nothing that a later consent gave.
+    OneTokenSet,
+    /// Everything the user ever granted to this client (Google, provider facts A.6).
+    WholeConsent,
+    /// The provider has no revocation.
+    Impossible,
+}
+
+/// The protocol's times. The defaults are the design's; tests may shorten them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// A lease's length: 30 s.
+    pub lease: Duration,
+    /// Between two renewals: 10 s.
+    pub renew: Duration,
+    /// How long a doubt lasts: 120 s.
+    pub doubt: Duration,
+    /// Wait for a provider that does not rotate: 10 s after sending.
+    pub answer: Duration,
+    /// Wait for one that does, since giving up loses a token: 120 s after sending.
+    pub rotating_answer: Duration,
+    /// How long a flight looks again while somebody else refreshes or a back-off runs: 10 s, as long as callers wait.
+    pub patience: Duration,
+    /// Between two looks: 500 ms.
+    pub look_again: Duration,
+    /// How long storing is repeated before the spool: 90 s (RL-05 asks for 60 s at least).
+    pub store: Duration,
+    /// Between two attempts to store: 500 ms.
+    pub store_again: Duration,
+    /// First back-off window: 2 s, doubled with every attempt.
+    pub backoff: Duration,
+    /// Largest back-off window, also the cap on `Retry-After`: one hour.
+    pub longest_pause: Duration,
+    /// Between two tries where a person has to act first: one hour.
+    pub attention: Duration,
+    /// Between two probes of a faulty integration: one minute.
+    pub probe: Duration,
+    /// How far the clocks of nodes may differ; what is further ahead than a rule plus this is a jump: 5 min.
+    pub skew: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        let s = Duration::from_secs;
+        Self {
+            lease: s(30),
+            renew: s(10),
+            doubt: s(120),
+            answer: s(10),
+            rotating_answer: s(120),
+            patience: s(10),
+            look_again: Duration::from_millis(500),
+            store: s(90),
+            store_again: Duration::from_millis(500),
+            backoff: s(2),
+            longest_pause: s(3600),
+            attention: s(3600),
+            probe: s(60),
+            skew: s(300),
+        }
+    }
+}
+
+/// What the provider of a credential allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// May a token be sent twice?
+    pub replay: Replay,
+    /// Does an answer bring a new refresh token? Decides how long an answer is waited for.
+    pub rotates: bool,
+    /// What revoking a late token would end.
+    pub revocation: Revocation,
+    /// How often a doubtful token may be sent again within the grace: once.
+    pub replays: u8,
+    /// Further attempts inside one flight after definite failures (RL-08): 2. The driver lowers it to 0 when
+    /// the integration's retry budget is spent.
+    pub retries: u8,
+    /// A credential nobody has used for this long is idle.
+    pub idle_after: Duration,
+    /// An idle credential is refreshed this long after its last refresh; less than half of the provider's
+    /// idle expiry (provider facts, D.3 point 11).
+    pub keep_alive: Duration,
+    /// The protocol's times.
+    pub deadlines: Deadlines,
+}
+
+impl Policy {
+    /// A provider's policy with the design's numbers; idle after a day, kept alive weekly.
+    #[must_use]
+    pub fn new(replay: Replay, rotates: bool, revocation: Revocation) -> Self {
+        Self {
+            replay,
+            rotates,
+            revocation,
+            replays: 1,
+            retries: 2,
+            idle_after: Duration::from_secs(24 * 3600),
+            keep_alive: Duration::from_secs(7 * 24 * 3600),
+            deadlines: Deadlines::default(),
+        }
+    }
+
+    /// How long the driver waits for an answer after sending.
+    #[must_use]
+    pub fn give_up_after(&self) -> Duration {
+        if self.rotates { self.deadlines.rotating_answer } else { self.deadlines.answer }
+    }
+
+    /// The furthest a time that was set to "now plus `span`" can lie ahead, seen from any node. Anything beyond
+    /// was written by a clock that has jumped, and no longer binds (RL-12).
+    #[must_use]
+    pub fn believable(&self, now: Millis, span: Duration) -> Millis {
+        now.after(span).after(self.deadlines.skew)
+    }
+
+    /// Whether `pause_until` still holds, for pauses of at most `longest_pause`.
+    pub(super) fn holds(&self, pause_until: Millis, now: Millis) -> bool {
+        pause_until > now && pause_until <= self.believable(now, self.deadlines.longest_pause)
+    }
+
+    /// Somebody may be sending under a lease right now.
+    pub(super) fn leased(&self, view: &View, now: Millis) -> Option<Millis> {
+        let until = view.lease_until?;
+        let live = until > now && until <= self.believable(now, self.deadlines.lease);
+        (live && matches!(view.phase, Phase::Sent { .. })).then_some(until)
+    }
+
+    /// The doubt of a row whose lease has ended: recorded, or implied by a lease that died in phase `sent`.
+    pub(super) fn doubt(&self, view: &View) -> Option<Doubt> {
+        if self.replay == Replay::Safe {
+            return None;
+        }
+        let Phase::Sent { since } = view.phase else { return view.doubt };
+        let (first_sent, replays) = view.doubt.map_or((since, 0), |doubt| (doubt.first_sent, doubt.replays));
+        Some(Doubt { first_sent, since: view.lease_until.unwrap_or(since), replays })
+    }
+
+    /// Whether the provider tolerates the same token once more.
+    pub(super) fn may_replay(&self, doubt: &Doubt, now: Millis) -> bool {
+        match self.replay {
+            Replay::Safe => true,
+            Replay::Grace(grace) => doubt.replays < self.replays && now < doubt.first_sent.after(grace),
+            Replay::Unsafe => false,
+        }
+    }
+
+    /// Exponential back-off with full jitter: anything up to `backoff · 2^(attempts − 1)`, capped (RL-08).
+    #[must_use]
+    pub fn pause(&self, attempts: u32, jitter: Jitter) -> Duration {
+        let doublings = attempts.saturating_sub(1).min(20);
+        let window = self.deadlines.backoff.saturating_mul(1 << doublings).min(self.deadlines.longest_pause);
+        jitter.of(window).max(LEAST_PAUSE)
+    }
+}
+
+/// A random fraction from 0 to 1, drawn by the caller from `Entropy`: the whole range of `u32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Jitter(pub u32);
+
+impl Jitter {
+    /// This fraction of `span`.
+    #[must_use]
+    pub fn of(self, span: Duration) -> Duration {
+        span.mul_f64(f64::from(self.0) / f64::from(u32::MAX))
+    }
+}
+
+/// What the caller wants of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Life the token should have left; at most half of its original life is insisted on.
+    pub life: Duration,
+    /// The caller has this generation already and needs a newer one.
+    pub newer_than: Option<i64>,
+    /// Refresh whatever there is. Skips the credential's own back-off once, never the integration's pause.
+    pub forced: bool,
+    /// The sweep: refresh when due, settle doubts, wait for nobody.
+    pub sweep: bool,
+}
+
+impl Wish {
+    /// A token with this much life left.
+    #[must_use]
+    pub fn life(life: Duration) -> Self {
+        Self { life, newer_than: None, forced: false, sweep: false }
+    }
+
+    /// A newer token than the one of this generation, which a provider has refused or which is about to end.
+    #[must_use]
+    pub fn newer_than(generation: i64) -> Self {
+        Self { newer_than: Some(generation), ..Self::life(Duration::ZERO) }
+    }
+
+    /// One refresh, come what may.
+    #[must_use]
+    pub fn forced() -> Self {
+        Self { forced: true, ..Self::life(Duration::ZERO) }
+    }
+
+    /// What the sweep wants of a due row.
+    #[must_use]
+    pub fn sweep() -> Self {
+        Self { sweep: true, ..Self::life(Duration::ZERO) }
+    }
+}
+
+/// Whether the stored token is alive at all.
+pub(super) fn alive(view: &View, now: Millis) -> bool {
+    view.expires_at.is_none_or(|end| end > now)
+}
+
+/// Whether the stored token fulfils the wish, so that nothing needs to be written.
+///
+/// Needed life is the smaller of what was asked and half of the original life. Tokens that do not expire always
+/// have enough. The sweep asks for the longest lead that [`due_at`] can give and wants doubts settled.
+#[must_use]
+pub fn enough(view: &View, wish: &Wish, now: Millis) -> bool {
+    if view.status != Status::Active
+        || wish.forced
+        || wish.newer_than.is_some_and(|generation| view.generation <= generation)
+        || (wish.sweep && (view.doubt.is_some() || view.phase != Phase::Idle))
+    {
+        return false;
+    }
+    let Some(end) = view.expires_at else { return true };
+    let half = view.original_life.map_or(Duration::MAX, |life| life / 2);
+    let asked = if wish.sweep { lead(view.original_life, Jitter(u32::MAX)) } else { wish.life };
+    end > now && end.left(now) >= asked.min(half)
+}
+
+/// How long before its end a token is refreshed: max(60 s, 10 % of life), up to twice that by jitter, never more than
+/// half of its life (RL-11, RL-13).
+fn lead(life: Option<Duration>, jitter: Jitter) -> Duration {
+    let life = life.unwrap_or(Duration::ZERO);
+    let base = LEAST_LEAD.max(life / 10);
+    let jittered = base + jitter.of(base);
+    if life.is_zero() { jittered } else { jittered.min(life / 2) }
+}
+
+/// When the sweep should look at this row next; [`NEVER`] when only a person can change anything.
+///
+/// Never negative, and never later than a year after the last refresh but for a pause still running, so that no
+/// clock can lose a row. Spreading a crowd
+/// that is due together is the caller's affair (caps per provider and client).
+#[must_use]
+pub fn due_at(view: &View, policy: &Policy, jitter: Jitter) -> Millis {
+    if view.status != Status::Active {
+        return NEVER;
+    }
+    let latest = Millis(view.refreshed_at.0.max(0)).after(LONGEST_PLAN);
+    if matches!(view.phase, Phase::Sent { .. }) || view.doubt.is_some() {
+        return Millis(settled_at(view, policy).0.max(0));
+    }
+    let expiry = if view.has_refresh_token { refresh_at(view, policy, jitter) } else { view.expires_at };
+    let Some(expiry) = expiry else { return NEVER };
+    let mut due = Millis(expiry.0.clamp(0, latest.0));
+    if let Some(backoff) = view.next_attempt_at {
+        due = due.max(backoff);
+    }
+    if let Integration::RateLimited { until } | Integration::Faulty { probe_at: until, .. } = view.integration {
+        due = due.max(until);
+    }
+    due
+}
+
+/// Expiry minus lead while it is in use, the keep-alive interval when it is idle.
+fn refresh_at(view: &View, policy: &Policy, jitter: Jitter) -> Option<Millis> {
+    let kept = view.refreshed_at.after(policy.keep_alive - jitter.of(policy.keep_alive / 10));
+    let Some(end) = view.expires_at else {
+        // Without an expiry nothing is refreshed ahead of time: a rotation nobody needs is a risk for nothing.
+        return None;
+    };
+    let due = end.before(lead(view.original_life, jitter));
+    let idle = due > view.last_used_at.after(policy.idle_after);
+    Some(if idle { due.max(kept) } else { due })
+}
+
+/// When an unfinished attempt can be settled.
+fn settled_at(view: &View, policy: &Policy) -> Millis {
+    let lease_end = view.lease_until.unwrap_or(Millis(0));
+    let Some(doubt) = policy.doubt(view) else { return lease_end.max(view.next_attempt_at.unwrap_or(lease_end)) };
+    let over = doubt.since.after(policy.deadlines.doubt);
+    let replayable = policy.may_replay(&doubt, lease_end.max(doubt.since));
+    if replayable { lease_end.max(view.next_attempt_at.unwrap_or(lease_end)) } else { over }
+}
