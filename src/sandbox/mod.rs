@@ -1,1 +1,3 @@
-//! To be built.
+//! The shed in the garden: pretend services for `valetkey demo` and the tests.
+
+pub mod elevenlabs;
