@@ -56,8 +56,13 @@ pub(super) fn ask(world: &mut World, mut pending: Pending, optional: &[String]) 
 }
 
 /// Takes a pending request once, with what the form says.
-pub(super) fn decide(world: &mut World, provider: Provider, form: &[u8]) -> Result<(Pending, Decision), Response> {
-    let gone = || Err(error_page(provider, "session_expired", "This page was already used or is too old."));
+///
+/// The error is code and text of the page to show instead.
+pub(super) fn decide(
+    world: &mut World,
+    provider: Provider,
+    form: &[u8],
+) -> Result<(Pending, Decision), (&'static str, &'static str)> {
     let (mut number, mut account, mut allowed, mut ticked) = (String::new(), None, None, Vec::new());
     for (name, value) in form_urlencoded::parse(form) {
         match name.as_ref() {
@@ -69,13 +74,13 @@ pub(super) fn decide(world: &mut World, provider: Provider, form: &[u8]) -> Resu
         }
     }
     let (Some(account), Some(allowed)) = (account, allowed) else {
-        return Err(error_page(provider, "invalid_request", "Choose an account, then allow or deny."));
+        return Err(("invalid_request", "Choose an account, then allow or deny."));
     };
     match world.pending.remove(&number) {
         Some(pending) if pending.provider == provider && pending.until > world.now() => {
             Ok((pending, Decision { allowed, account, ticked }))
         }
-        _ => gone(),
+        _ => Err(("session_expired", "This page was already used or is too old.")),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! All bodies and answers are JSON. `provider` is `google`, `slack` or `telegram`; `account` and `user`
 //! are an e-mail address of [`super::ACCOUNTS`] (`user` may also be a Telegram user id). A call that is not
-//! understood answers 400 with `{"error": "…"}`.
+//! understood answers 4xx and says why.
 //!
 //! | call | body | effect, answer |
 //! |---|---|---|
@@ -120,6 +120,9 @@ struct NewFault {
 
 async fn plant(State(shared): State<Shared>, Json(new): Json<NewFault>) -> Answer {
     let fault = Fault::parse(&new.name).ok_or_else(|| wrong("there is no fault of this name"))?;
+    if new.times == Some(0) {
+        return Err(wrong("times is at least 1"));
+    }
     let usual = if new.provider == Provider::Telegram { On::Api } else { On::Token };
     let planted = Planted { provider: new.provider, on: new.on.unwrap_or(usual), fault, times: new.times.unwrap_or(1) };
     shared.world().planted.push(planted);

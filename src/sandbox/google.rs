@@ -117,7 +117,7 @@ async fn decide(State(shared): State<Shared>, body: Bytes) -> Response {
     let mut world = shared.world();
     let (pending, decision) = match consent::decide(&mut world, Provider::Google, &body) {
         Ok(decided) => decided,
-        Err(page) => return page,
+        Err((code, text)) => return consent::error_page(Provider::Google, code, text),
     };
     let kept: BTreeSet<String> =
         pending.scopes.iter().filter(|scope| is_identity(scope) || decision.ticked.contains(scope)).cloned().collect();

@@ -47,12 +47,29 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/calendar/v3/calendars/{calendar}/events", get(events_list).post(events_add))
 }
 
+/// Why a token does not open the API.
+pub(super) enum Closed {
+    /// Unknown, expired or revoked.
+    Token,
+    /// It lacks every scope that would do.
+    Scopes,
+}
+
+impl Closed {
+    pub(super) fn answer(&self) -> Response {
+        match self {
+            Self::Token => invalid_token(),
+            Self::Scopes => too_few_scopes(),
+        }
+    }
+}
+
 /// The account behind a live token that has one of `scopes`, or the API's refusal (A.5).
-pub(super) fn admitted(world: &World, headers: &HeaderMap, scopes: &[&str]) -> Result<&'static Account, Response> {
+pub(super) fn admitted(world: &World, headers: &HeaderMap, scopes: &[&str]) -> Result<&'static Account, Closed> {
     let now = world.now();
     let token = bearer(headers).and_then(|value| world.google.access.get(value)).filter(|token| token.is_live(now));
-    let token = token.ok_or_else(invalid_token)?;
-    if scopes.iter().any(|scope| token.scopes.contains(*scope)) { Ok(token.account) } else { Err(too_few_scopes()) }
+    let token = token.ok_or(Closed::Token)?;
+    if scopes.iter().any(|scope| token.scopes.contains(*scope)) { Ok(token.account) } else { Err(Closed::Scopes) }
 }
 
 /// 401 for a token that is unknown, expired or revoked.
@@ -96,7 +113,7 @@ async fn api(
     work: impl FnOnce(&mut World, &'static Account) -> Response + Send,
 ) -> Response {
     let guarded = |world: &mut World, _: Bend| match admitted(world, headers, scopes) {
-        Err(refusal) => refusal,
+        Err(closed) => closed.answer(),
         // Only one's own mailbox and calendar exist here.
         Ok(account) if whose == own || whose == account.email => work(world, account),
         Ok(_) => refused(404, "NOT_FOUND", "Not Found"),

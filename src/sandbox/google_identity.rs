@@ -117,7 +117,7 @@ async fn keys(State(shared): State<Shared>) -> Response {
 async fn userinfo(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let work = |world: &mut World, bend: Bend| match google_api::admitted(world, &headers, &["openid"]) {
         Ok(account) => json(200, &identity(if bend.swap_subject { account.other() } else { account })),
-        Err(refusal) => refusal,
+        Err(closed) => closed.answer(),
     };
     answered(&shared, Provider::Google, Place::Api, work).await
 }

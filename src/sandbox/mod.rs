@@ -16,7 +16,7 @@ mod google;
 mod google_api;
 mod google_identity;
 mod google_tokens;
-mod html;
+pub mod html;
 mod oauth;
 pub mod person;
 mod serve;

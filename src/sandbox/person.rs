@@ -378,6 +378,10 @@ pub(super) fn plain_client() -> Result<reqwest::Client, PersonError> {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::response::{AppendHeaders, Html, Redirect};
+    use axum::routing::{get, post};
+
     use super::*;
 
     fn person() -> Person {
@@ -408,5 +412,41 @@ mod tests {
         assert_eq!(person.cookie(&here, "__Host-s"), None, "not secure");
         person.keep(&here, &Cookie::parse("__Host-s=1; Path=/; Secure").expect("cookie"));
         assert_eq!(person.cookie(&here, "__Host-s"), Some("1"));
+    }
+
+    /// A server whose pages redirect, set a cookie, link and take a form.
+    fn small_site() -> Router {
+        let page = "<a data-vk=\"next\" href=\"/form?x=1&amp;y=2\">on</a>";
+        let form = "<form action=\"/done\" method=\"post\"><input name=\"a\" value=\"1\"><input name=\"b\" value=\"2\">\
+                    <button name=\"go\" value=\"yes\" data-vk=\"go\">Go</button></form>";
+        let seen = |headers: HeaderMap, body: String| async move {
+            let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("-").to_owned();
+            format!("{body} {} {} {}", header("cookie"), header("sec-fetch-site"), header("origin"))
+        };
+        Router::new()
+            .route("/", get(|| async { (AppendHeaders([("set-cookie", "s=1; HttpOnly")]), Redirect::to("/page")) }))
+            .route("/page", get(move || async move { Html(page) }))
+            .route("/form", get(move || async move { Html(form) }))
+            .route("/loop", get(|| async { Redirect::to("/loop") }))
+            .route("/done", post(seen))
+    }
+
+    #[tokio::test]
+    async fn a_person_follows_clicks_and_submits_as_a_browser_does() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let server = super::super::serve::serve(listener, small_site());
+        let mut person = person();
+        assert!(person.submit("", &[]).await.is_err(), "no page is open");
+        let first = person.get(&format!("{base}/")).await.expect("an answer");
+        assert_eq!(first.location().expect("a redirect").path(), "/page");
+        assert_eq!(person.follow().await.expect("a page").url.path(), "/page");
+        let form = person.click("next").await.expect("a page");
+        assert_eq!(form.url.query(), Some("x=1&y=2"));
+        assert!(matches!(person.submit("nothing", &[]).await, Err(PersonError::NotFound(_))));
+        let done = person.submit("go", &[("b", "3 4")]).await.expect("a page");
+        assert_eq!(done.body, format!("a=1&go=yes&b=3+4 s=1 same-origin {base}"));
+        assert!(matches!(person.visit(&format!("{base}/loop")).await, Err(PersonError::Redirects)));
+        server.abort();
     }
 }

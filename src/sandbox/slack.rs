@@ -113,7 +113,7 @@ async fn decide(State(shared): State<Shared>, body: Bytes) -> Response {
     let mut world = shared.world();
     let (pending, decision) = match consent::decide(&mut world, Provider::Slack, &body) {
         Ok(decided) => decided,
-        Err(page) => return page,
+        Err((code, text)) => return consent::error_page(Provider::Slack, code, text),
     };
     if !decision.allowed {
         return oauth::send_back(&pending.redirect_uri, &[("error", "access_denied"), ("state", &pending.state)]);

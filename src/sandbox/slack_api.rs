@@ -52,7 +52,7 @@ fn method(place: Place, work: fn(&mut World, &Call, Bend) -> Result<Value, Value
         };
         answered(&shared, Provider::Slack, place, done).await
     };
-    get(handler.clone()).post(handler)
+    get(handler).post(handler)
 }
 
 fn error(name: &str) -> Value {
