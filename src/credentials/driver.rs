@@ -18,7 +18,7 @@ use crate::ids::TenantId;
 use crate::keys::{KeyError, Owner};
 use crate::providers::{self, Client, CredentialKind, RevokeTokens, TokenSet};
 use crate::secret::Secret;
-use crate::store::connections::connections_of_credential_mark;
+use crate::store::connections::{connections_of_credential_mark, credential_account};
 use crate::store::credentials::{
     AnswerTo, ClaimColumns, CredentialName, CredentialRow, FailureColumns, NewTokens, credential_claim, credential_fail, credential_load,
     credential_needs_reauth, credential_renew_lease, credential_set_due, credential_store,
@@ -242,7 +242,8 @@ impl Driver {
         if row.status == "needs_reauth" && row.reason.as_deref() == Some(Code::ROTATION_RESPONSE_LOST.as_str()) {
             connections_of_credential_mark(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id, "active", None, new.obtained_at).await?;
         }
-        if contradicts(self.room.providers.get(&row.provider).as_deref(), &row, &tokens.set) {
+        let account = credential_account(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await?;
+        if contradicts(self.room.providers.get(&row.provider).as_deref(), account.as_deref(), &tokens.set) {
             connections_of_credential_mark(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id, "quarantined", Some("identity_changed"), new.obtained_at).await?;
         }
         integration_resume(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.integration_id).await?;
@@ -483,9 +484,9 @@ fn trouble(error: &StoreError) -> Event<Tokens> {
 }
 
 /// A refresh answer that names another account than the one connected (OA-10); without identity it never contradicts.
-fn contradicts(provider: Option<&dyn providers::Provider>, row: &CredentialRow, set: &TokenSet) -> bool {
-    let (Some(provider), Some(subject), Some(kind)) = (provider, &set.subject, CredentialKind::parse(&row.kind)) else { return false };
-    row.account_id.as_deref().is_some_and(|account| !provider.same_account(kind, account, subject))
+fn contradicts(provider: Option<&dyn providers::Provider>, account: Option<&str>, set: &TokenSet) -> bool {
+    let (Some(provider), Some(account), Some(subject)) = (provider, account, &set.subject) else { return false };
+    !provider.same_account(set.kind, account, subject)
 }
 
 fn action_name(action: &Action<Tokens>) -> &'static str {

@@ -264,6 +264,22 @@ pub async fn connection_use_credential(tx: &mut Tx, scope: &TenantScope, connect
     Ok(())
 }
 
+/// The account that a credential belongs to.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_account(tx: &mut Tx, _: SystemScope, tenant: &str, credential: &str) -> Result<Option<String>, StoreError> {
+    let row = sql!(
+        tx,
+        optional (String,),
+        "SELECT c.account_id FROM connections c JOIN connection_credentials u ON u.tenant_id = c.tenant_id AND u.connection_id = c.id
+         WHERE u.tenant_id = $1 AND u.credential_id = $2 AND c.deleted_at IS NULL ORDER BY c.id LIMIT 1",
+        tenant,
+        credential
+    )?;
+    Ok(row.map(|(account,)| account))
+}
+
 /// How many other live connections use a credential.
 ///
 /// # Errors

@@ -1,0 +1,255 @@
+//! Reading a token: enough life left, or a flight first. A read never fails while the token has life.
+
+use std::time::Duration;
+
+use super::flights::{Boarding, Landing};
+use super::refresh::{Verdict, Wish, enough};
+use super::row::{access_place, life_left, owner, view};
+use super::{CredentialError, Credentials, ONE_CREDENTIAL};
+use crate::audit::{Action, Durable, Event};
+use crate::caller::{Caller, Permission, TenantScope};
+use crate::clock::{Millis, deadline};
+use crate::secret::Secret;
+use crate::store::connections::{ConnectionRow, connection_by_id, connection_touch};
+use crate::store::credentials::{CredentialName, CredentialRow, credential_load, credential_touch, credentials_of_connection};
+use crate::store::from_json_list;
+use crate::store::integrations::{IntegrationRow, integration_by_id};
+
+/// How long a caller waits for a flight before it is told to come again (RL-02).
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a caller wants to read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadWish<'a> {
+    /// `con_…`.
+    pub connection: &'a str,
+    /// `user`, `bot`, …; none means user, else bot, else the only one.
+    pub kind: Option<&'a str>,
+    /// What would be enough.
+    pub wish: Wish,
+    /// How long to wait.
+    pub patience: Duration,
+    /// The conversation it is read for.
+    pub conversation: Option<&'a str>,
+    /// What the book calls it.
+    pub action: Action,
+    /// Whether a secret that never ends may be read: only the broker's own use of it.
+    pub forever_is_fine: bool,
+}
+
+impl<'a> ReadWish<'a> {
+    /// A token with `life` left, to be handed out.
+    #[must_use]
+    pub fn token(connection: &'a str, life: Duration) -> Self {
+        Self {
+            connection,
+            kind: None,
+            wish: Wish::life(life),
+            patience: PATIENCE,
+            conversation: None,
+            action: Action::TokenRead,
+            forever_is_fine: false,
+        }
+    }
+}
+
+/// Whose token it is; what the vault fixes in calls made with it.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// `con_…`.
+    pub connection: String,
+    /// Catalogue id.
+    pub provider: String,
+}
+
+/// A token on loan. Its entry is in the book.
+#[derive(Debug)]
+pub struct Token {
+    /// The secret.
+    pub secret: Secret,
+    /// `crd_…`.
+    pub credential: String,
+    /// Whose it is.
+    pub account: Account,
+    /// `Bearer`, ….
+    pub token_type: String,
+    /// When it ends; none when it never does.
+    pub expires_at: Option<Millis>,
+    /// What is left of its life.
+    pub expires_in: Option<Duration>,
+    /// What it may be used for.
+    pub scopes: Vec<String>,
+    /// Which token set it is.
+    pub generation: i64,
+    /// True when it is older or shorter-lived than one could wish.
+    pub degraded: bool,
+    /// Whether a refresh could bring a newer one.
+    pub refreshable: bool,
+    /// The proof that the hand-out is in the book.
+    pub durable: Durable,
+}
+
+struct Seen {
+    row: CredentialRow,
+    integration: Option<IntegrationRow>,
+}
+
+impl Credentials {
+    /// Lends a token, refreshing it first when the wish is not met by what is stored.
+    ///
+    /// # Errors
+    /// See [`CredentialError`].
+    pub async fn read(&self, caller: &Caller, want: ReadWish<'_>) -> Result<Token, CredentialError> {
+        let scope = caller.require(Permission::TokensRead)?;
+        self.read_in(caller, &scope, want).await
+    }
+
+    pub(super) async fn read_in(&self, caller: &Caller, scope: &TenantScope, want: ReadWish<'_>) -> Result<Token, CredentialError> {
+        let mut tx = self.store.read().await?;
+        let connection = connection_by_id(&mut tx, scope, want.connection).await?.ok_or(CredentialError::NotFound)?;
+        let rows = credentials_of_connection(&mut tx, scope, &connection.id).await?;
+        let row = pick(rows, want.kind).ok_or(CredentialError::NoSuchKind)?;
+        if row.expires_at.is_none() && !want.forever_is_fine {
+            return Err(CredentialError::NotInjectable);
+        }
+        usable(&connection)?;
+        let integration = integration_by_id(&mut tx, scope, &row.integration_id).await?;
+        drop(tx);
+        let mut seen = Seen { row, integration };
+        let degraded = self.fulfil(&mut seen, &want).await?;
+        self.lend(caller, scope, &connection, seen.row, &want, degraded).await
+    }
+
+    /// Makes sure that the wish is met as well as it can be; true when the token is degraded.
+    async fn fulfil(&self, seen: &mut Seen, want: &ReadWish<'_>) -> Result<bool, CredentialError> {
+        let first = seen.row.generation;
+        // A passenger's flight may have wanted less than we do; then we lead one of our own.
+        for _ in 0..3 {
+            let now = self.around.now();
+            let stored = view(&seen.row, seen.integration.as_ref(), &self.flights.process);
+            let just_refreshed = seen.row.generation > first;
+            if enough(&stored, &want.wish, now) || just_refreshed {
+                return Ok(seen.row.status != "active");
+            }
+            let name = CredentialName { tenant_id: seen.row.tenant_id.clone(), id: seen.row.id.clone() };
+            let (mut landing, leads) = self.board(&name, want.wish);
+            let landed = deadline(want.patience, wait_for_landing(&mut landing)).await;
+            let mut tx = self.store.read().await?;
+            seen.row = credential_load(&mut tx, ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
+            drop(tx);
+            let alive = life_left(&seen.row, self.around.now()).is_none_or(|left| !left.is_zero());
+            match landed {
+                Ok(Some(Verdict::Serve { degraded: None, .. })) if leads || seen.row.generation > first => return Ok(false),
+                Ok(Some(Verdict::Serve { degraded: None, .. })) => {}
+                Ok(Some(Verdict::Serve { degraded: Some(_), .. })) if alive && !want.wish.forced => return Ok(true),
+                Ok(Some(verdict)) => return Err(self.refusal(verdict, seen)),
+                // The leader crashed, or our patience ended: a token with life is served all the same.
+                Ok(None) | Err(_) if alive && !want.wish.forced && want.wish.newer_than.is_none() => return Ok(true),
+                Ok(None) | Err(_) => return Err(CredentialError::InProgress { retry_after: Duration::from_secs(2) }),
+            }
+        }
+        Err(CredentialError::InProgress { retry_after: Duration::from_secs(2) })
+    }
+
+    /// Joins the flight of a credential, or leads a new one in a task of its own.
+    pub(super) fn board(&self, name: &CredentialName, wish: Wish) -> (Landing, bool) {
+        match self.flights.board(name) {
+            Boarding::Passenger(landing) => (landing, false),
+            Boarding::Leader(seat, landing) => {
+                tokio::spawn(self.clone().fly(seat, wish));
+                (landing, true)
+            }
+        }
+    }
+
+    fn refusal(&self, verdict: Verdict, seen: &Seen) -> CredentialError {
+        match verdict {
+            Verdict::Serve { degraded, .. } => CredentialError::Upstream {
+                code: degraded.map_or_else(|| "degraded".to_owned(), |code| code.to_string()),
+                retry_after: Duration::from_secs(5),
+            },
+            Verdict::RefreshInProgress { retry_after } => CredentialError::InProgress { retry_after },
+            Verdict::NeedsReauth { .. } if seen.row.refresh_token.is_none() && seen.row.status == "active" => CredentialError::NotRefreshable,
+            Verdict::NeedsReauth { reason } => CredentialError::NeedsReauth { reason: reason.to_string() },
+            Verdict::Misconfigured => CredentialError::Misconfigured,
+            Verdict::Gone => CredentialError::NotFound,
+            Verdict::RateLimited { until } => CredentialError::RateLimited { retry_after: until.left(self.around.now()) },
+            Verdict::Unavailable { code, retry_after } => CredentialError::Upstream { code: code.to_string(), retry_after },
+        }
+    }
+
+    async fn lend(
+        &self,
+        caller: &Caller,
+        scope: &TenantScope,
+        connection: &ConnectionRow,
+        row: CredentialRow,
+        want: &ReadWish<'_>,
+        degraded: bool,
+    ) -> Result<Token, CredentialError> {
+        let sealed = row.access_token.as_ref().ok_or(CredentialError::NotFound)?;
+        let mut tx = self.store.read().await?;
+        let secret = self.keys.open_secret(&mut tx, &owner(&row), access_place(&row.id, row.generation), sealed).await?;
+        drop(tx);
+        let event = Event::done(want.action, "connection", &connection.id)
+            .of_user(connection.user_id.as_deref())
+            .in_conversation(want.conversation);
+        let durable = self.audit.note(caller, &event).await?;
+        let now = self.around.now();
+        self.note_use(scope, connection, &row, now).await;
+        Ok(Token {
+            secret,
+            account: Account { connection: connection.id.clone(), provider: connection.provider.clone() },
+            token_type: row.token_type.clone(),
+            expires_at: row.expires_at.map(Millis),
+            expires_in: life_left(&row, now),
+            scopes: from_json_list(&row.scopes),
+            generation: row.generation,
+            degraded,
+            refreshable: row.refresh_token.is_some(),
+            credential: row.id,
+            durable,
+        })
+    }
+
+    /// "Last used" helps people and the keep-alive; a request never fails or waits for it more than once a minute.
+    async fn note_use(&self, scope: &TenantScope, connection: &ConnectionRow, row: &CredentialRow, now: Millis) {
+        if connection.last_used_at.is_some_and(|at| at > now.0 - 60_000) && row.last_used_at > now.0 - 60_000 {
+            return;
+        }
+        let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.id.clone() };
+        let written = async {
+            let mut tx = self.store.begin().await?;
+            connection_touch(&mut tx, scope, &connection.id, now.0).await?;
+            credential_touch(&mut tx, ONE_CREDENTIAL, &name, now.0).await?;
+            tx.commit().await
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(error = %error, "the last use of a connection was not noted");
+        }
+    }
+}
+
+async fn wait_for_landing(landing: &mut Landing) -> Option<Verdict> {
+    landing.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone())
+}
+
+/// A connection whose account is in question, or that was never finished, lends nothing.
+fn usable(connection: &ConnectionRow) -> Result<(), CredentialError> {
+    match connection.status.as_str() {
+        "quarantined" | "awaiting_start" => {
+            Err(CredentialError::NeedsReauth { reason: connection.reason.clone().unwrap_or_else(|| connection.status.clone()) })
+        }
+        "misconfigured" => Err(CredentialError::Misconfigured),
+        "revoked" => Err(CredentialError::NotFound),
+        _ => Ok(()),
+    }
+}
+
+fn pick(rows: Vec<CredentialRow>, kind: Option<&str>) -> Option<CredentialRow> {
+    match kind {
+        Some(kind) => rows.into_iter().find(|row| row.kind == kind),
+        // `user` sorts before `bot`, and both before nothing.
+        None => rows.into_iter().next(),
+    }
+}

@@ -1,0 +1,266 @@
+//! Keeping credentials: a new consent, a repeated one, an end.
+
+use std::time::Duration;
+
+use super::read::PATIENCE;
+use super::refresh::{Jitter, NEVER, Wish, due_at};
+use super::row::{access_place, owner, policy, refresh_place, view};
+use super::{CredentialError, Credentials};
+use crate::audit::{Action, Event};
+use crate::caller::{Caller, Permission, TenantScope};
+use crate::clock::{Millis, deadline};
+use crate::ids::CredentialId;
+use crate::keys::{KeyError, Owner};
+use crate::providers::{CredentialKind, RevokeTokens};
+use crate::secret::Secret;
+use crate::store::connections::{connection_use_credential, credential_other_uses};
+use crate::store::credentials::{
+    CredentialName, CredentialRow, NewTokens, credential_delete, credential_insert, credential_load, credential_replace, credentials_of_connection,
+};
+use crate::store::integrations::{IntegrationRow, integration_by_id};
+use crate::store::{StoreError, Tx, to_json_list};
+
+/// Revoking at a provider may take this long before a person is told that it is unconfirmed.
+const REVOKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A token set to be kept, from a consent or an import.
+#[derive(Debug)]
+pub struct NewCredential<'a> {
+    /// `con_…`, which will use it.
+    pub connection: &'a str,
+    /// Whose data key seals it.
+    pub owner: &'a Owner,
+    /// `int_…`.
+    pub integration: &'a str,
+    /// Catalogue id.
+    pub provider: &'a str,
+    /// `user`, `bot`, ….
+    pub kind: CredentialKind,
+    /// The access token, or the secret that never ends.
+    pub access_token: Secret,
+    /// The refresh token.
+    pub refresh_token: Option<Secret>,
+    /// `Bearer`, ….
+    pub token_type: String,
+    /// Granted scopes.
+    pub scopes: Vec<String>,
+    /// When it was received.
+    pub obtained_at: Millis,
+    /// When the access token ends.
+    pub expires_at: Option<Millis>,
+    /// When the refresh token ends.
+    pub refresh_expires_at: Option<Millis>,
+}
+
+/// Tokens taken out of the vault for one last use: ending them at the provider.
+#[derive(Debug)]
+pub struct Revocation {
+    credential: CredentialRow,
+    integration: Option<IntegrationRow>,
+    access: Option<Secret>,
+    refresh: Option<Secret>,
+}
+
+impl Credentials {
+    /// Keeps a token set for a connection, in place of the one of the same kind that it had.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn keep(&self, tx: &mut Tx, scope: &TenantScope, new: NewCredential<'_>) -> Result<(), KeyError> {
+        let existing = credentials_of_connection(tx, scope, new.connection).await?.into_iter().find(|row| row.kind == new.kind.as_str());
+        let id = existing.as_ref().map_or_else(|| CredentialId::new(&self.around).to_string(), |row| row.id.clone());
+        let generation = existing.as_ref().map_or(0, |row| row.generation);
+        let refresh = match (&new.refresh_token, &existing) {
+            (Some(token), _) => Some(token.duplicate()),
+            (None, Some(row)) => self.kept_refresh_token(tx, row).await?,
+            (None, None) => None,
+        };
+        let refresh_token = match refresh {
+            Some(secret) => Some(self.keys.seal(tx, new.owner, refresh_place(&id, generation + 1), &secret).await?),
+            None => None,
+        };
+        let mut tokens = NewTokens {
+            generation,
+            access_token: self.keys.seal(tx, new.owner, access_place(&id, generation + 1), &new.access_token).await?,
+            refresh_token,
+            token_type: new.token_type.clone(),
+            scopes: to_json_list(&new.scopes),
+            obtained_at: new.obtained_at.0,
+            expires_at: new.expires_at.map(|at| at.0),
+            refresh_expires_at: new.refresh_expires_at.map(|at| at.0),
+            due_at: None,
+        };
+        let row = self.row_of(scope, &id, &new, &tokens);
+        let integration = integration_by_id(tx, scope, new.integration).await?;
+        tokens.due_at = self.first_due(&row, integration.as_ref());
+        match existing {
+            Some(_) => {
+                if !credential_replace(tx, scope, &id, new.integration, &tokens).await? {
+                    return Err(KeyError::Store(StoreError::Conflict(sqlx::Error::RowNotFound)));
+                }
+            }
+            None => credential_insert(tx, scope, &CredentialRow { due_at: tokens.due_at, ..row }).await?,
+        }
+        connection_use_credential(tx, scope, new.connection, &id, new.kind.as_str()).await?;
+        Ok(())
+    }
+
+    /// Refreshes every refreshable credential of a connection now.
+    ///
+    /// # Errors
+    /// See [`CredentialError`].
+    pub async fn refresh_now(&self, caller: &Caller, connection: &str) -> Result<(), CredentialError> {
+        let scope = caller.require(Permission::ConnectionsWrite)?;
+        let mut tx = self.store.read().await?;
+        let rows = credentials_of_connection(&mut tx, &scope, connection).await?;
+        drop(tx);
+        if !rows.iter().any(|row| row.refresh_token.is_some()) {
+            return Err(CredentialError::NotRefreshable);
+        }
+        for row in rows.iter().filter(|row| row.refresh_token.is_some()) {
+            let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.id.clone() };
+            let (mut landing, _) = self.board(&name, Wish::forced());
+            let landed = deadline(PATIENCE, landing.wait_for(Option::is_some)).await;
+            if landed.is_err() {
+                return Err(CredentialError::InProgress { retry_after: Duration::from_secs(2) });
+            }
+            let mut tx = self.store.read().await?;
+            let after = credential_load(&mut tx, super::ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
+            drop(tx);
+            if after.generation == row.generation {
+                return Err(failed_refresh(&after));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the credentials that only this connection uses, and gives their tokens for revoking once `tx` is
+    /// committed.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn end(&self, tx: &mut Tx, scope: &TenantScope, connection: &str) -> Result<Vec<Revocation>, KeyError> {
+        let mut revocations = Vec::new();
+        for row in credentials_of_connection(tx, scope, connection).await? {
+            if credential_other_uses(tx, scope, &row.id, connection).await? > 0 {
+                continue;
+            }
+            let owner = owner(&row);
+            // What cannot be opened cannot be revoked; it is deleted all the same.
+            let access = self.open_quietly(tx, &owner, access_place(&row.id, row.generation), row.access_token.as_deref()).await?;
+            let refresh = self.open_quietly(tx, &owner, refresh_place(&row.id, row.generation), row.refresh_token.as_deref()).await?;
+            let integration = integration_by_id(tx, scope, &row.integration_id).await?;
+            credential_delete(tx, scope, &row.id, self.around.now().0).await?;
+            revocations.push(Revocation { credential: row, integration, access, refresh });
+        }
+        Ok(revocations)
+    }
+
+    /// Ends tokens at their provider; true when the provider confirmed every one, or has nothing to confirm.
+    pub async fn revoke(&self, caller: &Caller, revocations: Vec<Revocation>) -> bool {
+        let mut all_confirmed = true;
+        for revocation in revocations {
+            all_confirmed &= self.revoke_one(caller, &revocation).await;
+        }
+        all_confirmed
+    }
+
+    async fn revoke_one(&self, caller: &Caller, revocation: &Revocation) -> bool {
+        let row = &revocation.credential;
+        let Some(kind) = CredentialKind::parse(&row.kind) else { return false };
+        if !self.providers.get(&row.provider).is_some_and(|provider| provider.descriptor().capabilities.revocable) {
+            return true;
+        }
+        let tokens = RevokeTokens { access: revocation.access.as_ref(), refresh: revocation.refresh.as_ref(), kind };
+        let answer = deadline(REVOKE_LIMIT, self.revoke_at_provider(&row.provider, revocation.integration.as_ref(), &tokens)).await;
+        let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
+        let event = Event::done(Action::CredentialRevoked, "credential", &row.id).of_user(user);
+        let code;
+        let event = match &answer {
+            Ok(Ok(())) => event,
+            Ok(Err(failure)) => {
+                code = failure.code();
+                event.failed(code.as_str())
+            }
+            Err(_) => event.failed("timeout"),
+        };
+        if let Err(error) = self.audit.note(caller, &event).await {
+            tracing::error!(credential = %row.id, error = %error, "the outcome of a revocation is not in the book");
+        }
+        matches!(answer, Ok(Ok(())))
+    }
+
+    async fn kept_refresh_token(&self, tx: &mut Tx, row: &CredentialRow) -> Result<Option<Secret>, KeyError> {
+        match &row.refresh_token {
+            Some(sealed) => Ok(Some(self.keys.open_secret(tx, &owner(row), refresh_place(&row.id, row.generation), sealed).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn open_quietly(&self, tx: &mut Tx, owner: &Owner, place: crate::keys::Place<'_>, sealed: Option<&[u8]>) -> Result<Option<Secret>, KeyError> {
+        let Some(sealed) = sealed else { return Ok(None) };
+        match self.keys.open_secret(tx, owner, place, sealed).await {
+            Ok(secret) => Ok(Some(secret)),
+            Err(KeyError::Store(error)) => Err(KeyError::Store(error)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn first_due(&self, row: &CredentialRow, integration: Option<&IntegrationRow>) -> Option<i64> {
+        let provider = self.providers.get(&row.provider)?;
+        let jitter = Jitter(u32::from_be_bytes(self.around.random()));
+        let at = due_at(&view(row, integration, &self.flights.process), &policy(provider.descriptor()), jitter);
+        (at < NEVER).then_some(at.0)
+    }
+
+    fn row_of(&self, scope: &TenantScope, id: &str, new: &NewCredential<'_>, tokens: &NewTokens) -> CredentialRow {
+        let (owner_kind, owner_id) = new.owner.to_row();
+        CredentialRow {
+            tenant_id: scope.tenant().to_owned(),
+            id: id.to_owned(),
+            integration_id: new.integration.to_owned(),
+            provider: new.provider.to_owned(),
+            kind: new.kind.as_str().to_owned(),
+            owner_kind: owner_kind.to_owned(),
+            owner_id,
+            access_token: Some(tokens.access_token.clone()),
+            refresh_token: tokens.refresh_token.clone(),
+            token_type: tokens.token_type.clone(),
+            scopes: tokens.scopes.clone(),
+            obtained_at: tokens.obtained_at,
+            expires_at: tokens.expires_at,
+            refresh_expires_at: tokens.refresh_expires_at,
+            generation: tokens.generation + 1,
+            fence: 0,
+            consents: 1,
+            stored_fence: None,
+            lease_owner: None,
+            lease_until: None,
+            phase: "idle".to_owned(),
+            sent_at: None,
+            doubt_first_sent: None,
+            doubt_since: None,
+            doubt_replays: 0,
+            due_at: None,
+            status: "active".to_owned(),
+            reason: None,
+            attempts: 0,
+            next_attempt_at: None,
+            unrecognised_count: 0,
+            unrecognised_since: 0,
+            last_error: None,
+            last_error_at: None,
+            last_refreshed_at: None,
+            last_used_at: tokens.obtained_at,
+            created_at: tokens.obtained_at,
+        }
+    }
+}
+
+fn failed_refresh(row: &CredentialRow) -> CredentialError {
+    match row.status.as_str() {
+        "needs_reauth" => CredentialError::NeedsReauth { reason: row.reason.clone().unwrap_or_default() },
+        "misconfigured" => CredentialError::Misconfigured,
+        _ => CredentialError::Upstream { code: row.last_error.clone().unwrap_or_else(|| "unknown".to_owned()), retry_after: Duration::from_secs(5) },
+    }
+}
