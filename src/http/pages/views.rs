@@ -98,6 +98,12 @@ pub enum Place {
 }
 
 impl Place {
+    /// True when the page that is shown is here.
+    #[must_use]
+    pub fn is(self, here: Option<Self>) -> bool {
+        here == Some(self)
+    }
+
     /// Where it is.
     #[must_use]
     pub fn href(self) -> &'static str {
@@ -201,6 +207,15 @@ impl Notice {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|notice| notice.as_str() == text)
+    }
+
+    /// The colour: whether something is left to the person.
+    #[must_use]
+    pub fn tone(self) -> Tone {
+        match self {
+            Self::DisconnectedUnconfirmed | Self::SessionExpired => Tone::Warn,
+            _ => Tone::Good,
+        }
     }
 
     /// What the page says.

@@ -105,8 +105,8 @@ impl Act {
 }
 
 impl ActivityPage {
-    fn place(&self) -> Place {
-        Place::Activity
+    fn place(&self) -> Option<Place> {
+        Some(Place::Activity)
     }
 }
 

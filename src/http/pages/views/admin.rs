@@ -141,24 +141,25 @@ pub struct AdminLink {
 }
 
 impl AdminPage {
-    fn place(&self) -> Place {
-        Place::Admin
+    fn place(&self) -> Option<Place> {
+        Some(Place::Admin)
     }
 
     /// All connections together.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        self.statuses.iter().map(|one| one.count).sum()
+        self.statuses.iter().fold(0, |sum, one| sum.saturating_add(one.count))
     }
 
     /// The statuses as parts of a bar 1000 wide: (start, width, class), widths of at least 8 for what exists.
     #[must_use]
     pub fn bar(&self) -> Vec<(u64, u64, &'static str)> {
-        let total = self.connections().max(1);
-        let mut start = 0;
+        let total = u128::from(self.connections().max(1));
+        let mut start = 0_u64;
         let mut parts = Vec::new();
         for one in self.statuses.iter().filter(|one| one.count > 0) {
-            let width = (one.count.saturating_mul(1000) / total).max(8).min(1000_u64.saturating_sub(start));
+            let share = u64::try_from(u128::from(one.count) * 1000 / total).unwrap_or(1000);
+            let width = share.max(8).min(1000_u64.saturating_sub(start));
             parts.push((start, width, one.tone().class()));
             start += width;
         }

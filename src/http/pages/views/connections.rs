@@ -81,8 +81,8 @@ impl AvailableProvider {
 }
 
 impl ConnectionsPage {
-    fn place(&self) -> Place {
-        Place::Connections
+    fn place(&self) -> Option<Place> {
+        Some(Place::Connections)
     }
 
     /// One sentence that says whether anything is for the person to do.
@@ -140,8 +140,8 @@ pub struct HistoryEntry {
 }
 
 impl ConnectionPage {
-    fn place(&self) -> Place {
-        Place::Connections
+    fn place(&self) -> Option<Place> {
+        Some(Place::Connections)
     }
 }
 
@@ -187,8 +187,8 @@ pub enum Revocation {
 }
 
 impl DisconnectPage {
-    fn place(&self) -> Place {
-        Place::Connections
+    fn place(&self) -> Option<Place> {
+        Some(Place::Connections)
     }
 }
 
@@ -269,6 +269,9 @@ pub(super) mod samples {
             provider: Provider::new("notion", EVIL),
             account: LONG.into(),
             account_detail: Some(RTL.into()),
+            renewed: None,
+            expires: matches!(health, Health::Working(Renewal::Impossible) | Health::Unsteady)
+                .then(|| moment("in 48 minutes")),
             label: Some(EVIL.into()),
             health,
             last_used: Some(LastUse { agent: EVIL.into(), at: moment("just now") }),
@@ -324,12 +327,12 @@ pub(super) mod samples {
 
     impl ConnectionPage {
         pub(crate) fn samples() -> Vec<Self> {
-            let key = |kind: &str, health| CredentialRow {
+            let key = |kind: &str, health: Health| CredentialRow {
                 kind: kind.into(),
-                health,
-                renewed: Some(moment("12 minutes ago")),
-                expires: Some(moment("in 48 minutes")),
+                renewed: matches!(health, Health::Working(Renewal::Automatic)).then(|| moment("12 minutes ago")),
+                expires: matches!(health, Health::Working(Renewal::Automatic)).then(|| moment("in 48 minutes")),
                 shared: kind == "bot",
+                health,
             };
             let line = |at: &str, words: &str| HistoryEntry { at: moment(at), words: words.into() };
             let good = Self {

@@ -62,9 +62,7 @@ impl Offer {
                 format!("Write as you. {name} shows everything as coming from the bot."),
             ],
         };
-        own.into_iter()
-            .chain(["Use it for anybody else. Only conversations that are yours can use it.".to_owned()])
-            .collect()
+        own.into_iter().chain(["Use it in anybody else’s conversation.".to_owned()]).collect()
     }
 }
 
@@ -118,8 +116,8 @@ impl ConnectPage {
 }
 
 impl PreviewPage {
-    fn place(&self) -> Place {
-        Place::Connections
+    fn place(&self) -> Option<Place> {
+        Some(Place::Connections)
     }
 
     fn action(&self) -> String {

@@ -115,8 +115,8 @@ pub struct SessionRow {
 }
 
 impl SettingsPage {
-    fn place(&self) -> Place {
-        Place::Settings
+    fn place(&self) -> Option<Place> {
+        Some(Place::Settings)
     }
 }
 

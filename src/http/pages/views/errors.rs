@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::Frame;
+use super::{Frame, Place};
 
 /// The page for every error that is not part of a form.
 #[derive(Clone, Debug, Template)]
@@ -135,6 +135,12 @@ pub struct LinkGonePage {
     pub platform: Option<String>,
     /// The request's id.
     pub request_id: String,
+}
+
+impl ErrorPage {
+    fn place(&self) -> Option<Place> {
+        None
+    }
 }
 
 /// Why a one-time link no longer works.

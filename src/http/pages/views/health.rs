@@ -155,6 +155,12 @@ impl Health {
         }
     }
 
+    /// True when the access is known not to run out.
+    #[must_use]
+    pub fn never_expires(&self) -> bool {
+        matches!(self, Self::Working(Renewal::NoExpiry))
+    }
+
     /// How the page names the time at which the stored access runs out.
     #[must_use]
     pub fn expiry_label(&self) -> &'static str {

@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{Frame, Provider, Scope, Tone, WebLink};
+use super::{Frame, Place, Provider, Scope, Tone, WebLink};
 
 /// The last page of a handshake, behind the clean URL that the callback redirects to.
 #[derive(Clone, Debug, Template)]
@@ -147,14 +147,18 @@ impl Outcome {
     pub fn tone(&self) -> Tone {
         match self {
             Self::Connected { refused, .. } if refused.is_empty() => Tone::Good,
-            Self::Connected { .. } | Self::AwaitingStart { .. } => Tone::Warn,
-            Self::AwaitingConfirmation | Self::Denied => Tone::Quiet,
+            Self::Connected { .. } | Self::AwaitingStart { .. } | Self::AwaitingConfirmation => Tone::Warn,
+            Self::Denied => Tone::Quiet,
             Self::Failed(_) => Tone::Bad,
         }
     }
 }
 
 impl ResultPage {
+    fn place(&self) -> Option<Place> {
+        Some(Place::Connections)
+    }
+
     /// True when the page has a more important button than the way back.
     fn has_own_button(&self) -> bool {
         matches!(self.outcome, Outcome::AwaitingStart { start_link: Some(_), .. })
