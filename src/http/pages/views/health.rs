@@ -1,0 +1,191 @@
+//! A connection's health in plain words: what is the matter, and whose move it is.
+
+use super::WebLink;
+
+/// How a connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Status `active`.
+    Working(Renewal),
+    /// Status `active` and `degraded`: the stored access still has life, but the last renewal failed.
+    Unsteady,
+    /// Somebody must act: status `needs_reauth`, or `misconfigured` after a new client id.
+    NeedsYou(Need),
+    /// We stopped by ourselves.
+    Paused(Pause),
+    /// Status `awaiting_start`: Telegram lets a bot write only after the person pressed Start.
+    AwaitingStart {
+        /// The bot's name, with `@`.
+        bot: String,
+        /// Opens the chat with the bot.
+        start_link: Option<WebLink>,
+    },
+    /// Status `revoked`.
+    Disconnected,
+}
+
+/// What happens when a working access runs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// It is renewed before that.
+    Automatic,
+    /// It does not run out, so it is only ever used through the broker.
+    NoExpiry,
+    /// It runs out and cannot be renewed.
+    Impossible,
+}
+
+/// Why the person is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The provider refuses our access (`invalid_grant`, a revoked token).
+    AccessRefused,
+    /// A rotated refresh token was lost on its way to us (`rotation_response_lost`).
+    AnswerLost,
+    /// The access has run out and could not be renewed.
+    Ended,
+    /// The integration has another client id than the one this connection was made with (`misconfigured`).
+    ClientChanged,
+    /// The person blocked the bot.
+    BotBlocked,
+}
+
+/// Why we stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// The provider refuses the platform's own settings.
+    PlatformSettings,
+    /// The provider answered for another account than the one that was connected (`quarantined`).
+    AnotherAccount,
+}
+
+/// The colour and sign of a state. It never stands alone: the words always stand beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// All is well.
+    Good,
+    /// Worth knowing, or the person's move.
+    Warn,
+    /// Does not work.
+    Bad,
+    /// Neither.
+    Quiet,
+}
+
+impl Tone {
+    /// The class in the stylesheet.
+    #[must_use]
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::Good => "tone-good",
+            Self::Warn => "tone-warn",
+            Self::Bad => "tone-bad",
+            Self::Quiet => "tone-quiet",
+        }
+    }
+}
+
+impl Health {
+    /// The colour and sign.
+    #[must_use]
+    pub fn tone(&self) -> Tone {
+        match self {
+            Self::Working(_) => Tone::Good,
+            Self::Unsteady | Self::AwaitingStart { .. } => Tone::Warn,
+            Self::NeedsYou(_) | Self::Paused(_) => Tone::Bad,
+            Self::Disconnected => Tone::Quiet,
+        }
+    }
+
+    /// Two or three words.
+    #[must_use]
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Working(_) => "Working",
+            Self::Unsteady => "Working for now",
+            Self::NeedsYou(_) => "Needs you",
+            Self::Paused(_) => "Paused",
+            Self::AwaitingStart { .. } => "One step left",
+            Self::Disconnected => "Disconnected",
+        }
+    }
+
+    /// One or two sentences, for the provider of that name.
+    #[must_use]
+    pub fn words(&self, provider: &str) -> String {
+        match self {
+            Self::Working(Renewal::Automatic) => "Access is renewed automatically.".to_owned(),
+            Self::Working(Renewal::NoExpiry) => {
+                "This access does not expire, so it never leaves Valetkey. Agents use it through us.".to_owned()
+            }
+            Self::Working(Renewal::Impossible) => {
+                format!("{provider} gives no way to renew this access. Reconnect when it has ended.")
+            }
+            Self::Unsteady => {
+                format!("The last attempt to renew failed at {provider}. What we have still works, and we keep trying.")
+            }
+            Self::NeedsYou(need) => need.words(provider),
+            Self::Paused(Pause::PlatformSettings) => format!(
+                "{provider} does not accept the platform’s own settings. The platform has to mend them; \
+                 there is nothing for you to do."
+            ),
+            Self::Paused(Pause::AnotherAccount) => format!(
+                "{provider} answered for a different account than the one you connected, so we stopped using it. \
+                 Reconnect with the right account, or disconnect."
+            ),
+            Self::AwaitingStart { bot, .. } => {
+                format!("Open {bot} in {provider} and press Start. Until then it may not write to you.")
+            }
+            Self::Disconnected => "The access was given back and its keys are destroyed.".to_owned(),
+        }
+    }
+
+    /// True when connecting again mends it, so that the page offers it first.
+    #[must_use]
+    pub fn wants_reconnect(&self) -> bool {
+        matches!(self, Self::NeedsYou(_) | Self::Paused(Pause::AnotherAccount))
+    }
+
+    /// Where to press Start, if that is what is left to do.
+    #[must_use]
+    pub fn start_link(&self) -> Option<&WebLink> {
+        match self {
+            Self::AwaitingStart { start_link, .. } => start_link.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// True when the access is known not to run out.
+    #[must_use]
+    pub fn never_expires(&self) -> bool {
+        matches!(self, Self::Working(Renewal::NoExpiry))
+    }
+
+    /// How the page names the time at which the stored access runs out.
+    #[must_use]
+    pub fn expiry_label(&self) -> &'static str {
+        match self {
+            Self::Working(Renewal::Automatic) => "Renews before",
+            _ => "Access ends",
+        }
+    }
+}
+
+impl Need {
+    fn words(self, provider: &str) -> String {
+        match self {
+            Self::AccessRefused => format!("{provider} no longer accepts our access. Reconnect to give it again."),
+            Self::AnswerLost => format!(
+                "The line broke while {provider} was handing us a new key, and the old one is spent. \
+                 Reconnect once to mend it."
+            ),
+            Self::Ended => "This access has ended and could not be renewed. Reconnect to go on.".to_owned(),
+            Self::ClientChanged => {
+                format!(
+                    "The platform now has another registration at {provider}. Reconnect to move this account to it."
+                )
+            }
+            Self::BotBlocked => format!("You blocked the bot in {provider}. Unblock it there, then reconnect."),
+        }
+    }
+}
