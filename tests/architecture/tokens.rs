@@ -157,12 +157,11 @@ pub(super) fn without_tests(tokens: Vec<TokenTree>) -> Vec<TokenTree> {
     kept
 }
 
+/// Gets the tokens of one group, a place among them, and the inline module around them.
+type Visit<'a> = &'a mut dyn FnMut(&[TokenTree], usize, &[String]);
+
 /// Calls `visit(tokens, at, module)` for every token, inside groups too, with the inline module it stands in.
-pub(super) fn walk(
-    tokens: &[TokenTree],
-    module: &mut Vec<String>,
-    visit: &mut dyn FnMut(&[TokenTree], usize, &[String]),
-) {
+pub(super) fn walk(tokens: &[TokenTree], module: &mut Vec<String>, visit: Visit<'_>) {
     for (at, token) in tokens.iter().enumerate() {
         visit(tokens, at, module);
         let TokenTree::Group(inner) = token else { continue };
