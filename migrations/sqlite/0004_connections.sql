@@ -26,7 +26,7 @@ CREATE TABLE connections (
     id TEXT NOT NULL,
     user_id TEXT,
     provider TEXT NOT NULL,
-    integration_id TEXT NOT NULL,
+    integration_id TEXT,
     account_id TEXT NOT NULL,
     account BLOB,
     target BLOB,
@@ -50,7 +50,7 @@ CREATE INDEX connections_user_idx ON connections (tenant_id, user_id, id);
 CREATE TABLE credentials (
     tenant_id TEXT NOT NULL CONSTRAINT credentials_tenant_fkey REFERENCES tenants (id),
     id TEXT NOT NULL,
-    integration_id TEXT NOT NULL,
+    integration_id TEXT,
     provider TEXT NOT NULL,
     kind TEXT NOT NULL,
     owner_kind TEXT NOT NULL,

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::flights::Seat;
 use super::refresh::{Action, Claim, Claimed, Code, Event, Failure, Flight, Jitter, NEVER, Outcome, Policy, Record, Verdict, View, Wish, due_at};
-use super::row::{access_place, client_secret_place, doubt_columns, owner, policy, refresh_place, view};
+use super::row::{access_place, client_secret_place, doubt_columns, integration_of, owner, policy, refresh_place, view};
 use super::{Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action as Done, Event as Happening};
 use crate::caller::Caller;
@@ -24,7 +24,7 @@ use crate::store::credentials::{
     credential_needs_reauth, credential_renew_lease, credential_set_due, credential_store,
 };
 use crate::store::integrations::{
-    IntegrationRow, integration_by_id, integration_limit_rate, integration_pause, integration_resume, integration_take_probe,
+    IntegrationRow, integration_limit_rate, integration_pause, integration_resume, integration_take_probe,
 };
 use crate::store::{StoreError, Tx};
 
@@ -140,7 +140,7 @@ impl Driver {
     async fn load_in(&mut self, tx: &mut Tx) -> Result<Option<View>, StoreError> {
         let Some(row) = credential_load(tx, ONE_CREDENTIAL, &self.name).await? else { return Ok(None) };
         let integration = match self.system().require(crate::caller::Permission::ConnectionsRead) {
-            Ok(scope) => integration_by_id(tx, &scope, &row.integration_id).await?,
+            Ok(scope) => integration_of(tx, &scope, row.integration_id.as_deref()).await?,
             Err(_) => None,
         };
         if let Some(provider) = self.room.providers.get(&row.provider) {
@@ -164,7 +164,7 @@ impl Driver {
             let mut tx = self.room.store.begin().await?;
             let now = self.now();
             if let (Some(next), Some(loaded)) = (claim.probe, &self.loaded)
-                && !integration_take_probe(&mut tx, ONE_CREDENTIAL, &self.name.tenant_id, &loaded.row.integration_id, now.0, next.0).await?
+                && !integration_take_probe(&mut tx, ONE_CREDENTIAL, &self.name.tenant_id, loaded.row.integration_id.as_deref().unwrap_or_default(), now.0, next.0).await?
             {
                 return Ok(None);
             }
@@ -246,7 +246,7 @@ impl Driver {
         if contradicts(self.room.providers.get(&row.provider).as_deref(), account.as_deref(), &tokens.set) {
             connections_of_credential_mark(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id, "quarantined", Some("identity_changed"), new.obtained_at).await?;
         }
-        integration_resume(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.integration_id).await?;
+        integration_resume(&mut tx, ONE_CREDENTIAL, &row.tenant_id, row.integration_id.as_deref().unwrap_or_default()).await?;
         let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
         let event = Happening::done(Done::CredentialRefreshed, "credential", &row.id).of_user(user);
         self.room.audit.record(&mut tx, &self.system(), &event).await?;
@@ -308,7 +308,7 @@ impl Driver {
     async fn record(&mut self, record: &Record) -> Result<bool, StoreError> {
         let Some(Loaded { row, .. }) = self.loaded.clone() else { return Ok(false) };
         let mut tx = self.room.store.begin().await?;
-        let (tenant, integration) = (row.tenant_id.as_str(), row.integration_id.as_str());
+        let (tenant, integration) = (row.tenant_id.as_str(), row.integration_id.as_deref().unwrap_or_default());
         let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
         let refreshed = Happening::done(Done::CredentialRefreshed, "credential", &row.id).of_user(user);
         let (written, event) = match record {

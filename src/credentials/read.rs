@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::flights::{Boarding, Landing};
 use super::refresh::{Verdict, Wish, enough};
-use super::row::{access_place, life_left, owner, view};
+use super::row::{access_place, integration_of, life_left, owner, view};
 use super::{CredentialError, Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action, Durable, Event};
 use crate::caller::{Caller, Permission, TenantScope};
@@ -13,7 +13,7 @@ use crate::secret::Secret;
 use crate::store::connections::{ConnectionRow, connection_by_id, connection_touch};
 use crate::store::credentials::{CredentialName, CredentialRow, credential_load, credential_touch, credentials_of_connection};
 use crate::store::from_json_list;
-use crate::store::integrations::{IntegrationRow, integration_by_id};
+use crate::store::integrations::IntegrationRow;
 
 /// How long a caller waits for a flight before it is told to come again (RL-02).
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -113,7 +113,7 @@ impl Credentials {
             return Err(CredentialError::NotInjectable);
         }
         usable(&connection)?;
-        let integration = integration_by_id(&mut tx, scope, &row.integration_id).await?;
+        let integration = integration_of(&mut tx, scope, row.integration_id.as_deref()).await?;
         drop(tx);
         let mut seen = Seen { row, integration };
         let degraded = self.fulfil(&mut seen, &want).await?;

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use super::refresh::{Code, Doubt, Integration, Phase, Policy, Replay, Revocation, Status, Unrecognised, View};
+use crate::caller::TenantScope;
 use crate::clock::Millis;
 use crate::keys::{Owner, Place};
 use crate::providers::{self, Descriptor};
 use crate::store::credentials::{CredentialRow, DoubtColumns};
-use crate::store::integrations::IntegrationRow;
+use crate::store::integrations::{IntegrationRow, integration_by_id};
+use crate::store::{StoreError, Tx};
 
-/// What the protocol sees of a row. `integration` is none when it was deleted.
+/// What the protocol sees of a row. `integration` is none for a secret that was handed over directly.
 pub(super) fn view(row: &CredentialRow, integration: Option<&IntegrationRow>, process: &str) -> View {
     View {
         generation: row.generation,
@@ -24,7 +26,8 @@ pub(super) fn view(row: &CredentialRow, integration: Option<&IntegrationRow>, pr
         },
         doubt: doubt(row),
         status: status(row),
-        integration: integration.map_or(Integration::Faulty { code: Code::new("integration_deleted"), probe_at: Millis(i64::MAX) }, standing),
+        // Without an integration there is nothing to refresh with, and nothing that could stand in the way.
+        integration: integration.map_or(Integration::Working, standing),
         expires_at: row.expires_at.map(Millis),
         original_life: row.expires_at.map(|end| Millis(end).left(Millis(row.obtained_at))),
         has_refresh_token: row.refresh_token.is_some(),
@@ -91,6 +94,14 @@ pub(super) fn policy(descriptor: &Descriptor) -> Policy {
         policy.keep_alive = policy.keep_alive.min(idle / 3);
     }
     policy
+}
+
+/// The integration that a row names, if any.
+pub(super) async fn integration_of(tx: &mut Tx, scope: &TenantScope, id: Option<&str>) -> Result<Option<IntegrationRow>, StoreError> {
+    match id {
+        Some(id) => integration_by_id(tx, scope, id).await,
+        None => Ok(None),
+    }
 }
 
 /// Whose key seals a credential's tokens.

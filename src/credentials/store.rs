@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::read::PATIENCE;
 use super::refresh::{Jitter, NEVER, Wish, due_at};
-use super::row::{access_place, owner, policy, refresh_place, view};
+use super::row::{access_place, integration_of, owner, policy, refresh_place, view};
 use super::{CredentialError, Credentials};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
@@ -17,7 +17,7 @@ use crate::store::connections::{connection_use_credential, credential_other_uses
 use crate::store::credentials::{
     CredentialName, CredentialRow, NewTokens, credential_delete, credential_insert, credential_load, credential_replace, credentials_of_connection,
 };
-use crate::store::integrations::{IntegrationRow, integration_by_id};
+use crate::store::integrations::IntegrationRow;
 use crate::store::{StoreError, Tx, to_json_list};
 
 /// Revoking at a provider may take this long before a person is told that it is unconfirmed.
@@ -30,8 +30,8 @@ pub struct NewCredential<'a> {
     pub connection: &'a str,
     /// Whose data key seals it.
     pub owner: &'a Owner,
-    /// `int_…`.
-    pub integration: &'a str,
+    /// `int_…`; none for a secret that was handed over directly.
+    pub integration: Option<&'a str>,
     /// Catalogue id.
     pub provider: &'a str,
     /// `user`, `bot`, ….
@@ -91,7 +91,7 @@ impl Credentials {
             due_at: None,
         };
         let row = self.row_of(scope, &id, &new, &tokens);
-        let integration = integration_by_id(tx, scope, new.integration).await?;
+        let integration = integration_of(tx, scope, new.integration).await?;
         tokens.due_at = self.first_due(&row, integration.as_ref());
         match existing {
             Some(_) => {
@@ -149,7 +149,7 @@ impl Credentials {
             // What cannot be opened cannot be revoked; it is deleted all the same.
             let access = self.open_quietly(tx, &owner, access_place(&row.id, row.generation), row.access_token.as_deref()).await?;
             let refresh = self.open_quietly(tx, &owner, refresh_place(&row.id, row.generation), row.refresh_token.as_deref()).await?;
-            let integration = integration_by_id(tx, scope, &row.integration_id).await?;
+            let integration = integration_of(tx, scope, row.integration_id.as_deref()).await?;
             credential_delete(tx, scope, &row.id, self.around.now().0).await?;
             revocations.push(Revocation { credential: row, integration, access, refresh });
         }
@@ -218,7 +218,7 @@ impl Credentials {
         CredentialRow {
             tenant_id: scope.tenant().to_owned(),
             id: id.to_owned(),
-            integration_id: new.integration.to_owned(),
+            integration_id: new.integration.map(str::to_owned),
             provider: new.provider.to_owned(),
             kind: new.kind.as_str().to_owned(),
             owner_kind: owner_kind.to_owned(),

@@ -14,8 +14,8 @@ pub struct ConnectionRow {
     pub user_id: Option<String>,
     /// Catalogue id.
     pub provider: String,
-    /// `int_…`.
-    pub integration_id: String,
+    /// `int_…`; none for a secret that a person handed over directly.
+    pub integration_id: Option<String>,
     /// The provider's own id of the account (OA-09).
     pub account_id: String,
     /// Sealed JSON `{email?, name?}`.
@@ -348,6 +348,22 @@ pub async fn telegram_starts_claim(tx: &mut Tx, _: SystemScope, now: i64, next: 
         next,
         limit
     )
+}
+
+/// The wait that a start link's payload belongs to.
+///
+/// # Errors
+/// As every statement.
+pub async fn telegram_start_by_payload(tx: &mut Tx, _: SystemScope, payload_hash: &str, now: i64) -> Result<Option<TelegramStartRow>, StoreError> {
+    sql!(tx, optional TelegramStartRow, "SELECT * FROM telegram_starts WHERE payload_hash = $1 AND expires_at > $2", payload_hash, now)
+}
+
+/// Ends waits whose links have expired.
+///
+/// # Errors
+/// As every statement.
+pub async fn telegram_starts_delete_expired(tx: &mut Tx, _: SystemScope, now: i64) -> Result<u64, StoreError> {
+    sql!(tx, execute, "DELETE FROM telegram_starts WHERE expires_at <= $1", now)
 }
 
 /// Remembers which update comes next.

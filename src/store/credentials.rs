@@ -15,8 +15,8 @@ pub struct CredentialRow {
     pub tenant_id: String,
     /// `crd_…`.
     pub id: String,
-    /// `int_…`.
-    pub integration_id: String,
+    /// `int_…`; none for a secret that a person handed over directly.
+    pub integration_id: Option<String>,
     /// Catalogue id.
     pub provider: String,
     /// `user`, `bot`, ….
@@ -373,7 +373,7 @@ pub async fn credential_needs_reauth(tx: &mut Tx, _: SystemScope, name: &Credent
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_replace(tx: &mut Tx, scope: &TenantScope, id: &str, integration: &str, new: &NewTokens) -> Result<bool, StoreError> {
+pub async fn credential_replace(tx: &mut Tx, scope: &TenantScope, id: &str, integration: Option<&str>, new: &NewTokens) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
