@@ -8,7 +8,7 @@ use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Origin, Permission, Permissions, Who};
 use crate::clock::Millis;
-use crate::crypto::tokens::{SecretToken, has_valid_checksum, hash_token};
+use crate::crypto::tokens::{LIVE_KEY, SecretToken, TEST_KEY, has_valid_checksum, hash_token};
 use crate::ids::{ApiKeyId, TenantId};
 use crate::invalid::{Invalid, checked_name};
 use crate::secret::Secret;
@@ -77,8 +77,8 @@ impl Accounts {
         let allowed = self.checked_networks(&new.allowed_ips)?;
         let mut tx = self.store.begin().await?;
         let tenant = tenant_own(&mut tx, &scope).await?.ok_or(AccountsError::NotFound("tenant"))?;
-        let prefix = if tenant.environment == "production" { "vk_live_" } else { "vk_test_" };
-        let secret = SecretToken::generate(prefix, self.around.entropy.as_ref());
+        let prefix = if tenant.environment == "production" { LIVE_KEY } else { TEST_KEY };
+        let secret = SecretToken::generate(prefix, self.around.entropy.as_ref()).into_secret();
         let row = ApiKeyRow {
             tenant_id: scope.tenant().to_owned(),
             id: ApiKeyId::new(&self.around).to_string(),
@@ -119,7 +119,12 @@ impl Accounts {
             }
         }
         let scopes = from_json_list(&row.scopes).iter().filter_map(|text| Permission::parse(text)).collect();
-        let caller = Caller::platform_key(TenantId::stored(row.tenant_id.clone()), ApiKeyId::stored(row.id.clone()), scopes, presented.origin);
+        let caller = Caller::platform_key(
+            TenantId::stored(row.tenant_id.clone()),
+            ApiKeyId::stored(row.id.clone()),
+            scopes,
+            presented.origin,
+        );
         if row.last_used_at.is_none_or(|at| at < now.0 - 60_000) {
             self.note_use(&caller, &row.id, now).await;
         }
@@ -224,7 +229,9 @@ fn checked_scopes(texts: &[String]) -> Result<Permissions, Invalid> {
 fn checked_network(text: &str, allow_private: bool) -> Result<IpNet, &'static str> {
     let network = match text.parse::<IpNet>() {
         Ok(network) => network.trunc(),
-        Err(_) => IpNet::from(text.parse::<IpAddr>().map_err(|_| "must be an IP address or a network such as 203.0.113.0/24")?),
+        Err(_) => IpNet::from(
+            text.parse::<IpAddr>().map_err(|_| "must be an IP address or a network such as 203.0.113.0/24")?,
+        ),
     };
     if !allow_private && is_private(network.addr()) {
         return Err("must be a public address; the operator can allow private ranges");
@@ -234,7 +241,14 @@ fn checked_network(text: &str, allow_private: bool) -> Result<IpNet, &'static st
 
 fn is_private(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast() || is_shared(v4),
+        IpAddr::V4(v4) => {
+            v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || v4.is_broadcast()
+                || is_shared(v4)
+        }
         IpAddr::V6(v6) => {
             v6.is_loopback()
                 || v6.is_unspecified()
@@ -259,7 +273,18 @@ mod tests {
         assert_eq!(checked_network("203.0.113.7", false).map(|n| n.to_string()), Ok("203.0.113.7/32".into()));
         assert_eq!(checked_network("2001:db8::1", false).map(|n| n.to_string()), Ok("2001:db8::1/128".into()));
         assert_eq!(checked_network("203.0.113.7/24", false).map(|n| n.to_string()), Ok("203.0.113.0/24".into()));
-        for text in ["10.0.0.1", "192.168.0.0/16", "127.0.0.1", "::1", "fd00::/8", "100.64.0.1", "::ffff:10.0.0.1", "0.0.0.0/0", "example.org", ""] {
+        for text in [
+            "10.0.0.1",
+            "192.168.0.0/16",
+            "127.0.0.1",
+            "::1",
+            "fd00::/8",
+            "100.64.0.1",
+            "::ffff:10.0.0.1",
+            "0.0.0.0/0",
+            "example.org",
+            "",
+        ] {
             assert!(checked_network(text, false).is_err(), "{text}");
         }
         assert!(checked_network("127.0.0.1", true).is_ok());

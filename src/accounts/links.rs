@@ -75,7 +75,8 @@ impl Accounts {
     /// As every statement.
     pub async fn setup_is_open(&self, token: &Secret) -> Result<bool, AccountsError> {
         let mut tx = self.store.read().await?;
-        let link = link_peek(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "setup", self.around.now().0).await?;
+        let link =
+            link_peek(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "setup", self.around.now().0).await?;
         Ok(link.is_some() && logins_with_role(&mut tx, BEFORE_ANY_SCOPE).await? == 0)
     }
 
@@ -83,16 +84,26 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountsError::Gone`], [`AccountsError::Invalid`], [`AccountsError::Conflict`].
-    pub async fn set_up(&self, token: &Secret, tenant_name: &str, email: String, password: Secret) -> Result<SignedIn, AccountsError> {
+    pub async fn set_up(
+        &self,
+        token: &Secret,
+        tenant_name: &str,
+        email: String,
+        password: Secret,
+    ) -> Result<SignedIn, AccountsError> {
         if !self.setup_is_open(token).await? {
             return Err(AccountsError::Gone);
         }
         let mut tx = self.store.begin().await?;
-        link_use(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "setup", self.around.now().0).await?.ok_or(AccountsError::Gone)?;
+        link_use(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "setup", self.around.now().0)
+            .await?
+            .ok_or(AccountsError::Gone)?;
         tx.commit().await?;
         let tenant = match self.tenant_find(tenant_name).await {
             Ok(tenant) => tenant,
-            Err(AccountsError::NotFound(_)) => self.tenant_create(NewTenant { name: tenant_name.to_owned(), ..NewTenant::default() }).await?,
+            Err(AccountsError::NotFound(_)) => {
+                self.tenant_create(NewTenant { name: tenant_name.to_owned(), ..NewTenant::default() }).await?
+            }
             Err(other) => return Err(other),
         };
         let operator = Caller::operator(tenant.id.clone());
@@ -115,7 +126,11 @@ impl Accounts {
         if let Some(url) = portal.return_url
             && !from_json_list(&tenant.return_urls).iter().any(|registered| registered == url)
         {
-            return Err(Invalid::one("return_url", "must be one of the tenant's registered return URLs, character by character").into());
+            return Err(Invalid::one(
+                "return_url",
+                "must be one of the tenant's registered return URLs, character by character",
+            )
+            .into());
         }
         let now = self.around.now();
         let user = user_ensure(&mut tx, &scope, UserId::new(&self.around).as_str(), portal.user, now.0).await?;
@@ -136,7 +151,9 @@ impl Accounts {
     pub async fn portal_enter(&self, token: &Secret) -> Result<PortalVisit, AccountsError> {
         let now = self.around.now();
         let mut tx = self.store.begin().await?;
-        let row = link_use(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "portal", now.0).await?.ok_or(AccountsError::Gone)?;
+        let row = link_use(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "portal", now.0)
+            .await?
+            .ok_or(AccountsError::Gone)?;
         tx.commit().await?;
         let (Some(tenant), Some(user)) = (row.tenant_id, row.user_id) else { return Err(AccountsError::Gone) };
         Ok(PortalVisit {
@@ -160,7 +177,7 @@ impl Accounts {
     }
 
     fn new_link(&self, purpose: &str, now: Millis, expires_at: Millis) -> (Link, OneTimeLinkRow) {
-        let token = SecretToken::generate("vkl_", self.around.entropy.as_ref());
+        let token = SecretToken::generate("vkl", self.around.entropy.as_ref()).into_secret();
         let row = OneTimeLinkRow {
             token_hash: hash_token(token.expose()),
             purpose: purpose.to_owned(),

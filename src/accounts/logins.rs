@@ -67,7 +67,11 @@ impl Accounts {
         let user_id = match &new.user {
             Some(external_id) => {
                 super::users::checked_external_id(external_id)?;
-                Some(user_ensure(&mut tx, &scope, UserId::new(&self.around).as_str(), external_id, self.around.now().0).await?.id)
+                Some(
+                    user_ensure(&mut tx, &scope, UserId::new(&self.around).as_str(), external_id, self.around.now().0)
+                        .await?
+                        .id,
+                )
             }
             None => None,
         };
@@ -75,7 +79,15 @@ impl Accounts {
             tenant_id: scope.tenant().to_owned(),
             id: id.to_string(),
             email_hash: self.keys.lookup_hash(&mut tx, &email).await?,
-            email: self.keys.seal(&mut tx, &Owner::Tenant(scope.tenant_id().clone()), email_place(id.as_str()), &Secret::new(&*email)).await?,
+            email: self
+                .keys
+                .seal(
+                    &mut tx,
+                    &Owner::Tenant(scope.tenant_id().clone()),
+                    email_place(id.as_str()),
+                    &Secret::new(&*email),
+                )
+                .await?,
             password_hash,
             role: new.role.map(|role| role.as_str().to_owned()),
             user_id,
@@ -98,7 +110,8 @@ impl Accounts {
     /// [`AccountsError::Unauthenticated`], [`AccountsError::Overloaded`].
     pub async fn sign_in(&self, attempt: SignIn<'_>) -> Result<SignedIn, AccountsError> {
         let candidates = self.candidates(attempt.email).await?;
-        let mut rows = candidates.iter().filter(|row| attempt.tenant.is_none_or(|tenant| row.tenant_id == tenant)).peekable();
+        let mut rows =
+            candidates.iter().filter(|row| attempt.tenant.is_none_or(|tenant| row.tenant_id == tenant)).peekable();
         if rows.peek().is_none() {
             self.passwords.verify_nothing(attempt.password).await?;
             return Err(AccountsError::Unauthenticated);
@@ -110,12 +123,16 @@ impl Accounts {
                 let event = Event::done(Action::SignIn, "login", &row.id).of_user(row.user_id.as_deref());
                 let tx = self.store.begin().await?;
                 self.audit.record_and_commit(tx, &caller, &event).await?;
-                return Ok(SignedIn { tenant: TenantId::stored(row.tenant_id.clone()), login: MemberId::stored(row.id.clone()) });
+                return Ok(SignedIn {
+                    tenant: TenantId::stored(row.tenant_id.clone()),
+                    login: MemberId::stored(row.id.clone()),
+                });
             }
             failed.get_or_insert((caller, row));
         }
         if let Some((caller, row)) = failed {
-            let event = Event::done(Action::SignIn, "login", &row.id).of_user(row.user_id.as_deref()).denied("wrong_password");
+            let event =
+                Event::done(Action::SignIn, "login", &row.id).of_user(row.user_id.as_deref()).denied("wrong_password");
             let tx = self.store.begin().await?;
             self.audit.record_and_commit(tx, &caller, &event).await?;
         }
@@ -127,7 +144,11 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountsError::Unauthenticated`] when the login is gone.
-    pub async fn signed_in_caller(&self, session: &SignedIn, origin: Origin) -> Result<(Caller, Option<Caller>), AccountsError> {
+    pub async fn signed_in_caller(
+        &self,
+        session: &SignedIn,
+        origin: Origin,
+    ) -> Result<(Caller, Option<Caller>), AccountsError> {
         let mut tx = self.store.read().await?;
         let row = login_by_id(&mut tx, BEFORE_ANY_SCOPE, session.tenant.as_str(), session.login.as_str()).await?;
         let row = row.ok_or(AccountsError::Unauthenticated)?;
@@ -158,7 +179,9 @@ impl Accounts {
     pub async fn sign_out(&self, session: &SignedIn, origin: Origin) -> Result<(), AccountsError> {
         let (caller, _) = self.signed_in_caller(session, origin).await?;
         let tx = self.store.begin().await?;
-        self.audit.record_and_commit(tx, &caller, &Event::done(Action::SignOut, "login", session.login.as_str())).await?;
+        self.audit
+            .record_and_commit(tx, &caller, &Event::done(Action::SignOut, "login", session.login.as_str()))
+            .await?;
         Ok(())
     }
 
@@ -172,7 +195,13 @@ impl Accounts {
         Ok(rows)
     }
 
-    pub(super) async fn live_user(&self, tx: &mut Tx, tenant: &TenantId, user: &str, origin: Origin) -> Result<Option<Caller>, AccountsError> {
+    pub(super) async fn live_user(
+        &self,
+        tx: &mut Tx,
+        tenant: &TenantId,
+        user: &str,
+        origin: Origin,
+    ) -> Result<Option<Caller>, AccountsError> {
         let caller = Caller::end_user(tenant.clone(), UserId::stored(user.to_owned()), origin);
         let scope = caller.require(Permission::ConnectionsRead)?;
         Ok(user_by_id(tx, &scope, user).await?.map(|_| caller))

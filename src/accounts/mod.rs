@@ -20,7 +20,6 @@ pub use users::{Profile, User};
 use crate::audit::Audit;
 use crate::caller::{Denied, SystemScope};
 use crate::clock::Surroundings;
-use crate::config::Ttl;
 use crate::crypto::passwords::{PasswordError, Passwords};
 use crate::invalid::Invalid;
 use crate::keys::{KeyError, Keys};
@@ -39,7 +38,6 @@ pub struct Accounts {
     around: Surroundings,
     passwords: Passwords,
     outbound: Outbound,
-    ttl: Ttl,
     allow_private_peers: bool,
 }
 
@@ -103,8 +101,6 @@ pub struct AccountsParts {
     pub around: Surroundings,
     /// The gate to the street, which knows which plain-http URLs are allowed.
     pub outbound: Outbound,
-    /// Lifetimes.
-    pub ttl: Ttl,
     /// Whether keys may be limited to private ranges.
     pub allow_private_peers: bool,
 }
@@ -121,7 +117,6 @@ impl Accounts {
             audit: parts.audit,
             around: parts.around,
             outbound: parts.outbound,
-            ttl: parts.ttl,
             allow_private_peers: parts.allow_private_peers,
         }
     }

@@ -2,6 +2,7 @@
 //! record sealed, so that reading the database gives nobody a session (A7).
 
 use async_trait::async_trait;
+use tower_sessions::cookie::time::OffsetDateTime;
 use tower_sessions::session::{Id, Record};
 use tower_sessions::session_store::{Error, Result};
 
@@ -30,7 +31,8 @@ impl SessionStore {
     async fn put(&self, record: &Record) -> Result<()> {
         let hash = hash_token(&record.id.to_string());
         let mut tx = self.store.begin().await.map_err(backend)?;
-        let sealed = self.keys.seal_json(&mut tx, &Owner::Installation, place(&hash), &record.data).await.map_err(backend)?;
+        let sealed =
+            self.keys.seal_json(&mut tx, &Owner::Installation, place(&hash), &record.data).await.map_err(backend)?;
         let expires_at = i64::try_from(record.expiry_date.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
         session_put(&mut tx, BEFORE_ANY_SCOPE, &hash, &sealed, expires_at).await.map_err(backend)?;
         tx.commit().await.map_err(backend)
@@ -53,12 +55,14 @@ impl tower_sessions::SessionStore for SessionStore {
         let hash = hash_token(&session_id.to_string());
         let now = self.around.now();
         let mut tx = self.store.read().await.map_err(backend)?;
-        let Some((sealed, expires_at)) = session_get(&mut tx, BEFORE_ANY_SCOPE, &hash, now.0).await.map_err(backend)? else {
+        let Some((sealed, expires_at)) = session_get(&mut tx, BEFORE_ANY_SCOPE, &hash, now.0).await.map_err(backend)?
+        else {
             return Ok(None);
         };
         let data = self.keys.open_json(&mut tx, &Owner::Installation, place(&hash), &sealed).await.map_err(backend)?;
         let nanos = i128::from(expires_at) * 1_000_000;
-        let expiry_date = time::OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|error| Error::Decode(error.to_string()))?;
+        let expiry_date =
+            OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|error| Error::Decode(error.to_string()))?;
         Ok(Some(Record { id: *session_id, data, expiry_date }))
     }
 

@@ -8,7 +8,9 @@ use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission};
 use crate::ids::TenantId;
 use crate::invalid::{Invalid, checked_name};
-use crate::store::tenants::{TenantRow, tenant_find, tenant_insert, tenant_list, tenant_own, tenant_update_confirm, tenant_update_settings};
+use crate::store::tenants::{
+    TenantRow, tenant_find, tenant_insert, tenant_list, tenant_own, tenant_update_confirm, tenant_update_settings,
+};
 use crate::store::{StoreError, from_json_list, to_json_list};
 
 /// At most this many return URLs, and as many origins.
@@ -115,7 +117,10 @@ impl Accounts {
     pub async fn tenant_find(&self, name_or_id: &str) -> Result<Tenant, AccountsError> {
         let mut tx = self.store.read().await?;
         let row = tenant_find(&mut tx, BEFORE_ANY_SCOPE, name_or_id).await?;
-        row.filter(|row| row.environment != "installation").as_ref().map(Tenant::from).ok_or(AccountsError::NotFound("tenant"))
+        row.filter(|row| row.environment != "installation")
+            .as_ref()
+            .map(Tenant::from)
+            .ok_or(AccountsError::NotFound("tenant"))
     }
 
     /// Every tenant. For the operator.
@@ -144,7 +149,9 @@ impl Accounts {
         let mut tx = self.store.begin().await?;
         tenant_update_confirm(&mut tx, BEFORE_ANY_SCOPE, tenant.as_str(), &confirm).await?;
         let caller = Caller::operator(tenant.clone());
-        self.audit.record_and_commit(tx, &caller, &Event::done(Action::SettingsChanged, "tenant", tenant.as_str())).await?;
+        self.audit
+            .record_and_commit(tx, &caller, &Event::done(Action::SettingsChanged, "tenant", tenant.as_str()))
+            .await?;
         Ok(())
     }
 
@@ -172,8 +179,11 @@ impl Accounts {
         let mut settings = Settings::from(&row);
         settings.return_urls = return_urls.unwrap_or(settings.return_urls);
         settings.origins = origins.unwrap_or(settings.origins);
-        tenant_update_settings(&mut tx, &scope, &to_json_list(&settings.return_urls), &to_json_list(&settings.origins)).await?;
-        self.audit.record_and_commit(tx, caller, &Event::done(Action::SettingsChanged, "tenant", scope.tenant())).await?;
+        tenant_update_settings(&mut tx, &scope, &to_json_list(&settings.return_urls), &to_json_list(&settings.origins))
+            .await?;
+        self.audit
+            .record_and_commit(tx, caller, &Event::done(Action::SettingsChanged, "tenant", scope.tenant()))
+            .await?;
         Ok(settings)
     }
 
@@ -199,7 +209,10 @@ impl Accounts {
             match self.checked_web_address(text) {
                 Err(why) => invalid.add(format!("origins[{index}]"), why),
                 Ok(url) if url.origin().ascii_serialization() != *text => {
-                    invalid.add(format!("origins[{index}]"), "must be an origin: scheme and host, without a path or a slash at the end");
+                    invalid.add(
+                        format!("origins[{index}]"),
+                        "must be an origin: scheme and host, without a path or a slash at the end",
+                    );
                 }
                 Ok(_) => {}
             }

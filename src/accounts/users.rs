@@ -54,11 +54,16 @@ impl Accounts {
         if let Some(name) = &patch.display_name {
             checked_name("display_name", name, 200)?;
         }
-        if patch.email.as_ref().is_some_and(|email| email.len() > 320 || !email.contains('@') || email.chars().any(char::is_control)) {
+        if patch
+            .email
+            .as_ref()
+            .is_some_and(|email| email.len() > 320 || !email.contains('@') || email.chars().any(char::is_control))
+        {
             return Err(Invalid::one("email", "must be an e-mail address").into());
         }
         let mut tx = self.store.begin().await?;
-        let row = user_ensure(&mut tx, &scope, UserId::new(&self.around).as_str(), external_id, self.around.now().0).await?;
+        let row =
+            user_ensure(&mut tx, &scope, UserId::new(&self.around).as_str(), external_id, self.around.now().0).await?;
         let mut user = self.open_user(&mut tx, &row).await?;
         user.profile.display_name = patch.display_name.or(user.profile.display_name);
         user.profile.email = patch.email.or(user.profile.email);

@@ -70,7 +70,12 @@ impl Audit {
     ///
     /// # Errors
     /// As every statement; nothing is durable then, or it is unknown whether it is.
-    pub async fn record_and_commit(&self, mut tx: Tx, caller: &Caller, event: &Event<'_>) -> Result<Durable, StoreError> {
+    pub async fn record_and_commit(
+        &self,
+        mut tx: Tx,
+        caller: &Caller,
+        event: &Event<'_>,
+    ) -> Result<Durable, StoreError> {
         self.record(&mut tx, caller, event).await?;
         tx.commit().await?;
         Ok(Durable::after_commit())
@@ -88,7 +93,13 @@ impl Audit {
     ///
     /// # Errors
     /// As every statement.
-    pub async fn list(&self, tx: &mut Tx, scope: &TenantScope, before: &str, limit: i64) -> Result<Vec<AuditRow>, StoreError> {
+    pub async fn list(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        before: &str,
+        limit: i64,
+    ) -> Result<Vec<AuditRow>, StoreError> {
         audit_list(tx, scope, before, limit).await
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::exposed::Durable;
 use super::AuditError;
+use super::exposed::Durable;
 use crate::clock::deadline;
 use crate::shutdown::Shutdown;
 use crate::store::audit::{AuditRow, audit_insert};

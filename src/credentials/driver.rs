@@ -8,8 +8,13 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::flights::Seat;
-use super::refresh::{Action, Claim, Claimed, Code, Event, Failure, Flight, Jitter, NEVER, Outcome, Policy, Record, Verdict, View, Wish, due_at};
-use super::row::{access_place, client_secret_place, doubt_columns, integration_of, owner, policy, refresh_place, view};
+use super::refresh::{
+    Action, Claim, Claimed, Code, Event, Failure, Flight, Jitter, NEVER, Outcome, Policy, Record, Verdict, View, Wish,
+    due_at,
+};
+use super::row::{
+    access_place, client_secret_place, doubt_columns, integration_of, owner, policy, refresh_place, view,
+};
 use super::{Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action as Done, Event as Happening};
 use crate::caller::Caller;
@@ -20,8 +25,9 @@ use crate::providers::{self, Client, CredentialKind, RevokeTokens, TokenSet};
 use crate::secret::Secret;
 use crate::store::connections::{connections_of_credential_mark, credential_account};
 use crate::store::credentials::{
-    AnswerTo, ClaimColumns, CredentialName, CredentialRow, FailureColumns, NewTokens, credential_claim, credential_fail, credential_load,
-    credential_needs_reauth, credential_renew_lease, credential_set_due, credential_store,
+    AnswerTo, ClaimColumns, CredentialName, CredentialRow, FailureColumns, NewTokens, credential_claim,
+    credential_fail, credential_load, credential_needs_reauth, credential_renew_lease, credential_set_due,
+    credential_store,
 };
 use crate::store::integrations::{
     IntegrationRow, integration_limit_rate, integration_pause, integration_resume, integration_take_probe,
@@ -57,7 +63,13 @@ impl Credentials {
     /// Flies: from the first look to the landing.
     pub(super) async fn fly(self, seat: Seat, wish: Wish) {
         let name = seat.name().clone();
-        let mut driver = Driver { jitter: Jitter(u32::from_be_bytes(self.around.random())), policy: POLICY_BEFORE_LOADING(), room: self, name, loaded: None };
+        let mut driver = Driver {
+            jitter: Jitter(u32::from_be_bytes(self.around.random())),
+            policy: POLICY_BEFORE_LOADING(),
+            room: self,
+            name,
+            loaded: None,
+        };
         let verdict = driver.run(wish).await;
         if let Err(error) = driver.plan_next_look().await {
             tracing::warn!(credential = %driver.name.id, error = %error, "the sweep will look at this credential a little late");
@@ -79,7 +91,10 @@ impl Driver {
             Ok(None) => return Verdict::Gone,
             Err(error) => {
                 tracing::warn!(credential = %self.name.id, error = %error, "a credential could not be read");
-                return Verdict::Unavailable { code: Code::STORE_UNAVAILABLE, retry_after: std::time::Duration::from_secs(1) };
+                return Verdict::Unavailable {
+                    code: Code::STORE_UNAVAILABLE,
+                    retry_after: std::time::Duration::from_secs(1),
+                };
             }
         }
         let mut flight: Flight<Tokens> = Flight::new(self.policy, wish, self.jitter);
@@ -111,7 +126,9 @@ impl Driver {
                     None => Event::Woken,
                 },
                 Action::RenewLease { claimed, lease_until } => self.on_renew(claimed, lease_until).await,
-                Action::Store { tokens, claimed, generation, only_fence } => self.on_store(&tokens, claimed, generation, only_fence).await,
+                Action::Store { tokens, claimed, generation, only_fence } => {
+                    self.on_store(&tokens, claimed, generation, only_fence).await
+                }
                 Action::Record(record) => self.on_record(&record).await,
                 Action::Wait { until } => self.on_wait(until).await,
                 Action::Revoke(tokens) => self.on_revoke(&tokens).await,
@@ -164,7 +181,15 @@ impl Driver {
             let mut tx = self.room.store.begin().await?;
             let now = self.now();
             if let (Some(next), Some(loaded)) = (claim.probe, &self.loaded)
-                && !integration_take_probe(&mut tx, ONE_CREDENTIAL, &self.name.tenant_id, loaded.row.integration_id.as_deref().unwrap_or_default(), now.0, next.0).await?
+                && !integration_take_probe(
+                    &mut tx,
+                    ONE_CREDENTIAL,
+                    &self.name.tenant_id,
+                    loaded.row.integration_id.as_deref().unwrap_or_default(),
+                    now.0,
+                    next.0,
+                )
+                .await?
             {
                 return Ok(None);
             }
@@ -193,18 +218,31 @@ impl Driver {
     async fn on_renew(&self, claimed: Claimed, until: Millis) -> Event<Tokens> {
         let outcome = async {
             let mut tx = self.room.store.begin().await?;
-            let renewed = credential_renew_lease(&mut tx, ONE_CREDENTIAL, &self.name, claimed.generation, claimed.fence, until.0).await?;
+            let renewed =
+                credential_renew_lease(&mut tx, ONE_CREDENTIAL, &self.name, claimed.generation, claimed.fence, until.0)
+                    .await?;
             tx.commit().await?;
             Ok(renewed)
         };
         match outcome.await {
             Ok(true) => Event::LeaseRenewed,
             Ok(false) => Event::LeaseLost,
-            Err(StoreError::CommitUnknown(_) | StoreError::Unavailable(_) | StoreError::Conflict(_) | StoreError::Defect(_)) => Event::StoreFailed,
+            Err(
+                StoreError::CommitUnknown(_)
+                | StoreError::Unavailable(_)
+                | StoreError::Conflict(_)
+                | StoreError::Defect(_),
+            ) => Event::StoreFailed,
         }
     }
 
-    async fn on_store(&mut self, tokens: &Fetched, claimed: Claimed, generation: i64, only_fence: bool) -> Event<Tokens> {
+    async fn on_store(
+        &mut self,
+        tokens: &Fetched,
+        claimed: Claimed,
+        generation: i64,
+        only_fence: bool,
+    ) -> Event<Tokens> {
         match self.store(tokens, claimed, generation, only_fence).await {
             Ok(true) => Event::Stored,
             Ok(false) => match self.load().await {
@@ -225,7 +263,13 @@ impl Driver {
     }
 
     /// One transaction: tokens, audit row, and the good news for connection and integration.
-    async fn store(&mut self, tokens: &Fetched, claimed: Claimed, generation: i64, only_fence: bool) -> Result<bool, KeyError> {
+    async fn store(
+        &mut self,
+        tokens: &Fetched,
+        claimed: Claimed,
+        generation: i64,
+        only_fence: bool,
+    ) -> Result<bool, KeyError> {
         let mut tx = self.room.store.begin().await?;
         if self.load_in(&mut tx).await?.is_none() {
             return Ok(false);
@@ -240,13 +284,32 @@ impl Driver {
             return Ok(false);
         }
         if row.status == "needs_reauth" && row.reason.as_deref() == Some(Code::ROTATION_RESPONSE_LOST.as_str()) {
-            connections_of_credential_mark(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id, "active", None, new.obtained_at).await?;
+            connections_of_credential_mark(
+                &mut tx,
+                ONE_CREDENTIAL,
+                &row.tenant_id,
+                &row.id,
+                "active",
+                None,
+                new.obtained_at,
+            )
+            .await?;
         }
         let account = credential_account(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await?;
         if contradicts(self.room.providers.get(&row.provider).as_deref(), account.as_deref(), &tokens.set) {
-            connections_of_credential_mark(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id, "quarantined", Some("identity_changed"), new.obtained_at).await?;
+            connections_of_credential_mark(
+                &mut tx,
+                ONE_CREDENTIAL,
+                &row.tenant_id,
+                &row.id,
+                "quarantined",
+                Some("identity_changed"),
+                new.obtained_at,
+            )
+            .await?;
         }
-        integration_resume(&mut tx, ONE_CREDENTIAL, &row.tenant_id, row.integration_id.as_deref().unwrap_or_default()).await?;
+        integration_resume(&mut tx, ONE_CREDENTIAL, &row.tenant_id, row.integration_id.as_deref().unwrap_or_default())
+            .await?;
         let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
         let event = Happening::done(Done::CredentialRefreshed, "credential", &row.id).of_user(user);
         self.room.audit.record(&mut tx, &self.system(), &event).await?;
@@ -255,22 +318,32 @@ impl Driver {
         Ok(true)
     }
 
-    async fn sealed(&self, tx: &mut Tx, tokens: &Fetched, row: &CredentialRow, integration: Option<&IntegrationRow>) -> Result<NewTokens, KeyError> {
+    async fn sealed(
+        &self,
+        tx: &mut Tx,
+        tokens: &Fetched,
+        row: &CredentialRow,
+        integration: Option<&IntegrationRow>,
+    ) -> Result<NewTokens, KeyError> {
         let next = row.generation + 1;
         let owner: Owner = owner(row);
         let refresh = match (&tokens.set.refresh_token, &row.refresh_token) {
             (Some(new), _) => Some(new.duplicate()),
             // Absent means: keep the one you have (RFC 6749 section 6).
-            (None, Some(old)) => Some(self.room.keys.open_secret(tx, &owner, refresh_place(&row.id, row.generation), old).await?),
+            (None, Some(old)) => {
+                Some(self.room.keys.open_secret(tx, &owner, refresh_place(&row.id, row.generation), old).await?)
+            }
             (None, None) => None,
         };
         let refresh_token = match refresh {
             Some(secret) => Some(self.room.keys.seal(tx, &owner, refresh_place(&row.id, next), &secret).await?),
             None => None,
         };
-        let access_token = self.room.keys.seal(tx, &owner, access_place(&row.id, next), &tokens.set.access_token).await?;
+        let access_token =
+            self.room.keys.seal(tx, &owner, access_place(&row.id, next), &tokens.set.access_token).await?;
         let expires_at = tokens.set.expires_in.map(|life| tokens.received_at.after(life).0);
-        let refresh_expires_at = tokens.set.refresh_expires_in.map(|life| tokens.received_at.after(life).0).or(row.refresh_expires_at);
+        let refresh_expires_at =
+            tokens.set.refresh_expires_in.map(|life| tokens.received_at.after(life).0).or(row.refresh_expires_at);
         let mut after = row.clone();
         after.obtained_at = tokens.received_at.0;
         after.expires_at = expires_at;
@@ -312,7 +385,9 @@ impl Driver {
         let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
         let refreshed = Happening::done(Done::CredentialRefreshed, "credential", &row.id).of_user(user);
         let (written, event) = match record {
-            Record::Failure(failure) => (self.fail(&mut tx, failure).await?, refreshed.failed(failure.last_error.as_str())),
+            Record::Failure(failure) => {
+                (self.fail(&mut tx, failure).await?, refreshed.failed(failure.last_error.as_str()))
+            }
             Record::RateLimited { until, failure } => {
                 integration_limit_rate(&mut tx, ONE_CREDENTIAL, tenant, integration, until.0).await?;
                 (self.fail(&mut tx, failure).await?, refreshed.failed(failure.last_error.as_str()))
@@ -320,7 +395,11 @@ impl Driver {
             Record::Configuration { code, probe_at, failure } => {
                 integration_pause(&mut tx, ONE_CREDENTIAL, tenant, integration, code.as_str(), probe_at.0).await?;
                 let event = Happening::done(Done::IntegrationPaused, "integration", integration);
-                let first = self.loaded.as_ref().and_then(|loaded| loaded.integration.as_ref()).is_none_or(|known| known.status == "active");
+                let first = self
+                    .loaded
+                    .as_ref()
+                    .and_then(|loaded| loaded.integration.as_ref())
+                    .is_none_or(|known| known.status == "active");
                 (self.fail(&mut tx, failure).await?, if first { event } else { refreshed.failed(code.as_str()) })
             }
             Record::Reauth { generation, fence, reason, heals_integration } => {
@@ -328,11 +407,32 @@ impl Driver {
                     integration_resume(&mut tx, ONE_CREDENTIAL, tenant, integration).await?;
                 }
                 let now = self.now().0;
-                let written = credential_needs_reauth(&mut tx, ONE_CREDENTIAL, &self.name, *generation, *fence, reason.as_str(), now).await?;
+                let written = credential_needs_reauth(
+                    &mut tx,
+                    ONE_CREDENTIAL,
+                    &self.name,
+                    *generation,
+                    *fence,
+                    reason.as_str(),
+                    now,
+                )
+                .await?;
                 if written {
-                    connections_of_credential_mark(&mut tx, ONE_CREDENTIAL, tenant, &row.id, "needs_reauth", Some(reason.as_str()), now).await?;
+                    connections_of_credential_mark(
+                        &mut tx,
+                        ONE_CREDENTIAL,
+                        tenant,
+                        &row.id,
+                        "needs_reauth",
+                        Some(reason.as_str()),
+                        now,
+                    )
+                    .await?;
                 }
-                let event = Happening { reason: Some(reason.as_str()), ..Happening::done(Done::ConnectionNeedsReauth, "credential", &row.id) };
+                let event = Happening {
+                    reason: Some(reason.as_str()),
+                    ..Happening::done(Done::ConnectionNeedsReauth, "credential", &row.id)
+                };
                 (written, event.of_user(user))
             }
         };
@@ -341,7 +441,8 @@ impl Driver {
         }
         self.room.audit.record(&mut tx, &self.system(), &event).await?;
         tx.commit().await?;
-        metrics::counter!("valetkey_refreshes_total", "provider" => row.provider, "outcome" => record_name(record)).increment(1);
+        metrics::counter!("valetkey_refreshes_total", "provider" => row.provider, "outcome" => record_name(record))
+            .increment(1);
         Ok(true)
     }
 
@@ -371,9 +472,12 @@ impl Driver {
 
     async fn on_revoke(&self, tokens: &Fetched) -> Event<Tokens> {
         let set = &tokens.set;
-        let revoke = RevokeTokens { access: Some(&set.access_token), refresh: set.refresh_token.as_ref(), kind: set.kind };
+        let revoke =
+            RevokeTokens { access: Some(&set.access_token), refresh: set.refresh_token.as_ref(), kind: set.kind };
         let outcome = match self.loaded.clone() {
-            Some(loaded) => self.room.revoke_at_provider(&loaded.row.provider, loaded.integration.as_ref(), &revoke).await,
+            Some(loaded) => {
+                self.room.revoke_at_provider(&loaded.row.provider, loaded.integration.as_ref(), &revoke).await
+            }
             None => Err(providers::Failure::NotSent),
         };
         if let Err(failure) = outcome {
@@ -401,7 +505,9 @@ impl Driver {
 impl Credentials {
     /// The one place where a refresh token is shown to a provider.
     async fn call_provider(self, loaded: Option<Loaded>, give_up_after: std::time::Duration) -> Outcome<Tokens> {
-        let Some(Loaded { row, integration: Some(integration) }) = loaded else { return Outcome::Configuration(Code::new("integration_deleted")) };
+        let Some(Loaded { row, integration: Some(integration) }) = loaded else {
+            return Outcome::Configuration(Code::new("integration_deleted"));
+        };
         let (Some(provider), Some(kind)) = (self.providers.get(&row.provider), CredentialKind::parse(&row.kind)) else {
             return Outcome::Configuration(Code::new("provider_unknown"));
         };
@@ -425,12 +531,20 @@ impl Credentials {
         }
     }
 
-    async fn open_for_refresh(&self, row: &CredentialRow, integration: &IntegrationRow) -> Result<Option<(Secret, Secret)>, KeyError> {
-        let (Some(client_secret), Some(refresh_token)) = (&integration.client_secret, &row.refresh_token) else { return Ok(None) };
+    async fn open_for_refresh(
+        &self,
+        row: &CredentialRow,
+        integration: &IntegrationRow,
+    ) -> Result<Option<(Secret, Secret)>, KeyError> {
+        let (Some(client_secret), Some(refresh_token)) = (&integration.client_secret, &row.refresh_token) else {
+            return Ok(None);
+        };
         let mut tx = self.store.read().await?;
         let tenant = Owner::Tenant(TenantId::stored(row.tenant_id.clone()));
-        let client_secret = self.keys.open_secret(&mut tx, &tenant, client_secret_place(&integration.id), client_secret).await?;
-        let refresh_token = self.keys.open_secret(&mut tx, &owner(row), refresh_place(&row.id, row.generation), refresh_token).await?;
+        let client_secret =
+            self.keys.open_secret(&mut tx, &tenant, client_secret_place(&integration.id), client_secret).await?;
+        let refresh_token =
+            self.keys.open_secret(&mut tx, &owner(row), refresh_place(&row.id, row.generation), refresh_token).await?;
         Ok(Some((client_secret, refresh_token)))
     }
 
@@ -446,7 +560,10 @@ impl Credentials {
             Some(sealed) => {
                 let tenant = Owner::Tenant(TenantId::stored(integration.tenant_id.clone()));
                 let mut tx = self.store.read().await.map_err(|_| providers::Failure::NotSent)?;
-                self.keys.open_secret(&mut tx, &tenant, client_secret_place(&integration.id), sealed).await.map_err(|_| providers::Failure::NotSent)?
+                self.keys
+                    .open_secret(&mut tx, &tenant, client_secret_place(&integration.id), sealed)
+                    .await
+                    .map_err(|_| providers::Failure::NotSent)?
             }
             None => Secret::new(""),
         };

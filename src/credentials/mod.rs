@@ -32,7 +32,8 @@ use crate::store::{Store, StoreError};
 use flights::Flights;
 
 /// A flight knows one credential by name; its second wall is the sealed context.
-const ONE_CREDENTIAL: SystemScope = SystemScope::because("a flight serves whoever waits for this credential; the sealed context is the wall");
+const ONE_CREDENTIAL: SystemScope =
+    SystemScope::because("a flight serves whoever waits for this credential; the sealed context is the wall");
 
 /// The room.
 #[derive(Clone, Debug)]

@@ -11,7 +11,9 @@ use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::{Millis, deadline};
 use crate::secret::Secret;
 use crate::store::connections::{ConnectionRow, connection_by_id, connection_touch};
-use crate::store::credentials::{CredentialName, CredentialRow, credential_load, credential_touch, credentials_of_connection};
+use crate::store::credentials::{
+    CredentialName, CredentialRow, credential_load, credential_touch, credentials_of_connection,
+};
 use crate::store::from_json_list;
 use crate::store::integrations::IntegrationRow;
 
@@ -104,7 +106,12 @@ impl Credentials {
         self.read_in(caller, &scope, want).await
     }
 
-    pub(super) async fn read_in(&self, caller: &Caller, scope: &TenantScope, want: ReadWish<'_>) -> Result<Token, CredentialError> {
+    pub(super) async fn read_in(
+        &self,
+        caller: &Caller,
+        scope: &TenantScope,
+        want: ReadWish<'_>,
+    ) -> Result<Token, CredentialError> {
         let mut tx = self.store.read().await?;
         let connection = connection_by_id(&mut tx, scope, want.connection).await?.ok_or(CredentialError::NotFound)?;
         let rows = credentials_of_connection(&mut tx, scope, &connection.id).await?;
@@ -139,7 +146,9 @@ impl Credentials {
             drop(tx);
             let alive = life_left(&seen.row, self.around.now()).is_none_or(|left| !left.is_zero());
             match landed {
-                Ok(Some(Verdict::Serve { degraded: None, .. })) if leads || seen.row.generation > first => return Ok(false),
+                Ok(Some(Verdict::Serve { degraded: None, .. })) if leads || seen.row.generation > first => {
+                    return Ok(false);
+                }
                 Ok(Some(Verdict::Serve { degraded: None, .. })) => {}
                 Ok(Some(Verdict::Serve { degraded: Some(_), .. })) if alive && !want.wish.forced => return Ok(true),
                 Ok(Some(verdict)) => return Err(self.refusal(verdict, seen)),
@@ -169,12 +178,18 @@ impl Credentials {
                 retry_after: Duration::from_secs(5),
             },
             Verdict::RefreshInProgress { retry_after } => CredentialError::InProgress { retry_after },
-            Verdict::NeedsReauth { .. } if seen.row.refresh_token.is_none() && seen.row.status == "active" => CredentialError::NotRefreshable,
+            Verdict::NeedsReauth { .. } if seen.row.refresh_token.is_none() && seen.row.status == "active" => {
+                CredentialError::NotRefreshable
+            }
             Verdict::NeedsReauth { reason } => CredentialError::NeedsReauth { reason: reason.to_string() },
             Verdict::Misconfigured => CredentialError::Misconfigured,
             Verdict::Gone => CredentialError::NotFound,
-            Verdict::RateLimited { until } => CredentialError::RateLimited { retry_after: until.left(self.around.now()) },
-            Verdict::Unavailable { code, retry_after } => CredentialError::Upstream { code: code.to_string(), retry_after },
+            Verdict::RateLimited { until } => {
+                CredentialError::RateLimited { retry_after: until.left(self.around.now()) }
+            }
+            Verdict::Unavailable { code, retry_after } => {
+                CredentialError::Upstream { code: code.to_string(), retry_after }
+            }
         }
     }
 
@@ -189,7 +204,8 @@ impl Credentials {
     ) -> Result<Token, CredentialError> {
         let sealed = row.access_token.as_ref().ok_or(CredentialError::NotFound)?;
         let mut tx = self.store.read().await?;
-        let secret = self.keys.open_secret(&mut tx, &owner(&row), access_place(&row.id, row.generation), sealed).await?;
+        let secret =
+            self.keys.open_secret(&mut tx, &owner(&row), access_place(&row.id, row.generation), sealed).await?;
         drop(tx);
         let event = Event::done(want.action, "connection", &connection.id)
             .of_user(connection.user_id.as_deref())
@@ -237,9 +253,9 @@ async fn wait_for_landing(landing: &mut Landing) -> Option<Verdict> {
 /// A connection whose account is in question, or that was never finished, lends nothing.
 fn usable(connection: &ConnectionRow) -> Result<(), CredentialError> {
     match connection.status.as_str() {
-        "quarantined" | "awaiting_start" => {
-            Err(CredentialError::NeedsReauth { reason: connection.reason.clone().unwrap_or_else(|| connection.status.clone()) })
-        }
+        "quarantined" | "awaiting_start" => Err(CredentialError::NeedsReauth {
+            reason: connection.reason.clone().unwrap_or_else(|| connection.status.clone()),
+        }),
         "misconfigured" => Err(CredentialError::Misconfigured),
         "revoked" => Err(CredentialError::NotFound),
         _ => Ok(()),

@@ -65,7 +65,9 @@ fn standing(integration: &IntegrationRow) -> Integration {
         let code = Code::new(integration.reason.as_deref().unwrap_or("unknown"));
         return Integration::Faulty { code, probe_at: Millis(integration.probe_at.unwrap_or_default()) };
     }
-    integration.rate_limited_until.map_or(Integration::Working, |until| Integration::RateLimited { until: Millis(until) })
+    integration
+        .rate_limited_until
+        .map_or(Integration::Working, |until| Integration::RateLimited { until: Millis(until) })
 }
 
 pub(super) fn doubt_columns(doubt: Option<Doubt>) -> DoubtColumns {
@@ -97,7 +99,11 @@ pub(super) fn policy(descriptor: &Descriptor) -> Policy {
 }
 
 /// The integration that a row names, if any.
-pub(super) async fn integration_of(tx: &mut Tx, scope: &TenantScope, id: Option<&str>) -> Result<Option<IntegrationRow>, StoreError> {
+pub(super) async fn integration_of(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: Option<&str>,
+) -> Result<Option<IntegrationRow>, StoreError> {
     match id {
         Some(id) => integration_by_id(tx, scope, id).await,
         None => Ok(None),

@@ -15,7 +15,8 @@ use crate::providers::{CredentialKind, RevokeTokens};
 use crate::secret::Secret;
 use crate::store::connections::{connection_use_credential, credential_other_uses};
 use crate::store::credentials::{
-    CredentialName, CredentialRow, NewTokens, credential_delete, credential_insert, credential_load, credential_replace, credentials_of_connection,
+    CredentialName, CredentialRow, NewTokens, credential_delete, credential_insert, credential_load,
+    credential_replace, credentials_of_connection,
 };
 use crate::store::integrations::IntegrationRow;
 use crate::store::{StoreError, Tx, to_json_list};
@@ -67,7 +68,10 @@ impl Credentials {
     /// # Errors
     /// As every statement.
     pub async fn keep(&self, tx: &mut Tx, scope: &TenantScope, new: NewCredential<'_>) -> Result<(), KeyError> {
-        let existing = credentials_of_connection(tx, scope, new.connection).await?.into_iter().find(|row| row.kind == new.kind.as_str());
+        let existing = credentials_of_connection(tx, scope, new.connection)
+            .await?
+            .into_iter()
+            .find(|row| row.kind == new.kind.as_str());
         let id = existing.as_ref().map_or_else(|| CredentialId::new(&self.around).to_string(), |row| row.id.clone());
         let generation = existing.as_ref().map_or(0, |row| row.generation);
         let refresh = match (&new.refresh_token, &existing) {
@@ -125,7 +129,8 @@ impl Credentials {
                 return Err(CredentialError::InProgress { retry_after: Duration::from_secs(2) });
             }
             let mut tx = self.store.read().await?;
-            let after = credential_load(&mut tx, super::ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
+            let after =
+                credential_load(&mut tx, super::ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
             drop(tx);
             if after.generation == row.generation {
                 return Err(failed_refresh(&after));
@@ -147,8 +152,12 @@ impl Credentials {
             }
             let owner = owner(&row);
             // What cannot be opened cannot be revoked; it is deleted all the same.
-            let access = self.open_quietly(tx, &owner, access_place(&row.id, row.generation), row.access_token.as_deref()).await?;
-            let refresh = self.open_quietly(tx, &owner, refresh_place(&row.id, row.generation), row.refresh_token.as_deref()).await?;
+            let access = self
+                .open_quietly(tx, &owner, access_place(&row.id, row.generation), row.access_token.as_deref())
+                .await?;
+            let refresh = self
+                .open_quietly(tx, &owner, refresh_place(&row.id, row.generation), row.refresh_token.as_deref())
+                .await?;
             let integration = integration_of(tx, scope, row.integration_id.as_deref()).await?;
             credential_delete(tx, scope, &row.id, self.around.now().0).await?;
             revocations.push(Revocation { credential: row, integration, access, refresh });
@@ -172,7 +181,9 @@ impl Credentials {
             return true;
         }
         let tokens = RevokeTokens { access: revocation.access.as_ref(), refresh: revocation.refresh.as_ref(), kind };
-        let answer = deadline(REVOKE_LIMIT, self.revoke_at_provider(&row.provider, revocation.integration.as_ref(), &tokens)).await;
+        let answer =
+            deadline(REVOKE_LIMIT, self.revoke_at_provider(&row.provider, revocation.integration.as_ref(), &tokens))
+                .await;
         let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
         let event = Event::done(Action::CredentialRevoked, "credential", &row.id).of_user(user);
         let code;
@@ -192,12 +203,20 @@ impl Credentials {
 
     async fn kept_refresh_token(&self, tx: &mut Tx, row: &CredentialRow) -> Result<Option<Secret>, KeyError> {
         match &row.refresh_token {
-            Some(sealed) => Ok(Some(self.keys.open_secret(tx, &owner(row), refresh_place(&row.id, row.generation), sealed).await?)),
+            Some(sealed) => {
+                Ok(Some(self.keys.open_secret(tx, &owner(row), refresh_place(&row.id, row.generation), sealed).await?))
+            }
             None => Ok(None),
         }
     }
 
-    async fn open_quietly(&self, tx: &mut Tx, owner: &Owner, place: crate::keys::Place<'_>, sealed: Option<&[u8]>) -> Result<Option<Secret>, KeyError> {
+    async fn open_quietly(
+        &self,
+        tx: &mut Tx,
+        owner: &Owner,
+        place: crate::keys::Place<'_>,
+        sealed: Option<&[u8]>,
+    ) -> Result<Option<Secret>, KeyError> {
         let Some(sealed) = sealed else { return Ok(None) };
         match self.keys.open_secret(tx, owner, place, sealed).await {
             Ok(secret) => Ok(Some(secret)),
@@ -261,6 +280,9 @@ fn failed_refresh(row: &CredentialRow) -> CredentialError {
     match row.status.as_str() {
         "needs_reauth" => CredentialError::NeedsReauth { reason: row.reason.clone().unwrap_or_default() },
         "misconfigured" => CredentialError::Misconfigured,
-        _ => CredentialError::Upstream { code: row.last_error.clone().unwrap_or_else(|| "unknown".to_owned()), retry_after: Duration::from_secs(5) },
+        _ => CredentialError::Upstream {
+            code: row.last_error.clone().unwrap_or_else(|| "unknown".to_owned()),
+            retry_after: Duration::from_secs(5),
+        },
     }
 }

@@ -18,19 +18,20 @@ use root::{RootKey, RootKeys};
 
 use crate::caller::SystemScope;
 use crate::clock::Surroundings;
+use crate::crypto::Key32;
 use crate::crypto::derive::{Purpose, derive};
 use crate::crypto::envelope::{Context, OpenError, Sealed, open, seal, unwrap_key, wrap};
 use crate::crypto::signature::mac;
-use crate::crypto::Key32;
 use crate::ids::{DataKeyId, TenantId, TenantKeyId, UserId};
 use crate::secret::Secret;
 use crate::store::keys::{
-    DataKeyRow, TenantKeyRow, data_key_active, data_key_by_id, data_key_insert, data_keys_destroy, tenant_key_active, tenant_key_by_id,
-    tenant_key_insert,
+    DataKeyRow, TenantKeyRow, data_key_active, data_key_by_id, data_key_insert, data_keys_destroy, tenant_key_active,
+    tenant_key_by_id, tenant_key_insert,
 };
 use crate::store::{OpenError as OpenStoreError, Store, StoreError, Tx};
 
-const BELOW_THE_GATES: SystemScope = SystemScope::because("keys are looked up below every gate; the sealed context is the wall");
+const BELOW_THE_GATES: SystemScope =
+    SystemScope::because("keys are looked up below every gate; the sealed context is the wall");
 const TENANT_KEY_CACHE: Duration = Duration::from_secs(600);
 
 /// Keys cannot be had or do not fit.
@@ -42,7 +43,9 @@ pub enum KeyError {
     )]
     Missing,
     /// The root key is not base64 of 32 random bytes.
-    #[error("the root key is not usable ({0}); it must be base64 of 32 random bytes, as `valetkey key generate` makes it")]
+    #[error(
+        "the root key is not usable ({0}); it must be base64 of 32 random bytes, as `valetkey key generate` makes it"
+    )]
     Unusable(&'static str),
     /// The root key is not the one that this database was made with.
     #[error(
@@ -53,7 +56,9 @@ pub enum KeyError {
         expected: String,
     },
     /// Wrapped keys are there, but the row that proves the root key is not.
-    #[error("this database holds keys but no check value; restore the root_keys table from a backup. Nothing was changed")]
+    #[error(
+        "this database holds keys but no check value; restore the root_keys table from a backup. Nothing was changed"
+    )]
     Inconsistent,
     /// The owner's data key was destroyed, or never made.
     #[error("the owner's key is gone")]
@@ -174,7 +179,13 @@ impl Keys {
     ///
     /// # Errors
     /// See [`KeyError`].
-    pub async fn seal(&self, tx: &mut Tx, owner: &Owner, place: Place<'_>, secret: &Secret) -> Result<Vec<u8>, KeyError> {
+    pub async fn seal(
+        &self,
+        tx: &mut Tx,
+        owner: &Owner,
+        place: Place<'_>,
+        secret: &Secret,
+    ) -> Result<Vec<u8>, KeyError> {
         self.seal_bytes(tx, owner, place, secret.expose().as_bytes()).await
     }
 
@@ -182,7 +193,13 @@ impl Keys {
     ///
     /// # Errors
     /// [`KeyError::Refused`] when it was sealed for another, [`KeyError::Destroyed`] when the owner was erased.
-    pub async fn open_secret(&self, tx: &mut Tx, owner: &Owner, place: Place<'_>, sealed: &[u8]) -> Result<Secret, KeyError> {
+    pub async fn open_secret(
+        &self,
+        tx: &mut Tx,
+        owner: &Owner,
+        place: Place<'_>,
+        sealed: &[u8],
+    ) -> Result<Secret, KeyError> {
         let bytes = self.open_bytes(tx, owner, place, sealed).await?;
         Secret::from_utf8(bytes.to_vec()).ok_or(KeyError::Refused)
     }
@@ -191,7 +208,13 @@ impl Keys {
     ///
     /// # Errors
     /// See [`KeyError`].
-    pub async fn seal_json(&self, tx: &mut Tx, owner: &Owner, place: Place<'_>, value: &impl Serialize) -> Result<Vec<u8>, KeyError> {
+    pub async fn seal_json(
+        &self,
+        tx: &mut Tx,
+        owner: &Owner,
+        place: Place<'_>,
+        value: &impl Serialize,
+    ) -> Result<Vec<u8>, KeyError> {
         let bytes = zeroize::Zeroizing::new(serde_json::to_vec(value).map_err(|_| KeyError::Refused)?);
         self.seal_bytes(tx, owner, place, &bytes).await
     }
@@ -200,7 +223,13 @@ impl Keys {
     ///
     /// # Errors
     /// See [`KeyError`].
-    pub async fn open_json<T: DeserializeOwned>(&self, tx: &mut Tx, owner: &Owner, place: Place<'_>, sealed: &[u8]) -> Result<T, KeyError> {
+    pub async fn open_json<T: DeserializeOwned>(
+        &self,
+        tx: &mut Tx,
+        owner: &Owner,
+        place: Place<'_>,
+        sealed: &[u8],
+    ) -> Result<T, KeyError> {
         let bytes = self.open_bytes(tx, owner, place, sealed).await?;
         serde_json::from_slice(&bytes).map_err(|_| KeyError::Refused)
     }
@@ -233,7 +262,13 @@ impl Keys {
         Ok(derive(&key, purpose))
     }
 
-    async fn seal_bytes(&self, tx: &mut Tx, owner: &Owner, place: Place<'_>, plaintext: &[u8]) -> Result<Vec<u8>, KeyError> {
+    async fn seal_bytes(
+        &self,
+        tx: &mut Tx,
+        owner: &Owner,
+        place: Place<'_>,
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>, KeyError> {
         let (id, key) = self.data_key(tx, owner).await?;
         let (tenant, owner_id) = (owner.tenant(), owner.id());
         let context = context(&tenant, owner.kind(), &owner_id, place, &id);
@@ -241,11 +276,19 @@ impl Keys {
         Ok(sealed.into_bytes())
     }
 
-    async fn open_bytes(&self, tx: &mut Tx, owner: &Owner, place: Place<'_>, sealed: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, KeyError> {
+    async fn open_bytes(
+        &self,
+        tx: &mut Tx,
+        owner: &Owner,
+        place: Place<'_>,
+        sealed: &[u8],
+    ) -> Result<zeroize::Zeroizing<Vec<u8>>, KeyError> {
         let sealed = Sealed::from_stored(sealed.to_vec());
         let key_id = sealed.key_id()?.to_owned();
         let (tenant, owner_id) = (owner.tenant(), owner.id());
-        let row = data_key_by_id(tx, BELOW_THE_GATES, tenant.as_str(), owner.kind(), &owner_id, &key_id).await?.ok_or(KeyError::Destroyed)?;
+        let row = data_key_by_id(tx, BELOW_THE_GATES, tenant.as_str(), owner.kind(), &owner_id, &key_id)
+            .await?
+            .ok_or(KeyError::Destroyed)?;
         let key = self.unwrap_data_key(tx, owner, &row).await?;
         Ok(open(&key, &context(&tenant, owner.kind(), &owner_id, place, &key_id), &sealed)?)
     }
@@ -269,11 +312,15 @@ impl Keys {
         )
         .map_err(|_| KeyError::Refused)?;
         let row = DataKeyRow { id: id.clone(), tenant_key_id, wrapped: Some(wrapped.into_bytes()) };
-        if data_key_insert(tx, BELOW_THE_GATES, tenant.as_str(), owner.kind(), &owner_id, &row, self.around.now().0).await? {
+        if data_key_insert(tx, BELOW_THE_GATES, tenant.as_str(), owner.kind(), &owner_id, &row, self.around.now().0)
+            .await?
+        {
             return Ok((id, key));
         }
         // Somebody made the owner's key at the same time; theirs counts.
-        let row = data_key_active(tx, BELOW_THE_GATES, tenant.as_str(), owner.kind(), &owner_id).await?.ok_or(KeyError::Destroyed)?;
+        let row = data_key_active(tx, BELOW_THE_GATES, tenant.as_str(), owner.kind(), &owner_id)
+            .await?
+            .ok_or(KeyError::Destroyed)?;
         let key = self.unwrap_data_key(tx, owner, &row).await?;
         Ok((row.id, key))
     }
@@ -320,7 +367,8 @@ impl Keys {
     }
 
     fn unwrap_tenant_key(&self, tenant: &TenantId, row: &TenantKeyRow) -> Result<Key32, KeyError> {
-        let root = self.roots.by_id(&row.root_key_id).ok_or_else(|| KeyError::Wrong { expected: row.root_key_id.clone() })?;
+        let root =
+            self.roots.by_id(&row.root_key_id).ok_or_else(|| KeyError::Wrong { expected: row.root_key_id.clone() })?;
         let context = context(tenant, "tenant", tenant.as_str(), tenant_key_place(&row.id), root.id());
         Ok(unwrap_key(root.key(), &context, &Sealed::from_stored(row.wrapped.clone()))?)
     }
@@ -334,7 +382,13 @@ fn tenant_key_place(id: &str) -> Place<'_> {
     Place { record_kind: "tenant_key", record_id: id, field: "wrapped", generation: 0 }
 }
 
-fn context<'a>(tenant: &'a TenantId, owner_kind: &'a str, owner_id: &'a str, place: Place<'a>, key_id: &'a str) -> Context<'a> {
+fn context<'a>(
+    tenant: &'a TenantId,
+    owner_kind: &'a str,
+    owner_id: &'a str,
+    place: Place<'a>,
+    key_id: &'a str,
+) -> Context<'a> {
     Context {
         tenant: tenant.as_str(),
         owner_kind,

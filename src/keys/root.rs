@@ -13,8 +13,8 @@ use crate::crypto::derive::{Purpose, derive};
 use crate::crypto::envelope::{Context, Sealed, open, seal};
 use crate::crypto::signature::mac;
 use crate::secret::Secret;
-use crate::store::keys::{root_key_insert, root_keys, tenant_keys_exist};
 use crate::store::Store;
+use crate::store::keys::{root_key_insert, root_keys, tenant_keys_exist};
 
 const CHECK_TEXT: &[u8] = b"valetkey root key check";
 
@@ -61,7 +61,8 @@ impl RootKey {
         if trimmed.is_empty() {
             return Err(KeyError::Unusable("it is empty"));
         }
-        let bytes = Zeroizing::new(BASE64.decode(trimmed.as_bytes()).map_err(|_| KeyError::Unusable("it is not base64"))?);
+        let bytes =
+            Zeroizing::new(BASE64.decode(trimmed.as_bytes()).map_err(|_| KeyError::Unusable("it is not base64"))?);
         if bytes.len() != 32 {
             return Err(KeyError::Unusable("it does not have 32 bytes"));
         }
@@ -120,7 +121,8 @@ impl RootKeys {
             }
         }
         store.migrate().await.map_err(KeyError::Schema)?;
-        let check = seal(&root.key, &root.check_context(), CHECK_TEXT, around.entropy.as_ref()).map_err(|_| KeyError::Refused)?;
+        let check = seal(&root.key, &root.check_context(), CHECK_TEXT, around.entropy.as_ref())
+            .map_err(|_| KeyError::Refused)?;
         let mut tx = store.begin().await?;
         root_key_insert(&mut tx, BELOW_THE_GATES, &root.id, check.as_bytes(), around.now().0).await?;
         tx.commit().await?;

@@ -64,7 +64,11 @@ pub async fn agent_put(tx: &mut Tx, scope: &TenantScope, row: &AgentRow) -> Resu
 ///
 /// # Errors
 /// As every statement.
-pub async fn agent_by_agent_id(tx: &mut Tx, scope: &TenantScope, agent_id: &str) -> Result<Option<AgentRow>, StoreError> {
+pub async fn agent_by_agent_id(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    agent_id: &str,
+) -> Result<Option<AgentRow>, StoreError> {
     sql!(tx, optional AgentRow, "SELECT * FROM agents WHERE tenant_id = $1 AND agent_id = $2", scope.tenant(), agent_id)
 }
 
@@ -130,7 +134,13 @@ pub async fn grant_list(tx: &mut Tx, scope: &TenantScope, user: Option<&str>) ->
 ///
 /// # Errors
 /// As every statement.
-pub async fn grant_find(tx: &mut Tx, scope: &TenantScope, user: &str, resource_type: &str, resource_id: &str) -> Result<Option<GrantRow>, StoreError> {
+pub async fn grant_find(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    user: &str,
+    resource_type: &str,
+    resource_id: &str,
+) -> Result<Option<GrantRow>, StoreError> {
     sql!(
         tx,
         optional GrantRow,
@@ -147,7 +157,13 @@ pub async fn grant_find(tx: &mut Tx, scope: &TenantScope, user: &str, resource_t
 ///
 /// # Errors
 /// As every statement.
-pub async fn grant_delete(tx: &mut Tx, scope: &TenantScope, user: &str, resource_type: &str, resource_id: &str) -> Result<bool, StoreError> {
+pub async fn grant_delete(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    user: &str,
+    resource_type: &str,
+    resource_id: &str,
+) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,

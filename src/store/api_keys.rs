@@ -56,7 +56,12 @@ pub async fn api_key_insert(tx: &mut Tx, scope: &TenantScope, row: &ApiKeyRow) -
 ///
 /// # Errors
 /// As every statement.
-pub async fn api_key_by_hash(tx: &mut Tx, _: SystemScope, secret_hash: &str, now: i64) -> Result<Option<ApiKeyRow>, StoreError> {
+pub async fn api_key_by_hash(
+    tx: &mut Tx,
+    _: SystemScope,
+    secret_hash: &str,
+    now: i64,
+) -> Result<Option<ApiKeyRow>, StoreError> {
     sql!(
         tx,
         optional ApiKeyRow,
@@ -86,7 +91,12 @@ pub async fn api_key_touch(tx: &mut Tx, scope: &TenantScope, id: &str, now: i64)
 ///
 /// # Errors
 /// As every statement.
-pub async fn api_key_list(tx: &mut Tx, scope: &TenantScope, after: &str, limit: i64) -> Result<Vec<ApiKeyRow>, StoreError> {
+pub async fn api_key_list(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<ApiKeyRow>, StoreError> {
     sql!(
         tx,
         all ApiKeyRow,

@@ -72,7 +72,12 @@ pub async fn audit_insert(tx: &mut Tx, row: &AuditRow) -> Result<(), StoreError>
 ///
 /// # Errors
 /// As every statement.
-pub async fn audit_list(tx: &mut Tx, scope: &TenantScope, before: &str, limit: i64) -> Result<Vec<AuditRow>, StoreError> {
+pub async fn audit_list(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    before: &str,
+    limit: i64,
+) -> Result<Vec<AuditRow>, StoreError> {
     sql!(
         tx,
         all AuditRow,
@@ -89,7 +94,15 @@ pub async fn audit_list(tx: &mut Tx, scope: &TenantScope, before: &str, limit: i
 ///
 /// # Errors
 /// As every statement.
-pub async fn outbox_insert(tx: &mut Tx, tenant_id: &str, id: &str, at: i64, kind: &str, object_id: &str, user_id: Option<&str>) -> Result<(), StoreError> {
+pub async fn outbox_insert(
+    tx: &mut Tx,
+    tenant_id: &str,
+    id: &str,
+    at: i64,
+    kind: &str,
+    object_id: &str,
+    user_id: Option<&str>,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,

@@ -44,7 +44,11 @@ pub struct ConnectSessionRow {
 ///
 /// # Errors
 /// As every statement.
-pub async fn connect_session_insert(tx: &mut Tx, scope: &TenantScope, row: &ConnectSessionRow) -> Result<(), StoreError> {
+pub async fn connect_session_insert(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    row: &ConnectSessionRow,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -68,7 +72,11 @@ pub async fn connect_session_insert(tx: &mut Tx, scope: &TenantScope, row: &Conn
 ///
 /// # Errors
 /// As every statement.
-pub async fn connect_session_by_token(tx: &mut Tx, _: SystemScope, token_hash: &str) -> Result<Option<ConnectSessionRow>, StoreError> {
+pub async fn connect_session_by_token(
+    tx: &mut Tx,
+    _: SystemScope,
+    token_hash: &str,
+) -> Result<Option<ConnectSessionRow>, StoreError> {
     sql!(tx, optional ConnectSessionRow, "SELECT * FROM connect_sessions WHERE token_hash = $1", token_hash)
 }
 
@@ -76,7 +84,11 @@ pub async fn connect_session_by_token(tx: &mut Tx, _: SystemScope, token_hash: &
 ///
 /// # Errors
 /// As every statement.
-pub async fn connect_session_by_id(tx: &mut Tx, scope: &TenantScope, id: &str) -> Result<Option<ConnectSessionRow>, StoreError> {
+pub async fn connect_session_by_id(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+) -> Result<Option<ConnectSessionRow>, StoreError> {
     sql!(tx, optional ConnectSessionRow, "SELECT * FROM connect_sessions WHERE tenant_id = $1 AND id = $2", scope.tenant(), id)
 }
 
@@ -84,7 +96,13 @@ pub async fn connect_session_by_id(tx: &mut Tx, scope: &TenantScope, id: &str) -
 ///
 /// # Errors
 /// As every statement.
-pub async fn connect_session_start(tx: &mut Tx, _: SystemScope, token_hash: &str, browser_hash: &str, now: i64) -> Result<Option<ConnectSessionRow>, StoreError> {
+pub async fn connect_session_start(
+    tx: &mut Tx,
+    _: SystemScope,
+    token_hash: &str,
+    browser_hash: &str,
+    now: i64,
+) -> Result<Option<ConnectSessionRow>, StoreError> {
     sql!(
         tx,
         optional ConnectSessionRow,
@@ -99,7 +117,13 @@ pub async fn connect_session_start(tx: &mut Tx, _: SystemScope, token_hash: &str
 ///
 /// # Errors
 /// As every statement.
-pub async fn connect_session_set_state(tx: &mut Tx, scope: &TenantScope, id: &str, state: &str, connection: Option<&str>) -> Result<(), StoreError> {
+pub async fn connect_session_set_state(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+    state: &str,
+    connection: Option<&str>,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -116,7 +140,13 @@ pub async fn connect_session_set_state(tx: &mut Tx, scope: &TenantScope, id: &st
 ///
 /// # Errors
 /// As every statement.
-pub async fn connect_session_await(tx: &mut Tx, scope: &TenantScope, id: &str, completion_hash: &str, until: i64) -> Result<(), StoreError> {
+pub async fn connect_session_await(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+    completion_hash: &str,
+    until: i64,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -133,7 +163,13 @@ pub async fn connect_session_await(tx: &mut Tx, scope: &TenantScope, id: &str, c
 ///
 /// # Errors
 /// As every statement.
-pub async fn connect_session_confirm(tx: &mut Tx, scope: &TenantScope, id: &str, completion_hash: &str, now: i64) -> Result<bool, StoreError> {
+pub async fn connect_session_confirm(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+    completion_hash: &str,
+    now: i64,
+) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
@@ -153,7 +189,7 @@ pub async fn connect_session_confirm(tx: &mut Tx, scope: &TenantScope, id: &str,
 pub async fn connect_session_count_wrong_code(tx: &mut Tx, scope: &TenantScope, id: &str) -> Result<i64, StoreError> {
     let row = sql!(
         tx,
-        optional (i64,),
+        optional(i64,),
         "UPDATE connect_sessions SET completion_attempts = completion_attempts + 1 WHERE tenant_id = $1 AND id = $2 RETURNING completion_attempts",
         scope.tenant(),
         id

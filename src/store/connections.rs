@@ -102,7 +102,13 @@ pub async fn connection_by_id(tx: &mut Tx, scope: &TenantScope, id: &str) -> Res
 ///
 /// # Errors
 /// As every statement.
-pub async fn connection_by_account(tx: &mut Tx, scope: &TenantScope, user: Option<&str>, provider: &str, account_id: &str) -> Result<Option<ConnectionRow>, StoreError> {
+pub async fn connection_by_account(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    user: Option<&str>,
+    provider: &str,
+    account_id: &str,
+) -> Result<Option<ConnectionRow>, StoreError> {
     sql!(
         tx,
         optional ConnectionRow,
@@ -118,7 +124,11 @@ pub async fn connection_by_account(tx: &mut Tx, scope: &TenantScope, user: Optio
 ///
 /// # Errors
 /// As every statement.
-pub async fn connection_list(tx: &mut Tx, scope: &TenantScope, filter: ConnectionFilter<'_>) -> Result<Vec<ConnectionRow>, StoreError> {
+pub async fn connection_list(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    filter: ConnectionFilter<'_>,
+) -> Result<Vec<ConnectionRow>, StoreError> {
     sql!(
         tx,
         all ConnectionRow,
@@ -165,7 +175,12 @@ pub async fn connection_update(tx: &mut Tx, scope: &TenantScope, row: &Connectio
 ///
 /// # Errors
 /// As every statement.
-pub async fn connection_clear_default(tx: &mut Tx, scope: &TenantScope, user: Option<&str>, provider: &str) -> Result<(), StoreError> {
+pub async fn connection_clear_default(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    user: Option<&str>,
+    provider: &str,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -214,7 +229,15 @@ pub async fn connection_delete(tx: &mut Tx, scope: &TenantScope, id: &str, now: 
 ///
 /// # Errors
 /// As every statement.
-pub async fn connections_of_credential_mark(tx: &mut Tx, _: SystemScope, tenant: &str, credential: &str, status: &str, reason: Option<&str>, now: i64) -> Result<u64, StoreError> {
+pub async fn connections_of_credential_mark(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    credential: &str,
+    status: &str,
+    reason: Option<&str>,
+    now: i64,
+) -> Result<u64, StoreError> {
     sql!(
         tx,
         execute,
@@ -233,7 +256,14 @@ pub async fn connections_of_credential_mark(tx: &mut Tx, _: SystemScope, tenant:
 ///
 /// # Errors
 /// As every statement.
-pub async fn connections_of_integration_mark(tx: &mut Tx, scope: &TenantScope, integration: &str, status: &str, reason: &str, now: i64) -> Result<u64, StoreError> {
+pub async fn connections_of_integration_mark(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    integration: &str,
+    status: &str,
+    reason: &str,
+    now: i64,
+) -> Result<u64, StoreError> {
     sql!(
         tx,
         execute,
@@ -250,7 +280,13 @@ pub async fn connections_of_integration_mark(tx: &mut Tx, scope: &TenantScope, i
 ///
 /// # Errors
 /// As every statement.
-pub async fn connection_use_credential(tx: &mut Tx, scope: &TenantScope, connection: &str, credential: &str, kind: &str) -> Result<(), StoreError> {
+pub async fn connection_use_credential(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    connection: &str,
+    credential: &str,
+    kind: &str,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -268,7 +304,12 @@ pub async fn connection_use_credential(tx: &mut Tx, scope: &TenantScope, connect
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_account(tx: &mut Tx, _: SystemScope, tenant: &str, credential: &str) -> Result<Option<String>, StoreError> {
+pub async fn credential_account(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    credential: &str,
+) -> Result<Option<String>, StoreError> {
     let row = sql!(
         tx,
         optional (String,),
@@ -284,7 +325,12 @@ pub async fn credential_account(tx: &mut Tx, _: SystemScope, tenant: &str, crede
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_other_uses(tx: &mut Tx, scope: &TenantScope, credential: &str, connection: &str) -> Result<i64, StoreError> {
+pub async fn credential_other_uses(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    credential: &str,
+    connection: &str,
+) -> Result<i64, StoreError> {
     let (count,) = sql!(
         tx,
         one (i64,),
@@ -338,7 +384,13 @@ pub async fn telegram_start_put(tx: &mut Tx, scope: &TenantScope, row: &Telegram
 ///
 /// # Errors
 /// As every statement.
-pub async fn telegram_starts_claim(tx: &mut Tx, _: SystemScope, now: i64, next: i64, limit: i64) -> Result<Vec<TelegramStartRow>, StoreError> {
+pub async fn telegram_starts_claim(
+    tx: &mut Tx,
+    _: SystemScope,
+    now: i64,
+    next: i64,
+    limit: i64,
+) -> Result<Vec<TelegramStartRow>, StoreError> {
     sql!(
         tx,
         all TelegramStartRow,
@@ -354,7 +406,12 @@ pub async fn telegram_starts_claim(tx: &mut Tx, _: SystemScope, now: i64, next: 
 ///
 /// # Errors
 /// As every statement.
-pub async fn telegram_start_by_payload(tx: &mut Tx, _: SystemScope, payload_hash: &str, now: i64) -> Result<Option<TelegramStartRow>, StoreError> {
+pub async fn telegram_start_by_payload(
+    tx: &mut Tx,
+    _: SystemScope,
+    payload_hash: &str,
+    now: i64,
+) -> Result<Option<TelegramStartRow>, StoreError> {
     sql!(tx, optional TelegramStartRow, "SELECT * FROM telegram_starts WHERE payload_hash = $1 AND expires_at > $2", payload_hash, now)
 }
 
@@ -370,7 +427,13 @@ pub async fn telegram_starts_delete_expired(tx: &mut Tx, _: SystemScope, now: i6
 ///
 /// # Errors
 /// As every statement.
-pub async fn telegram_start_move_offset(tx: &mut Tx, _: SystemScope, tenant: &str, connection: &str, offset: i64) -> Result<(), StoreError> {
+pub async fn telegram_start_move_offset(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    connection: &str,
+    offset: i64,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -386,6 +449,17 @@ pub async fn telegram_start_move_offset(tx: &mut Tx, _: SystemScope, tenant: &st
 ///
 /// # Errors
 /// As every statement.
-pub async fn telegram_start_delete(tx: &mut Tx, _: SystemScope, tenant: &str, connection: &str) -> Result<bool, StoreError> {
-    Ok(sql!(tx, execute, "DELETE FROM telegram_starts WHERE tenant_id = $1 AND connection_id = $2", tenant, connection)? == 1)
+pub async fn telegram_start_delete(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    connection: &str,
+) -> Result<bool, StoreError> {
+    Ok(sql!(
+        tx,
+        execute,
+        "DELETE FROM telegram_starts WHERE tenant_id = $1 AND connection_id = $2",
+        tenant,
+        connection
+    )? == 1)
 }

@@ -107,7 +107,12 @@ pub async fn conversation_insert(tx: &mut Tx, scope: &TenantScope, row: &Convers
 ///
 /// # Errors
 /// As every statement.
-pub async fn conversation_connection_insert(tx: &mut Tx, scope: &TenantScope, conversation: &str, row: &ConversationConnectionRow) -> Result<(), StoreError> {
+pub async fn conversation_connection_insert(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    conversation: &str,
+    row: &ConversationConnectionRow,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -129,7 +134,13 @@ pub async fn conversation_connection_insert(tx: &mut Tx, scope: &TenantScope, co
 ///
 /// # Errors
 /// As every statement.
-pub async fn conversation_mark_started(tx: &mut Tx, scope: &TenantScope, id: &str, upstream_id: Option<&str>, now: i64) -> Result<(), StoreError> {
+pub async fn conversation_mark_started(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+    upstream_id: Option<&str>,
+    now: i64,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -147,7 +158,14 @@ pub async fn conversation_mark_started(tx: &mut Tx, scope: &TenantScope, id: &st
 ///
 /// # Errors
 /// As every statement.
-pub async fn conversation_end(tx: &mut Tx, scope: &TenantScope, id: &str, status: &str, reason: &str, now: i64) -> Result<bool, StoreError> {
+pub async fn conversation_end(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+    status: &str,
+    reason: &str,
+    now: i64,
+) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
@@ -164,7 +182,13 @@ pub async fn conversation_end(tx: &mut Tx, scope: &TenantScope, id: &str, status
 ///
 /// # Errors
 /// As every statement.
-pub async fn conversations_end_by_connection(tx: &mut Tx, scope: &TenantScope, connection: &str, reason: &str, now: i64) -> Result<Vec<String>, StoreError> {
+pub async fn conversations_end_by_connection(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    connection: &str,
+    reason: &str,
+    now: i64,
+) -> Result<Vec<String>, StoreError> {
     let rows = sql!(
         tx,
         all (String,),
@@ -195,7 +219,11 @@ pub async fn conversations_end_expired(tx: &mut Tx, _: SystemScope, now: i64) ->
 ///
 /// # Errors
 /// As every statement.
-pub async fn conversation_by_id(tx: &mut Tx, scope: &TenantScope, id: &str) -> Result<Option<ConversationRow>, StoreError> {
+pub async fn conversation_by_id(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+) -> Result<Option<ConversationRow>, StoreError> {
     sql!(
         tx,
         optional ConversationRow,
@@ -210,7 +238,12 @@ pub async fn conversation_by_id(tx: &mut Tx, scope: &TenantScope, id: &str) -> R
 ///
 /// # Errors
 /// As every statement.
-pub async fn conversation_list(tx: &mut Tx, scope: &TenantScope, before: &str, limit: i64) -> Result<Vec<ConversationRow>, StoreError> {
+pub async fn conversation_list(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    before: &str,
+    limit: i64,
+) -> Result<Vec<ConversationRow>, StoreError> {
     sql!(
         tx,
         all ConversationRow,
@@ -226,7 +259,11 @@ pub async fn conversation_list(tx: &mut Tx, scope: &TenantScope, before: &str, l
 ///
 /// # Errors
 /// As every statement.
-pub async fn conversation_by_ticket(tx: &mut Tx, _: SystemScope, ticket_hash: &str) -> Result<Option<ConversationRow>, StoreError> {
+pub async fn conversation_by_ticket(
+    tx: &mut Tx,
+    _: SystemScope,
+    ticket_hash: &str,
+) -> Result<Option<ConversationRow>, StoreError> {
     sql!(tx, optional ConversationRow, "SELECT * FROM conversations WHERE ticket_hash = $1", ticket_hash)
 }
 
@@ -234,7 +271,11 @@ pub async fn conversation_by_ticket(tx: &mut Tx, _: SystemScope, ticket_hash: &s
 ///
 /// # Errors
 /// As every statement.
-pub async fn conversation_by_relay(tx: &mut Tx, _: SystemScope, relay_hash: &str) -> Result<Option<ConversationRow>, StoreError> {
+pub async fn conversation_by_relay(
+    tx: &mut Tx,
+    _: SystemScope,
+    relay_hash: &str,
+) -> Result<Option<ConversationRow>, StoreError> {
     sql!(tx, optional ConversationRow, "SELECT * FROM conversations WHERE relay_hash = $1", relay_hash)
 }
 
@@ -242,7 +283,12 @@ pub async fn conversation_by_relay(tx: &mut Tx, _: SystemScope, relay_hash: &str
 ///
 /// # Errors
 /// As every statement.
-pub async fn conversation_enter_relay(tx: &mut Tx, _: SystemScope, relay_hash: &str, now: i64) -> Result<Option<ConversationRow>, StoreError> {
+pub async fn conversation_enter_relay(
+    tx: &mut Tx,
+    _: SystemScope,
+    relay_hash: &str,
+    now: i64,
+) -> Result<Option<ConversationRow>, StoreError> {
     sql!(
         tx,
         optional ConversationRow,
@@ -256,7 +302,11 @@ pub async fn conversation_enter_relay(tx: &mut Tx, _: SystemScope, relay_hash: &
 ///
 /// # Errors
 /// As every statement.
-pub async fn conversation_connections(tx: &mut Tx, scope: &TenantScope, conversation: &str) -> Result<Vec<ConversationConnectionRow>, StoreError> {
+pub async fn conversation_connections(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    conversation: &str,
+) -> Result<Vec<ConversationConnectionRow>, StoreError> {
     sql!(
         tx,
         all ConversationConnectionRow,
@@ -271,7 +321,13 @@ pub async fn conversation_connections(tx: &mut Tx, scope: &TenantScope, conversa
 ///
 /// # Errors
 /// As every statement.
-pub async fn conversation_connection_handed(tx: &mut Tx, scope: &TenantScope, conversation: &str, connection: &str, generation: i64) -> Result<(), StoreError> {
+pub async fn conversation_connection_handed(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    conversation: &str,
+    connection: &str,
+    generation: i64,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -288,7 +344,14 @@ pub async fn conversation_connection_handed(tx: &mut Tx, scope: &TenantScope, co
 ///
 /// # Errors
 /// As every statement.
-pub async fn ticket_use_count(tx: &mut Tx, scope: &TenantScope, conversation: &str, kind: &str, now: i64, window: i64) -> Result<(i64, i64), StoreError> {
+pub async fn ticket_use_count(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    conversation: &str,
+    kind: &str,
+    now: i64,
+    window: i64,
+) -> Result<(i64, i64), StoreError> {
     sql!(
         tx,
         one (i64, i64),

@@ -132,7 +132,11 @@ pub async fn credential_insert(tx: &mut Tx, scope: &TenantScope, row: &Credentia
 ///
 /// # Errors
 /// As every statement.
-pub async fn credentials_of_connection(tx: &mut Tx, scope: &TenantScope, connection: &str) -> Result<Vec<CredentialRow>, StoreError> {
+pub async fn credentials_of_connection(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    connection: &str,
+) -> Result<Vec<CredentialRow>, StoreError> {
     sql!(
         tx,
         all CredentialRow,
@@ -147,7 +151,11 @@ pub async fn credentials_of_connection(tx: &mut Tx, scope: &TenantScope, connect
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_load(tx: &mut Tx, _: SystemScope, name: &CredentialName) -> Result<Option<CredentialRow>, StoreError> {
+pub async fn credential_load(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+) -> Result<Option<CredentialRow>, StoreError> {
     sql!(
         tx,
         optional CredentialRow,
@@ -191,7 +199,12 @@ pub struct ClaimColumns<'a> {
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_claim(tx: &mut Tx, _: SystemScope, name: &CredentialName, claim: ClaimColumns<'_>) -> Result<Option<i64>, StoreError> {
+pub async fn credential_claim(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    claim: ClaimColumns<'_>,
+) -> Result<Option<i64>, StoreError> {
     let row = sql!(
         tx,
         optional (i64,),
@@ -218,7 +231,14 @@ pub async fn credential_claim(tx: &mut Tx, _: SystemScope, name: &CredentialName
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_renew_lease(tx: &mut Tx, _: SystemScope, name: &CredentialName, generation: i64, fence: i64, lease_until: i64) -> Result<bool, StoreError> {
+pub async fn credential_renew_lease(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    generation: i64,
+    fence: i64,
+    lease_until: i64,
+) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
@@ -270,7 +290,13 @@ pub struct AnswerTo {
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_store(tx: &mut Tx, _: SystemScope, name: &CredentialName, answer: AnswerTo, new: &NewTokens) -> Result<bool, StoreError> {
+pub async fn credential_store(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    answer: AnswerTo,
+    new: &NewTokens,
+) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
@@ -325,7 +351,12 @@ pub struct FailureColumns<'a> {
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_fail(tx: &mut Tx, _: SystemScope, name: &CredentialName, failure: FailureColumns<'_>) -> Result<bool, StoreError> {
+pub async fn credential_fail(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    failure: FailureColumns<'_>,
+) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
@@ -353,7 +384,15 @@ pub async fn credential_fail(tx: &mut Tx, _: SystemScope, name: &CredentialName,
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_needs_reauth(tx: &mut Tx, _: SystemScope, name: &CredentialName, generation: i64, fence: i64, reason: &str, now: i64) -> Result<bool, StoreError> {
+pub async fn credential_needs_reauth(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    generation: i64,
+    fence: i64,
+    reason: &str,
+    now: i64,
+) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
@@ -373,7 +412,13 @@ pub async fn credential_needs_reauth(tx: &mut Tx, _: SystemScope, name: &Credent
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_replace(tx: &mut Tx, scope: &TenantScope, id: &str, integration: Option<&str>, new: &NewTokens) -> Result<bool, StoreError> {
+pub async fn credential_replace(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+    integration: Option<&str>,
+    new: &NewTokens,
+) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
@@ -402,7 +447,12 @@ pub async fn credential_replace(tx: &mut Tx, scope: &TenantScope, id: &str, inte
 ///
 /// # Errors
 /// As every statement.
-pub async fn credentials_of_integration_pause(tx: &mut Tx, scope: &TenantScope, integration: &str, reason: &str) -> Result<u64, StoreError> {
+pub async fn credentials_of_integration_pause(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    integration: &str,
+    reason: &str,
+) -> Result<u64, StoreError> {
     sql!(
         tx,
         execute,
@@ -449,7 +499,13 @@ pub async fn credential_touch(tx: &mut Tx, _: SystemScope, name: &CredentialName
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_claim_due(tx: &mut Tx, _: SystemScope, now: i64, next: i64, limit: i64) -> Result<Vec<CredentialName>, StoreError> {
+pub async fn credential_claim_due(
+    tx: &mut Tx,
+    _: SystemScope,
+    now: i64,
+    next: i64,
+    limit: i64,
+) -> Result<Vec<CredentialName>, StoreError> {
     // PostgreSQL lets several nodes claim side by side; SQLite has one writer anyway and no FOR UPDATE.
     if matches!(tx.connection(), Connection::Postgres(_)) {
         sql!(
@@ -478,7 +534,13 @@ pub async fn credential_claim_due(tx: &mut Tx, _: SystemScope, now: i64, next: i
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_set_due(tx: &mut Tx, _: SystemScope, name: &CredentialName, fence: i64, due_at: Option<i64>) -> Result<(), StoreError> {
+pub async fn credential_set_due(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    fence: i64,
+    due_at: Option<i64>,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,

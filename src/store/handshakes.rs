@@ -94,7 +94,12 @@ pub async fn handshakes_live(tx: &mut Tx, scope: &TenantScope, user: &str, now: 
 ///
 /// # Errors
 /// As every statement.
-pub async fn handshake_consume(tx: &mut Tx, _: SystemScope, state_hash: &str, now: i64) -> Result<Option<HandshakeRow>, StoreError> {
+pub async fn handshake_consume(
+    tx: &mut Tx,
+    _: SystemScope,
+    state_hash: &str,
+    now: i64,
+) -> Result<Option<HandshakeRow>, StoreError> {
     sql!(
         tx,
         optional HandshakeRow,
@@ -117,7 +122,11 @@ pub async fn handshake_park(tx: &mut Tx, scope: &TenantScope, id: &str, code: &[
 ///
 /// # Errors
 /// As every statement.
-pub async fn handshake_unpark(tx: &mut Tx, scope: &TenantScope, connect_session: &str) -> Result<Option<HandshakeRow>, StoreError> {
+pub async fn handshake_unpark(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    connect_session: &str,
+) -> Result<Option<HandshakeRow>, StoreError> {
     let parked = sql!(
         tx,
         optional HandshakeRow,

@@ -31,7 +31,14 @@ pub struct RequestName<'a> {
 ///
 /// # Errors
 /// As every statement.
-pub async fn idempotency_begin(tx: &mut Tx, scope: &TenantScope, name: RequestName<'_>, request_hash: &str, now: i64, expires_at: i64) -> Result<bool, StoreError> {
+pub async fn idempotency_begin(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    name: RequestName<'_>,
+    request_hash: &str,
+    now: i64,
+    expires_at: i64,
+) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
@@ -51,7 +58,11 @@ pub async fn idempotency_begin(tx: &mut Tx, scope: &TenantScope, name: RequestNa
 ///
 /// # Errors
 /// As every statement.
-pub async fn idempotency_get(tx: &mut Tx, scope: &TenantScope, name: RequestName<'_>) -> Result<Option<IdempotencyRow>, StoreError> {
+pub async fn idempotency_get(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    name: RequestName<'_>,
+) -> Result<Option<IdempotencyRow>, StoreError> {
     sql!(
         tx,
         optional IdempotencyRow,
@@ -67,7 +78,13 @@ pub async fn idempotency_get(tx: &mut Tx, scope: &TenantScope, name: RequestName
 ///
 /// # Errors
 /// As every statement.
-pub async fn idempotency_finish(tx: &mut Tx, scope: &TenantScope, name: RequestName<'_>, status: i64, answer: &[u8]) -> Result<(), StoreError> {
+pub async fn idempotency_finish(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    name: RequestName<'_>,
+    status: i64,
+    answer: &[u8],
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,

@@ -94,7 +94,11 @@ pub async fn integration_update(tx: &mut Tx, scope: &TenantScope, row: &Integrat
 ///
 /// # Errors
 /// As every statement.
-pub async fn integration_by_provider(tx: &mut Tx, scope: &TenantScope, provider: &str) -> Result<Option<IntegrationRow>, StoreError> {
+pub async fn integration_by_provider(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    provider: &str,
+) -> Result<Option<IntegrationRow>, StoreError> {
     sql!(
         tx,
         optional IntegrationRow,
@@ -108,7 +112,11 @@ pub async fn integration_by_provider(tx: &mut Tx, scope: &TenantScope, provider:
 ///
 /// # Errors
 /// As every statement.
-pub async fn integration_by_id(tx: &mut Tx, scope: &TenantScope, id: &str) -> Result<Option<IntegrationRow>, StoreError> {
+pub async fn integration_by_id(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+) -> Result<Option<IntegrationRow>, StoreError> {
     sql!(
         tx,
         optional IntegrationRow,
@@ -135,7 +143,14 @@ pub async fn integration_list(tx: &mut Tx, scope: &TenantScope) -> Result<Vec<In
 ///
 /// # Errors
 /// As every statement.
-pub async fn integration_pause(tx: &mut Tx, _: SystemScope, tenant: &str, id: &str, reason: &str, probe_at: i64) -> Result<(), StoreError> {
+pub async fn integration_pause(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    id: &str,
+    reason: &str,
+    probe_at: i64,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -166,7 +181,13 @@ pub async fn integration_resume(tx: &mut Tx, _: SystemScope, tenant: &str, id: &
 ///
 /// # Errors
 /// As every statement.
-pub async fn integration_limit_rate(tx: &mut Tx, _: SystemScope, tenant: &str, id: &str, until: i64) -> Result<(), StoreError> {
+pub async fn integration_limit_rate(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    id: &str,
+    until: i64,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -182,7 +203,14 @@ pub async fn integration_limit_rate(tx: &mut Tx, _: SystemScope, tenant: &str, i
 ///
 /// # Errors
 /// As every statement.
-pub async fn integration_take_probe(tx: &mut Tx, _: SystemScope, tenant: &str, id: &str, now: i64, next: i64) -> Result<bool, StoreError> {
+pub async fn integration_take_probe(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    id: &str,
+    now: i64,
+    next: i64,
+) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,

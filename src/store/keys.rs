@@ -27,7 +27,13 @@ pub async fn root_keys(tx: &mut Tx, _: SystemScope) -> Result<Vec<RootKeyRow>, S
 ///
 /// # Errors
 /// As every statement.
-pub async fn root_key_insert(tx: &mut Tx, _: SystemScope, id: &str, check_value: &[u8], now: i64) -> Result<(), StoreError> {
+pub async fn root_key_insert(
+    tx: &mut Tx,
+    _: SystemScope,
+    id: &str,
+    check_value: &[u8],
+    now: i64,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -62,7 +68,12 @@ pub async fn tenant_key_active(tx: &mut Tx, _: SystemScope, tenant: &str) -> Res
 ///
 /// # Errors
 /// As every statement.
-pub async fn tenant_key_by_id(tx: &mut Tx, _: SystemScope, tenant: &str, id: &str) -> Result<Option<TenantKeyRow>, StoreError> {
+pub async fn tenant_key_by_id(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    id: &str,
+) -> Result<Option<TenantKeyRow>, StoreError> {
     sql!(tx, optional TenantKeyRow, "SELECT id, root_key_id, wrapped FROM tenant_keys WHERE tenant_id = $1 AND id = $2", tenant, id)
 }
 
@@ -70,7 +81,13 @@ pub async fn tenant_key_by_id(tx: &mut Tx, _: SystemScope, tenant: &str, id: &st
 ///
 /// # Errors
 /// As every statement.
-pub async fn tenant_key_insert(tx: &mut Tx, _: SystemScope, tenant: &str, key: &TenantKeyRow, now: i64) -> Result<bool, StoreError> {
+pub async fn tenant_key_insert(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    key: &TenantKeyRow,
+    now: i64,
+) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
@@ -89,7 +106,7 @@ pub async fn tenant_key_insert(tx: &mut Tx, _: SystemScope, tenant: &str, key: &
 /// # Errors
 /// As every statement.
 pub async fn tenant_keys_exist(tx: &mut Tx, _: SystemScope) -> Result<bool, StoreError> {
-    Ok(sql!(tx, one (i64,), "SELECT count(*) FROM tenant_keys")?.0 > 0)
+    Ok(sql!(tx, one(i64,), "SELECT count(*) FROM tenant_keys")?.0 > 0)
 }
 
 /// A wrapped data key.
@@ -107,7 +124,13 @@ pub struct DataKeyRow {
 ///
 /// # Errors
 /// As every statement.
-pub async fn data_key_active(tx: &mut Tx, _: SystemScope, tenant: &str, owner_kind: &str, owner_id: &str) -> Result<Option<DataKeyRow>, StoreError> {
+pub async fn data_key_active(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    owner_kind: &str,
+    owner_id: &str,
+) -> Result<Option<DataKeyRow>, StoreError> {
     sql!(
         tx,
         optional DataKeyRow,
@@ -122,7 +145,14 @@ pub async fn data_key_active(tx: &mut Tx, _: SystemScope, tenant: &str, owner_ki
 ///
 /// # Errors
 /// As every statement.
-pub async fn data_key_by_id(tx: &mut Tx, _: SystemScope, tenant: &str, owner_kind: &str, owner_id: &str, id: &str) -> Result<Option<DataKeyRow>, StoreError> {
+pub async fn data_key_by_id(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    owner_kind: &str,
+    owner_id: &str,
+    id: &str,
+) -> Result<Option<DataKeyRow>, StoreError> {
     sql!(
         tx,
         optional DataKeyRow,
@@ -138,7 +168,15 @@ pub async fn data_key_by_id(tx: &mut Tx, _: SystemScope, tenant: &str, owner_kin
 ///
 /// # Errors
 /// As every statement.
-pub async fn data_key_insert(tx: &mut Tx, _: SystemScope, tenant: &str, owner_kind: &str, owner_id: &str, key: &DataKeyRow, now: i64) -> Result<bool, StoreError> {
+pub async fn data_key_insert(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    owner_kind: &str,
+    owner_id: &str,
+    key: &DataKeyRow,
+    now: i64,
+) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
@@ -158,7 +196,14 @@ pub async fn data_key_insert(tx: &mut Tx, _: SystemScope, tenant: &str, owner_ki
 ///
 /// # Errors
 /// As every statement.
-pub async fn data_keys_destroy(tx: &mut Tx, _: SystemScope, tenant: &str, owner_kind: &str, owner_id: &str, now: i64) -> Result<u64, StoreError> {
+pub async fn data_keys_destroy(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    owner_kind: &str,
+    owner_id: &str,
+    now: i64,
+) -> Result<u64, StoreError> {
     sql!(
         tx,
         execute,

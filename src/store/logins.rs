@@ -73,5 +73,5 @@ pub async fn login_by_id(tx: &mut Tx, _: SystemScope, tenant: &str, id: &str) ->
 /// # Errors
 /// As every statement.
 pub async fn logins_with_role(tx: &mut Tx, _: SystemScope) -> Result<i64, StoreError> {
-    Ok(sql!(tx, one (i64,), "SELECT count(*) FROM logins WHERE role IS NOT NULL")?.0)
+    Ok(sql!(tx, one(i64,), "SELECT count(*) FROM logins WHERE role IS NOT NULL")?.0)
 }

@@ -88,9 +88,11 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             sqlx::Error::Database(database) if database.is_unique_violation() => Self::Conflict(error),
             sqlx::Error::Database(database) if is_trouble(database.code().as_deref()) => Self::Unavailable(error),
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Tls(_) => {
-                Self::Unavailable(error)
-            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::Tls(_) => Self::Unavailable(error),
             _ => Self::Defect(error),
         }
     }

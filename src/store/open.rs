@@ -25,7 +25,9 @@ pub enum OpenError {
     #[error("the database cannot be opened; check that it is running and that the URL names it")]
     Connect(#[source] sqlx::Error),
     /// Its schema is newer than this program or was changed by hand.
-    #[error("the database schema does not fit this program; run `valetkey migrate` with the newest version that was used here")]
+    #[error(
+        "the database schema does not fit this program; run `valetkey migrate` with the newest version that was used here"
+    )]
     Schema(#[source] sqlx::migrate::MigrateError),
     /// The role could see through row-level security (API.md section 6, point 16).
     #[error("the PostgreSQL role is a superuser or has BYPASSRLS; create an ordinary role that owns the database")]
@@ -75,7 +77,10 @@ impl Store {
     pub async fn has_schema(&self) -> Result<bool, StoreError> {
         Ok(match self {
             Self::Sqlite { readers, .. } => {
-                sqlx::query_scalar::<_, i64>("SELECT count(*) FROM sqlite_master WHERE name = 'tenant_keys'").fetch_one(readers).await? > 0
+                sqlx::query_scalar::<_, i64>("SELECT count(*) FROM sqlite_master WHERE name = 'tenant_keys'")
+                    .fetch_one(readers)
+                    .await?
+                    > 0
             }
             Self::Postgres(pool) => {
                 sqlx::query_scalar::<_, bool>("SELECT to_regclass('tenant_keys') IS NOT NULL").fetch_one(pool).await?
@@ -114,7 +119,11 @@ async fn open_sqlite(path: &Path) -> Result<Store, sqlx::Error> {
         .busy_timeout(Duration::from_secs(10))
         .pragma("secure_delete", "ON")
         .disable_statement_logging();
-    let writer = SqlitePoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_LIMIT).connect_with(options.clone()).await?;
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_LIMIT)
+        .connect_with(options.clone())
+        .await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(4)
         .acquire_timeout(ACQUIRE_LIMIT)
@@ -138,5 +147,7 @@ async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
 }
 
 async fn sees_through_row_security(pool: &PgPool) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user").fetch_one(pool).await
+    sqlx::query_scalar("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
+        .fetch_one(pool)
+        .await
 }

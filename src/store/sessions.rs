@@ -7,7 +7,13 @@ use crate::caller::SystemScope;
 ///
 /// # Errors
 /// As every statement.
-pub async fn session_put(tx: &mut Tx, _: SystemScope, id_hash: &str, record: &[u8], expires_at: i64) -> Result<(), StoreError> {
+pub async fn session_put(
+    tx: &mut Tx,
+    _: SystemScope,
+    id_hash: &str,
+    record: &[u8],
+    expires_at: i64,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -24,8 +30,19 @@ pub async fn session_put(tx: &mut Tx, _: SystemScope, id_hash: &str, record: &[u
 ///
 /// # Errors
 /// As every statement.
-pub async fn session_get(tx: &mut Tx, _: SystemScope, id_hash: &str, now: i64) -> Result<Option<(Vec<u8>, i64)>, StoreError> {
-    sql!(tx, optional (Vec<u8>, i64), "SELECT record, expires_at FROM sessions WHERE id_hash = $1 AND expires_at > $2", id_hash, now)
+pub async fn session_get(
+    tx: &mut Tx,
+    _: SystemScope,
+    id_hash: &str,
+    now: i64,
+) -> Result<Option<(Vec<u8>, i64)>, StoreError> {
+    sql!(
+        tx,
+        optional(Vec<u8>, i64),
+        "SELECT record, expires_at FROM sessions WHERE id_hash = $1 AND expires_at > $2",
+        id_hash,
+        now
+    )
 }
 
 /// Deletes a session.
@@ -90,7 +107,13 @@ pub async fn link_insert(tx: &mut Tx, _: SystemScope, row: &OneTimeLinkRow) -> R
 ///
 /// # Errors
 /// As every statement.
-pub async fn link_peek(tx: &mut Tx, _: SystemScope, token_hash: &str, purpose: &str, now: i64) -> Result<Option<OneTimeLinkRow>, StoreError> {
+pub async fn link_peek(
+    tx: &mut Tx,
+    _: SystemScope,
+    token_hash: &str,
+    purpose: &str,
+    now: i64,
+) -> Result<Option<OneTimeLinkRow>, StoreError> {
     sql!(
         tx,
         optional OneTimeLinkRow,
@@ -105,7 +128,13 @@ pub async fn link_peek(tx: &mut Tx, _: SystemScope, token_hash: &str, purpose: &
 ///
 /// # Errors
 /// As every statement.
-pub async fn link_use(tx: &mut Tx, _: SystemScope, token_hash: &str, purpose: &str, now: i64) -> Result<Option<OneTimeLinkRow>, StoreError> {
+pub async fn link_use(
+    tx: &mut Tx,
+    _: SystemScope,
+    token_hash: &str,
+    purpose: &str,
+    now: i64,
+) -> Result<Option<OneTimeLinkRow>, StoreError> {
     sql!(
         tx,
         optional OneTimeLinkRow,

@@ -71,7 +71,12 @@ pub async fn tenant_own(tx: &mut Tx, scope: &TenantScope) -> Result<Option<Tenan
 ///
 /// # Errors
 /// As every statement.
-pub async fn tenant_update_settings(tx: &mut Tx, scope: &TenantScope, return_urls: &str, origins: &str) -> Result<(), StoreError> {
+pub async fn tenant_update_settings(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    return_urls: &str,
+    origins: &str,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,

@@ -24,7 +24,13 @@ pub struct UserRow {
 ///
 /// # Errors
 /// As every statement.
-pub async fn user_ensure(tx: &mut Tx, scope: &TenantScope, new_id: &str, external_id: &str, now: i64) -> Result<UserRow, StoreError> {
+pub async fn user_ensure(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    new_id: &str,
+    external_id: &str,
+    now: i64,
+) -> Result<UserRow, StoreError> {
     sql!(
         tx,
         execute,
@@ -48,7 +54,11 @@ pub async fn user_ensure(tx: &mut Tx, scope: &TenantScope, new_id: &str, externa
 ///
 /// # Errors
 /// As every statement.
-pub async fn user_by_external_id(tx: &mut Tx, scope: &TenantScope, external_id: &str) -> Result<Option<UserRow>, StoreError> {
+pub async fn user_by_external_id(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    external_id: &str,
+) -> Result<Option<UserRow>, StoreError> {
     sql!(
         tx,
         optional UserRow,

@@ -83,7 +83,11 @@ pub async fn workspace_update(tx: &mut Tx, scope: &TenantScope, row: &WorkspaceR
 ///
 /// # Errors
 /// As every statement.
-pub async fn workspace_by_name(tx: &mut Tx, scope: &TenantScope, name: &str) -> Result<Option<WorkspaceRow>, StoreError> {
+pub async fn workspace_by_name(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    name: &str,
+) -> Result<Option<WorkspaceRow>, StoreError> {
     sql!(tx, optional WorkspaceRow, "SELECT * FROM workspaces WHERE tenant_id = $1 AND name = $2", scope.tenant(), name)
 }
 
@@ -99,7 +103,12 @@ pub async fn workspace_list(tx: &mut Tx, scope: &TenantScope) -> Result<Vec<Work
 ///
 /// # Errors
 /// As every statement.
-pub async fn workspace_by_id(tx: &mut Tx, _: SystemScope, owner_tenant: &str, id: &str) -> Result<Option<WorkspaceRow>, StoreError> {
+pub async fn workspace_by_id(
+    tx: &mut Tx,
+    _: SystemScope,
+    owner_tenant: &str,
+    id: &str,
+) -> Result<Option<WorkspaceRow>, StoreError> {
     sql!(tx, optional WorkspaceRow, "SELECT * FROM workspaces WHERE tenant_id = $1 AND id = $2", owner_tenant, id)
 }
 
@@ -107,7 +116,15 @@ pub async fn workspace_by_id(tx: &mut Tx, _: SystemScope, owner_tenant: &str, id
 ///
 /// # Errors
 /// As every statement.
-pub async fn workspace_share(tx: &mut Tx, _: SystemScope, owner_tenant: &str, workspace: &str, tenant: &str, agent: &str, now: i64) -> Result<(), StoreError> {
+pub async fn workspace_share(
+    tx: &mut Tx,
+    _: SystemScope,
+    owner_tenant: &str,
+    workspace: &str,
+    tenant: &str,
+    agent: &str,
+    now: i64,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
@@ -126,7 +143,12 @@ pub async fn workspace_share(tx: &mut Tx, _: SystemScope, owner_tenant: &str, wo
 ///
 /// # Errors
 /// As every statement.
-pub async fn workspace_shared(tx: &mut Tx, scope: &TenantScope, name: &str, agent: &str) -> Result<Option<WorkspaceRow>, StoreError> {
+pub async fn workspace_shared(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    name: &str,
+    agent: &str,
+) -> Result<Option<WorkspaceRow>, StoreError> {
     sql!(
         tx,
         optional WorkspaceRow,

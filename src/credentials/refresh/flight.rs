@@ -381,9 +381,7 @@ impl<T: Clone> Flight<T> {
                 let (claimed, generation) = (held.claimed, held.claimed.generation);
                 store(Cargo { tokens, claimed, generation, only_fence: false, since: now, old: Some(held.view) })
             }
-            Outcome::Ambiguous if self.policy.replay == Replay::Safe => {
-                self.refused(now, held, Code::RESPONSE_LOST)
-            }
+            Outcome::Ambiguous if self.policy.replay == Replay::Safe => self.refused(now, held, Code::RESPONSE_LOST),
             Outcome::Ambiguous => self.lost_answer(now, held),
             Outcome::NotSent => self.refused(now, held, Code::NOT_SENT),
             Outcome::Transient(code) => self.refused(now, held, code),
