@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use super::users::checked_external_id;
 use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE, NewMember, NewTenant, SignedIn};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Origin, Permission, Role};
 use crate::clock::Millis;
 use crate::crypto::tokens::{SecretToken, hash_token};
 use crate::ids::{TenantId, UserId};
-use crate::invalid::Invalid;
+use crate::invalid::{Invalid, checked_external_id};
 use crate::secret::Secret;
 use crate::store::from_json_list;
 use crate::store::logins::logins_with_role;
@@ -120,7 +119,7 @@ impl Accounts {
     /// [`AccountsError::Denied`], [`AccountsError::Invalid`] for a return URL that is not registered.
     pub async fn portal_link(&self, caller: &Caller, portal: PortalLink<'_>) -> Result<Link, AccountsError> {
         let scope = caller.require(Permission::ConnectionsWrite)?;
-        checked_external_id(portal.user)?;
+        checked_external_id("user", portal.user)?;
         let mut tx = self.store.begin().await?;
         let tenant = tenant_own(&mut tx, &scope).await?.ok_or(AccountsError::NotFound("tenant"))?;
         if let Some(url) = portal.return_url
