@@ -55,9 +55,7 @@ impl<T: Clone> Flight<T> {
 
     fn give_up(&self, now: Millis, view: &View, after: After) -> Next<T> {
         over(match after {
-            After::Replay => {
-                serve_or(now, view, Code::IN_DOUBT, Verdict::RefreshInProgress { retry_after: SOON })
-            }
+            After::Replay => serve_or(now, view, Code::IN_DOUBT, Verdict::RefreshInProgress { retry_after: SOON }),
             After::Failed { code, otherwise, .. } => serve_or(now, view, code, otherwise),
             After::Reauth(reason) => self.reauth_verdict(now, view, &reason),
         })
