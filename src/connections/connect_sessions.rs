@@ -12,10 +12,9 @@ use super::{BY_SECRET, Begin, Begun, Connection, Connections, ConnectionsError, 
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Origin, Permission, TenantScope};
 use crate::clock::Millis;
-use crate::crypto::tokens::{SecretToken, hash_token};
 use crate::ids::{ConnectSessionId, TenantId, UserId};
 use crate::invalid::Invalid;
-use crate::keys::Owner;
+use crate::keys::{Owner, hash_of, mint};
 use crate::secret::Secret;
 use crate::store::connect_sessions::{
     ConnectSessionRow, connect_session_await, connect_session_by_id, connect_session_by_token, connect_session_confirm,
@@ -116,12 +115,12 @@ impl Connections {
         self.check_providers(&mut tx, &scope, &new).await?;
         let now = self.around.now();
         let user = user_ensure(&mut tx, &scope, UserId::new(&self.around).as_str(), &new.user, now.0).await?;
-        let token = SecretToken::generate("vkc", self.around.entropy.as_ref()).into_secret();
+        let token = mint("vkc", &self.around);
         let expires_at = now.after(Duration::from_secs(self.ttl.connect_session));
         let row = ConnectSessionRow {
             tenant_id: scope.tenant().to_owned(),
             id: ConnectSessionId::new(&self.around).to_string(),
-            token_hash: hash_token(token.expose()),
+            token_hash: hash_of(token.expose()),
             user_id: user.id.clone(),
             providers: to_json_list(&new.providers),
             scopes: serde_json::to_string(&new.scopes).unwrap_or_else(|_| "{}".to_owned()),
@@ -166,7 +165,7 @@ impl Connections {
     /// [`ConnectionsError::Gone`] for a link that was used or has expired.
     pub async fn connect_visit(&self, token: &Secret) -> Result<ConnectVisit, ConnectionsError> {
         let mut tx = self.store.read().await?;
-        let row = connect_session_by_token(&mut tx, BY_SECRET, &hash_token(token.expose()))
+        let row = connect_session_by_token(&mut tx, BY_SECRET, &hash_of(token.expose()))
             .await?
             .ok_or(ConnectionsError::Gone)?;
         if row.state != "open" || row.expires_at <= self.around.now().0 {
@@ -205,8 +204,8 @@ impl Connections {
         let started = connect_session_start(
             &mut tx,
             BY_SECRET,
-            &hash_token(token.expose()),
-            &hash_token(browser.expose()),
+            &hash_of(token.expose()),
+            &hash_of(browser.expose()),
             now.0,
         )
         .await?;
@@ -248,7 +247,7 @@ impl Connections {
             &mut tx,
             &scope,
             id.as_str(),
-            &hash_token(confirmation.completion_code.expose()),
+            &hash_of(confirmation.completion_code.expose()),
             now,
         )
         .await?
@@ -290,13 +289,13 @@ impl Connections {
         session: &str,
         code: &Secret,
     ) -> Result<RedirectTo, ConnectionsError> {
-        let completion = SecretToken::generate("vkp", self.around.entropy.as_ref()).into_secret();
+        let completion = mint("vkp", &self.around);
         let owner = Owner::of_row(&handshake.tenant_id, "user", &handshake.user_id);
         let mut tx = self.store.begin().await?;
         let sealed = self.keys.seal(&mut tx, &owner, place(&handshake.id, "code"), code).await?;
         handshake_park(&mut tx, scope, &handshake.id, &sealed).await?;
         let until = completion_end(self.around.now(), self.ttl.completion_code);
-        connect_session_await(&mut tx, scope, session, &hash_token(completion.expose()), until.0).await?;
+        connect_session_await(&mut tx, scope, session, &hash_of(completion.expose()), until.0).await?;
         let redirect = self.way_back(&mut tx, scope, session, "awaiting_confirmation", Some(&completion)).await?;
         tx.commit().await?;
         Ok(redirect)

@@ -13,11 +13,10 @@ use super::{BY_SECRET, Connection, Connections, ConnectionsError};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Origin, Permission, TenantScope};
 use crate::clock::Millis;
-use crate::crypto::tokens::{hash_token, pkce_challenge, random_handle};
 use crate::ids::{ConnectionId, HandshakeId, TenantId, UserId};
 use crate::invalid::Invalid;
-use crate::keys::{Owner, Place};
-use crate::providers::{AuthorizeRequest, Pkce};
+use crate::keys::{Owner, Place, hash_of, mint_handle};
+use crate::providers::{AuthorizeRequest, Pkce, pkce_challenge};
 use crate::secret::Secret;
 use crate::store::connect_sessions::{ConnectSessionRow, connect_session_set_state};
 use crate::store::connections::{ConnectionRow, connection_by_id};
@@ -160,9 +159,9 @@ impl Connections {
             return Err(ConnectionsError::TooMany);
         }
         let reconnected = self.reconnected(&mut tx, scope, begin).await?;
-        let state = random_handle(self.around.entropy.as_ref());
-        let nonce = random_handle(self.around.entropy.as_ref());
-        let verifier = (descriptor.pkce == Pkce::S256).then(|| random_handle(self.around.entropy.as_ref()));
+        let state = mint_handle(&self.around);
+        let nonce = mint_handle(&self.around);
+        let verifier = (descriptor.pkce == Pkce::S256).then(|| mint_handle(&self.around));
         let redirect_uri = self.redirect_uri(begin.provider, &integration.id);
         let mut scopes = from_json_list(&integration.scopes);
         scopes.extend(extra_scopes.iter().filter(|one| !scopes.contains(one)).cloned().collect::<Vec<_>>());
@@ -235,8 +234,8 @@ impl Connections {
         };
         Ok(HandshakeRow {
             tenant_id: scope.tenant().to_owned(),
-            state_hash: hash_token(state.expose()),
-            browser_hash: hash_token(begin.browser.expose()),
+            state_hash: hash_of(state.expose()),
+            browser_hash: hash_of(begin.browser.expose()),
             user_id: user.to_string(),
             integration_id: integration.id.clone(),
             integration_revision: integration.revision,
@@ -269,7 +268,7 @@ impl Connections {
         let state = callback.state.as_ref().ok_or(ConnectionsError::UnknownState)?;
         let now = self.around.now();
         let mut tx = self.store.begin().await?;
-        let handshake = handshake_consume(&mut tx, BY_SECRET, &hash_token(state.expose()), now.0).await?;
+        let handshake = handshake_consume(&mut tx, BY_SECRET, &hash_of(state.expose()), now.0).await?;
         tx.commit().await?;
         let handshake = handshake.ok_or(ConnectionsError::UnknownState)?;
         let person = Caller::end_user(
@@ -429,7 +428,7 @@ pub(super) fn place<'a>(id: &'a str, field: &'static str) -> Place<'a> {
 
 /// Why a callback does not belong to the handshake whose state it brings.
 fn mismatch(handshake: &HandshakeRow, callback: &Callback, visitor: Visitor<'_>) -> Option<&'static str> {
-    if hash_token(visitor.browser.expose()) != handshake.browser_hash {
+    if hash_of(visitor.browser.expose()) != handshake.browser_hash {
         return Some("other_browser");
     }
     if callback.provider != handshake.provider || callback.integration != handshake.integration_id {

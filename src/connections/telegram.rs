@@ -9,11 +9,10 @@ use super::{BY_SECRET, Connection, Connections, ConnectionsError};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::credentials::NewCredential;
-use crate::crypto::tokens::{hash_token, random_handle};
 use crate::ids::{ConnectionId, TenantId, UserId};
 use crate::invalid::Invalid;
-use crate::keys::Owner;
-use crate::providers::telegram::{Bot, Start, Update, start_link, token_is_plausible};
+use crate::keys::{Owner, hash_of, mint_handle};
+use crate::providers::telegram::{Bot, Happened, Start, start_link, token_is_plausible};
 use crate::providers::{CredentialKind, Failure};
 use crate::secret::Secret;
 use crate::store::connections::{
@@ -133,11 +132,11 @@ impl Connections {
         let mut bound = 0;
         for update in &updates {
             // Another connection may wait for the same bot: whoever reads the update binds it.
-            if let Some(start) = update.start() {
+            if let Happened::Start(start) = &update.what {
                 bound += usize::from(self.bind(start).await?);
             }
         }
-        if let Some(last) = updates.iter().map(Update::id).max() {
+        if let Some(last) = updates.iter().map(|update| update.id).max() {
             let mut tx = self.store.begin().await?;
             telegram_start_move_offset(&mut tx, BY_SECRET, &wait.tenant_id, &wait.connection_id, last + 1).await?;
             tx.commit().await?;
@@ -148,7 +147,7 @@ impl Connections {
     async fn bind(&self, start: &Start) -> Result<bool, ConnectionsError> {
         let now = self.around.now();
         let mut tx = self.store.begin().await?;
-        let Some(wait) = telegram_start_by_payload(&mut tx, BY_SECRET, &hash_token(&start.payload), now.0).await?
+        let Some(wait) = telegram_start_by_payload(&mut tx, BY_SECRET, &hash_of(&start.payload), now.0).await?
         else {
             return Ok(false);
         };
@@ -270,12 +269,12 @@ impl Connections {
         connection: &str,
         username: &str,
     ) -> Result<String, ConnectionsError> {
-        let payload = random_handle(self.around.entropy.as_ref());
+        let payload = mint_handle(&self.around);
         let now = self.around.now();
         let wait = TelegramStartRow {
             tenant_id: scope.tenant().to_owned(),
             connection_id: connection.to_owned(),
-            payload_hash: hash_token(payload.expose()),
+            payload_hash: hash_of(payload.expose()),
             update_offset: 0,
             poll_at: now.0,
             expires_at: now.after(START_LIFE).0,

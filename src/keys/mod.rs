@@ -5,6 +5,7 @@
 //! keys are read with the rows they open, so that destroying one is felt at once on every node.
 
 mod root;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 pub use root::{EnvironmentKey, FileKey, KeyProvider, generate_key_file};
 use root::{RootKey, RootKeys};
+pub use tokens::{fingerprint_of, hash_of, looks_right, mint, mint_handle};
 
 use crate::caller::SystemScope;
 use crate::clock::Surroundings;
