@@ -201,14 +201,9 @@ impl Connections {
         };
         let now = self.around.now();
         let mut tx = self.store.begin().await?;
-        let started = connect_session_start(
-            &mut tx,
-            BY_SECRET,
-            &hash_of(token.expose()),
-            &hash_of(browser.expose()),
-            now.0,
-        )
-        .await?;
+        let started =
+            connect_session_start(&mut tx, BY_SECRET, &hash_of(token.expose()), &hash_of(browser.expose()), now.0)
+                .await?;
         tx.commit().await?;
         let row = started.ok_or(ConnectionsError::Gone)?;
         let caller = visitor(&row, origin);
@@ -243,14 +238,8 @@ impl Connections {
             return Err(ConnectionsError::IdentityMismatch);
         }
         let now = self.around.now().0;
-        if !connect_session_confirm(
-            &mut tx,
-            &scope,
-            id.as_str(),
-            &hash_of(confirmation.completion_code.expose()),
-            now,
-        )
-        .await?
+        if !connect_session_confirm(&mut tx, &scope, id.as_str(), &hash_of(confirmation.completion_code.expose()), now)
+            .await?
         {
             if connect_session_count_wrong_code(&mut tx, &scope, id.as_str()).await? >= MOST_WRONG_CODES {
                 connect_session_set_state(&mut tx, &scope, id.as_str(), "expired", None).await?;

@@ -147,8 +147,7 @@ impl Connections {
     async fn bind(&self, start: &Start) -> Result<bool, ConnectionsError> {
         let now = self.around.now();
         let mut tx = self.store.begin().await?;
-        let Some(wait) = telegram_start_by_payload(&mut tx, BY_SECRET, &hash_of(&start.payload), now.0).await?
-        else {
+        let Some(wait) = telegram_start_by_payload(&mut tx, BY_SECRET, &hash_of(&start.payload), now.0).await? else {
             return Ok(false);
         };
         let caller = Caller::system("telegram_start", TenantId::stored(wait.tenant_id.clone()));
