@@ -20,7 +20,7 @@ use crate::caller::Caller;
 use crate::clock::{Millis, pause};
 use crate::ids::TenantId;
 use crate::keys::{KeyError, Owner};
-use crate::providers::{self, RevokeTokens};
+use crate::providers::{self, RevokeTokens, TokenSet};
 use crate::store::connections::{connections_of_credential_mark, credential_account};
 use crate::store::credentials::{
     AnswerTo, ClaimColumns, CredentialName, CredentialRow, FailureColumns, NewTokens, credential_claim,
