@@ -1,0 +1,1 @@
+//! The doors of pages, end to end.
