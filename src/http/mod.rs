@@ -23,6 +23,8 @@ mod problem;
 mod strict;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Deref;
 use std::sync::Arc;

@@ -1,11 +1,15 @@
 //! The browser's session: who is there, and the anti-forgery value of its forms.
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::header::{HeaderValue, SET_COOKIE};
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
 use data_encoding::BASE64URL_NOPAD;
 use subtle::ConstantTimeEq;
 use tower_sessions::Session;
 
+use super::SESSION_COOKIE;
 use crate::accounts::Presence;
 use crate::http::{House, Problem};
 
@@ -98,4 +102,24 @@ impl Browser {
     pub async fn kept(&self, name: &str) -> Result<Option<String>, Problem> {
         Ok(self.session.get(&format!("kept.{name}")).await?)
     }
+}
+
+/// Gives cookie removals the attributes that the session layer leaves out. Browsers ignore every `Set-Cookie` of a
+/// `__Host-` name without `Secure`, removals too (RFC 6265bis, 5.7).
+pub(super) async fn whole_removals(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let cookies: Vec<HeaderValue> = response.headers().get_all(SET_COOKIE).iter().map(completed).collect();
+    response.headers_mut().remove(SET_COOKIE);
+    for cookie in cookies {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
+}
+
+fn completed(cookie: &HeaderValue) -> HeaderValue {
+    let text = cookie.to_str().unwrap_or_default();
+    if !text.starts_with(SESSION_COOKIE) || text.contains("; Secure") {
+        return cookie.clone();
+    }
+    HeaderValue::from_str(&format!("{text}; Secure; HttpOnly; SameSite=Lax")).unwrap_or_else(|_| cookie.clone())
 }

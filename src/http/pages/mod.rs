@@ -52,6 +52,7 @@ pub(super) fn router(house: &House) -> Router<House> {
         .route("/portal/{token}", get(portal::show).post(portal::enter))
         .route("/settings", get(settings::show))
         .layer(sessions)
+        .layer(axum::middleware::from_fn(browser::whole_removals))
         .route("/static/{file}", get(assets::file))
 }
 
