@@ -136,6 +136,18 @@ pub enum CredentialError {
     Keys(#[from] KeyError),
 }
 
+impl CredentialError {
+    /// True when nothing is wrong but the database or the keys are away for now: trying again makes sense.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_outage(),
+            Self::Keys(error) => error.is_outage(),
+            _ => false,
+        }
+    }
+}
+
 impl Credentials {
     /// The room, ready.
     #[must_use]
