@@ -152,7 +152,8 @@ impl Accounts {
     /// [`AccountsError::Gone`] when it cannot.
     pub async fn portal_look(&self, token: &Secret) -> Result<(), AccountsError> {
         let mut tx = self.store.read().await?;
-        let link = link_peek(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "portal", self.around.now().0).await?;
+        let link =
+            link_peek(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "portal", self.around.now().0).await?;
         link.map(|_| ()).ok_or(AccountsError::Gone)
     }
 
@@ -206,6 +207,10 @@ impl Accounts {
 
 /// Looks at everything at once and before the link is used, so that a mistyped form does not cost the link.
 fn checked_new_owner(tenant_name: &str, email: &str, password: &Secret) -> Result<(), Invalid> {
-    let checks = [checked_name("tenant_name", tenant_name, 100).err(), checked_email(email).err(), checked_password(password).err()];
+    let checks = [
+        checked_name("tenant_name", tenant_name, 100).err(),
+        checked_email(email).err(),
+        checked_password(password).err(),
+    ];
     Invalid(checks.into_iter().flatten().flat_map(|invalid| invalid.0).collect()).into_result()
 }
