@@ -63,3 +63,14 @@ pub fn checked_name(field: &str, text: &str, max: usize) -> Result<String, Inval
         Ok(trimmed.to_owned())
     }
 }
+
+/// A tenant's own id of a user: 1–200 characters without control characters, kept as it is.
+///
+/// # Errors
+/// Says what is wrong with `field`.
+pub fn checked_external_id(field: &str, text: &str) -> Result<(), Invalid> {
+    if text.is_empty() || text.chars().count() > 200 || text.chars().any(char::is_control) {
+        return Err(Invalid::one(field, "must have 1 to 200 characters, none of them a control character"));
+    }
+    Ok(())
+}

@@ -205,7 +205,9 @@ impl From<ApiKeyRow> for ApiKey {
 /// An empty list allows every address; otherwise an unknown address is refused (AP-06).
 fn may_come_from(networks: &[String], peer: Option<IpAddr>) -> bool {
     networks.is_empty()
-        || peer.is_some_and(|peer| networks.iter().filter_map(|text| text.parse::<IpNet>().ok()).any(|net| net.contains(&peer)))
+        || peer.is_some_and(|peer| {
+            networks.iter().filter_map(|text| text.parse::<IpNet>().ok()).any(|net| net.contains(&peer))
+        })
 }
 
 fn last_characters(text: &str) -> String {

@@ -136,7 +136,8 @@ impl Accounts {
             known => known,
         };
         let Some(row) = known else {
-            let taken = idempotency_begin(&mut tx, &scope, slot.name(), &request_hash, now.0, now.after(KEPT).0).await?;
+            let taken =
+                idempotency_begin(&mut tx, &scope, slot.name(), &request_hash, now.0, now.after(KEPT).0).await?;
             tx.commit().await?;
             // Whoever took it between look and take is still at work.
             return if taken { Ok(Begun::First(slot)) } else { Err(IdempotencyError::InFlight) };
@@ -153,7 +154,12 @@ impl Accounts {
     ///
     /// # Errors
     /// As every statement; the slot then stays taken.
-    pub async fn idempotency_finish(&self, caller: &Caller, slot: &Slot, done: &Answered) -> Result<(), IdempotencyError> {
+    pub async fn idempotency_finish(
+        &self,
+        caller: &Caller,
+        slot: &Slot,
+        done: &Answered,
+    ) -> Result<(), IdempotencyError> {
         let scope = any_scope(caller)?;
         let owner = Owner::Tenant(scope.tenant_id().clone());
         let mut tx = self.store.begin().await?;
@@ -175,7 +181,13 @@ impl Accounts {
         Ok(())
     }
 
-    async fn open_answer(&self, tx: &mut Tx, scope: &TenantScope, slot: &Slot, sealed: &[u8]) -> Result<Secret, KeyError> {
+    async fn open_answer(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        slot: &Slot,
+        sealed: &[u8],
+    ) -> Result<Secret, KeyError> {
         let owner = Owner::Tenant(scope.tenant_id().clone());
         self.keys.open_secret(tx, &owner, place(&slot.record_id()), sealed).await
     }

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use super::logins::{checked_email, checked_password};
-use super::users::checked_external_id;
 use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE, NewMember, NewTenant, SignedIn};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Origin, Permission, Role};
 use crate::clock::Millis;
 use crate::crypto::tokens::{SecretToken, hash_token};
 use crate::ids::{TenantId, UserId};
-use crate::invalid::{Invalid, checked_name};
+use crate::invalid::{Invalid, checked_external_id, checked_name};
 use crate::secret::Secret;
 use crate::store::from_json_list;
 use crate::store::logins::logins_with_role;
@@ -123,7 +122,7 @@ impl Accounts {
     /// [`AccountsError::Denied`], [`AccountsError::Invalid`] for a return URL that is not registered.
     pub async fn portal_link(&self, caller: &Caller, portal: PortalLink<'_>) -> Result<Link, AccountsError> {
         let scope = caller.require(Permission::ConnectionsWrite)?;
-        checked_external_id(portal.user)?;
+        checked_external_id("user", portal.user)?;
         let mut tx = self.store.begin().await?;
         let tenant = tenant_own(&mut tx, &scope).await?.ok_or(AccountsError::NotFound("tenant"))?;
         if let Some(url) = portal.return_url
@@ -153,7 +152,8 @@ impl Accounts {
     /// [`AccountsError::Gone`] when it cannot.
     pub async fn portal_look(&self, token: &Secret) -> Result<(), AccountsError> {
         let mut tx = self.store.read().await?;
-        let link = link_peek(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "portal", self.around.now().0).await?;
+        let link =
+            link_peek(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "portal", self.around.now().0).await?;
         link.map(|_| ()).ok_or(AccountsError::Gone)
     }
 
@@ -207,6 +207,10 @@ impl Accounts {
 
 /// Looks at everything at once and before the link is used, so that a mistyped form does not cost the link.
 fn checked_new_owner(tenant_name: &str, email: &str, password: &Secret) -> Result<(), Invalid> {
-    let checks = [checked_name("tenant_name", tenant_name, 100).err(), checked_email(email).err(), checked_password(password).err()];
+    let checks = [
+        checked_name("tenant_name", tenant_name, 100).err(),
+        checked_email(email).err(),
+        checked_password(password).err(),
+    ];
     Invalid(checks.into_iter().flatten().flat_map(|invalid| invalid.0).collect()).into_result()
 }

@@ -4,7 +4,7 @@ use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE, Tenant};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Origin, Permission, Role};
 use crate::ids::{MemberId, TenantId, UserId};
-use crate::invalid::Invalid;
+use crate::invalid::{Invalid, checked_external_id};
 use crate::keys::{Owner, Place};
 use crate::secret::Secret;
 use crate::store::logins::{LoginRow, login_by_id, login_insert, logins_by_email};
@@ -77,7 +77,7 @@ impl Accounts {
         let mut tx = self.store.begin().await?;
         let user_id = match &new.user {
             Some(external_id) => {
-                super::users::checked_external_id(external_id)?;
+                checked_external_id("user", external_id)?;
                 Some(
                     user_ensure(&mut tx, &scope, UserId::new(&self.around).as_str(), external_id, self.around.now().0)
                         .await?

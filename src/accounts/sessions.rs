@@ -13,8 +13,8 @@ use super::{Accounts, BEFORE_ANY_SCOPE, Presence};
 use crate::clock::Surroundings;
 use crate::crypto::tokens::hash_token;
 use crate::keys::{Keys, Owner, Place};
-use crate::store::{Store, Tx};
 use crate::store::sessions::{session_delete, session_get, session_put};
+use crate::store::{Store, Tx};
 
 /// How long a session of somebody who has not signed in yet lasts: it only holds the anti-forgery value of a form.
 const NOBODYS_LIFE: Duration = Duration::from_secs(60 * 60);
@@ -35,19 +35,15 @@ impl Accounts {
     /// The sessions of browsers: an hour for nobody, `life` for somebody, both absolute.
     #[must_use]
     pub fn session_store(&self, life: Duration) -> SessionStore {
-        SessionStore {
-            store: self.store.clone(),
-            keys: self.keys.clone(),
-            around: self.around.clone(),
-            life,
-        }
+        SessionStore { store: self.store.clone(), keys: self.keys.clone(), around: self.around.clone(), life }
     }
 }
 
 impl SessionStore {
     async fn put(&self, tx: &mut Tx, record: &Record) -> Result<()> {
         let hash = hash_token(&record.id.to_string());
-        let sealed = self.keys.seal_json(tx, &Owner::Installation, place(&hash), &record.data).await.map_err(backend)?;
+        let sealed =
+            self.keys.seal_json(tx, &Owner::Installation, place(&hash), &record.data).await.map_err(backend)?;
         let expires_at = record.data.get(UNTIL).and_then(Value::as_i64).unwrap_or_default();
         session_put(tx, BEFORE_ANY_SCOPE, &hash, &sealed, expires_at).await.map_err(backend)
     }

@@ -7,7 +7,7 @@ use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::Millis;
 use crate::ids::UserId;
-use crate::invalid::{Invalid, checked_name};
+use crate::invalid::{Invalid, checked_external_id, checked_name};
 use crate::keys::{Owner, Place};
 use crate::store::Tx;
 use crate::store::users::{UserRow, user_by_external_id, user_by_id, user_ensure, user_list, user_update_profile};
@@ -35,14 +35,6 @@ pub struct User {
     pub created_at: Millis,
 }
 
-/// A tenant's own id: 1–200 characters without control characters, kept as it is.
-pub(crate) fn checked_external_id(text: &str) -> Result<(), Invalid> {
-    if text.is_empty() || text.chars().count() > 200 || text.chars().any(char::is_control) {
-        return Err(Invalid::one("user", "must have 1 to 200 characters, none of them a control character"));
-    }
-    Ok(())
-}
-
 impl Accounts {
     /// Makes a user, or changes what is known of one. Absent fields stay.
     ///
@@ -50,7 +42,7 @@ impl Accounts {
     /// [`AccountsError::Denied`], [`AccountsError::Invalid`].
     pub async fn user_put(&self, caller: &Caller, external_id: &str, patch: Profile) -> Result<User, AccountsError> {
         let scope = caller.require(Permission::UsersWrite)?;
-        checked_external_id(external_id)?;
+        checked_external_id("user", external_id)?;
         if let Some(name) = &patch.display_name {
             checked_name("display_name", name, 200)?;
         }

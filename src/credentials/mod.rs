@@ -16,8 +16,9 @@ mod sweep;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::providers::ApiCall;
 pub use broker::{BrokerAnswer, BrokerCall};
-pub use read::{Account, ReadWish, Token};
+pub use read::{Account, ReadWish, Token, Warm};
 pub use store::{NewCredential, Revocation};
 
 use crate::audit::{Audit, AuditError};

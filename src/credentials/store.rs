@@ -139,6 +139,20 @@ impl Credentials {
         Ok(())
     }
 
+    /// The bot token of a connection, for our own looking at the bot's updates.
+    ///
+    /// # Errors
+    /// See [`CredentialError`].
+    pub async fn bot_token(&self, caller: &Caller, connection: &str) -> Result<Secret, CredentialError> {
+        let scope = caller.require(Permission::ConnectionsWrite)?;
+        let mut tx = self.store.read().await?;
+        let rows = credentials_of_connection(&mut tx, &scope, connection).await?;
+        let row =
+            rows.into_iter().find(|row| row.kind == CredentialKind::Bot.as_str()).ok_or(CredentialError::NoSuchKind)?;
+        let sealed = row.access_token.as_deref().ok_or(CredentialError::NotFound)?;
+        Ok(self.keys.open_secret(&mut tx, &owner(&row), access_place(&row.id, row.generation), sealed).await?)
+    }
+
     /// Deletes the credentials that only this connection uses, and gives their tokens for revoking once `tx` is
     /// committed.
     ///

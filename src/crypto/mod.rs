@@ -5,7 +5,7 @@
 //! Argon2id) and adds formats, never algorithms (CR-01):
 //!
 //! - [`envelope`]: the sealed format. One key and one commitment per value, bound to its context.
-//! - [`derive`]: one key per use from one key (CR-10).
+//! - [`mod@derive`]: one key per use from one key (CR-10).
 //! - [`tokens`]: capability tokens, their hashes, random handles for OAuth.
 //! - [`signature`]: message authentication, for our own data and for formats of others.
 //! - [`passwords`]: Argon2id within bounded memory.
@@ -21,6 +21,8 @@ pub mod tokens;
 
 #[cfg(test)]
 mod known_answers;
+#[cfg(test)]
+mod sealed_properties;
 #[cfg(test)]
 mod sealed_vectors;
 

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_implementation_of_the_format_accepts_our_hashes() {
+    async fn the_argon2_crates_own_reader_of_phc_strings_accepts_our_hashes() {
         let stored = passwords(1, WAIT).hash(&Secret::new("πassword")).await.expect("hashed");
         let parsed = PasswordHash::new(&stored).expect("a PHC string");
         assert!(Argon2::default().verify_password("πassword".as_bytes(), &parsed).is_ok());

@@ -74,7 +74,9 @@ impl FromRequest<House> for NoBody {
 /// Reads the whole body, within size and time.
 pub(super) async fn read_bytes(request: Request) -> Result<Bytes, Problem> {
     let read = deadline(BODY_LIMIT, Bytes::from_request(request, &())).await;
-    let late = |_| Problem::new(Code::Malformed, "the body took longer than 30 seconds").with_status(StatusCode::REQUEST_TIMEOUT);
+    let late = |_| {
+        Problem::new(Code::Malformed, "the body took longer than 30 seconds").with_status(StatusCode::REQUEST_TIMEOUT)
+    };
     read.map_err(late)?.map_err(|rejection| match rejection {
         BytesRejection::FailedToBufferBody(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
             Problem::new(Code::TooLarge, "the body is larger than this address takes")
@@ -111,7 +113,10 @@ fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
 /// What is not JSON is malformed; what is JSON but does not fit is invalid, with the field's path.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     strict::check(bytes).map_err(|_| {
-        Problem::new(Code::Malformed, "the body is not JSON, is deeper than 32 levels, has a key twice or a text with NUL")
+        Problem::new(
+            Code::Malformed,
+            "the body is not JSON, is deeper than 32 levels, has a key twice or a text with NUL",
+        )
     })?;
     let deserializer = &mut serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(deserializer).map_err(|error| {

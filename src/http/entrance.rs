@@ -97,7 +97,8 @@ pub(super) async fn entrance(State(house): State<House>, mut request: Request, n
             None => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
                 // The panic's text stays in the panic hook's hands; it may quote what it choked on.
                 tracing::error!("a handler panicked");
-                Problem::new(Code::Internal, "something broke on our side; tell support the request's id").into_response()
+                Problem::new(Code::Internal, "something broke on our side; tell support the request's id")
+                    .into_response()
             }),
         };
         let mut answer = see_out(&house, &context, answer).await;
@@ -109,7 +110,8 @@ pub(super) async fn entrance(State(house): State<House>, mut request: Request, n
         tracing::info!(status, milliseconds, "answered");
         metrics::counter!("valetkey_http_requests_total", "method" => method, "route" => route.clone(), "status" => status.to_string())
             .increment(1);
-        metrics::histogram!("valetkey_http_request_seconds", "route" => route.clone()).record(watch.elapsed().as_secs_f64());
+        metrics::histogram!("valetkey_http_request_seconds", "route" => route.clone())
+            .record(watch.elapsed().as_secs_f64());
         answer
     };
     work.instrument(span.clone()).await
@@ -130,12 +132,16 @@ fn method_name(method: &Method) -> &'static str {
 
 fn too_large(request: &Request) -> Option<Problem> {
     if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > MOST_URL) {
-        return Some(Problem::new(Code::TooLarge, "the address is longer than 8 KiB").with_status(StatusCode::URI_TOO_LONG));
+        return Some(
+            Problem::new(Code::TooLarge, "the address is longer than 8 KiB").with_status(StatusCode::URI_TOO_LONG),
+        );
     }
     let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if bytes > MOST_HEADER_BYTES || request.headers().len() > MOST_HEADERS {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Some(Problem::new(Code::TooLarge, "the headers are larger than 16 KiB or more than 100").with_status(status));
+        return Some(
+            Problem::new(Code::TooLarge, "the headers are larger than 16 KiB or more than 100").with_status(status),
+        );
     }
     None
 }
@@ -165,11 +171,16 @@ fn foreign_error(answer: &Response) -> Option<Problem> {
     let status = answer.status();
     let kind = answer.headers().get(header::CONTENT_TYPE);
     let is_plain = kind.is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
-    if !(status.is_client_error() || status.is_server_error()) || !is_plain || answer.extensions().get::<AsItIs>().is_some() {
+    if !(status.is_client_error() || status.is_server_error())
+        || !is_plain
+        || answer.extensions().get::<AsItIs>().is_some()
+    {
         return None;
     }
     let problem = match status {
-        StatusCode::METHOD_NOT_ALLOWED => Problem::new(Code::MethodNotAllowed, "this address does not take this method"),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Problem::new(Code::MethodNotAllowed, "this address does not take this method")
+        }
         StatusCode::NOT_FOUND => Problem::not_found(),
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::TooLarge, "the body is larger than this address takes"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {

@@ -3,8 +3,8 @@
 use std::future::Future;
 
 use axum::body::Bytes;
-use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::StatusCode;
+use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::Instrument;

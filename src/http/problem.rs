@@ -319,7 +319,9 @@ impl From<AccountsError> for Problem {
             AccountsError::Audit(error) => error.into(),
             AccountsError::NotFound(_) => Self::not_found(),
             AccountsError::Conflict(_) => Self::new(Code::Conflict, error.to_string()),
-            AccountsError::Unauthenticated => Self::new(Code::Unauthenticated, "the credentials are missing or not right"),
+            AccountsError::Unauthenticated => {
+                Self::new(Code::Unauthenticated, "the credentials are missing or not right")
+            }
             AccountsError::IpNotAllowed => Self::new(Code::IpNotAllowed, error.to_string()),
             AccountsError::Gone => Self::new(Code::Gone, error.to_string()),
             AccountsError::Overloaded(wait) => Self::new(Code::Overloaded, error.to_string()).retry_after(wait),
@@ -362,7 +364,9 @@ impl From<CredentialError> for Problem {
                 Self::new(Code::RateLimited, error.to_string()).retry_after(retry_after)
             }
             CredentialError::Upstream { retry_after, .. } => {
-                Self::new(Code::UpstreamFailed, "the provider did not answer usefully").because(error).retry_after(retry_after)
+                Self::new(Code::UpstreamFailed, "the provider did not answer usefully")
+                    .because(error)
+                    .retry_after(retry_after)
             }
             CredentialError::NotAllowed(_) => Self::new(Code::NotGranted, error.to_string()),
             CredentialError::Street(_) => Self::new(Code::UpstreamFailed, error.to_string()).because(error),
@@ -401,7 +405,8 @@ mod tests {
             (405, &["method_not_allowed"]),
             (500, &["internal"]),
         ];
-        let mut expected: Vec<_> = table.iter().flat_map(|(status, codes)| codes.iter().map(|code| (*code, *status))).collect();
+        let mut expected: Vec<_> =
+            table.iter().flat_map(|(status, codes)| codes.iter().map(|code| (*code, *status))).collect();
         let mut ours: Vec<_> = Code::ALL.iter().map(|code| (code.as_str(), code.status().as_u16())).collect();
         expected.sort_unstable();
         ours.sort_unstable();

@@ -100,7 +100,8 @@ impl TestHouse {
     }
 
     pub(super) async fn member(&self, tenant: &Tenant, email: &str, role: Option<Role>, user: Option<&str>) {
-        let new = NewMember { email: email.to_owned(), password: Secret::new(PASSWORD), role, user: user.map(str::to_owned) };
+        let new =
+            NewMember { email: email.to_owned(), password: Secret::new(PASSWORD), role, user: user.map(str::to_owned) };
         self.house.accounts.member_create(&Caller::operator(tenant.id.clone()), new).await.expect("member");
     }
 
@@ -198,7 +199,8 @@ impl Client {
     }
 
     pub(super) async fn keyed(&mut self, key: &str, path: &str, body: &Value) -> Got {
-        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json").header("idempotency-key", key);
+        let request =
+            Request::post(path).header(header::CONTENT_TYPE, "application/json").header("idempotency-key", key);
         self.send(request, body.to_string()).await
     }
 

@@ -46,7 +46,10 @@ async fn refusals_are_problems_and_equal_but_for_the_instance() {
     let house = TestHouse::build().await;
     let mut client = house.client();
     let (first, second) = (client.get("/v1/me").await, client.get("/v1/me").await);
-    assert_eq!((first.header("content-type"), first.header("www-authenticate")), ("application/problem+json", "Bearer"));
+    assert_eq!(
+        (first.header("content-type"), first.header("www-authenticate")),
+        ("application/problem+json", "Bearer")
+    );
     let (mut one, mut other) = (first.json(), second.json());
     assert_eq!(one["instance"], format!("urn:uuid:{}", first.header("x-request-id")));
     assert_ne!(one["instance"], other["instance"]);
@@ -90,7 +93,10 @@ async fn methods_sizes_and_media_types_are_refused_as_problems_ap_08_ap_10() {
     let broken = Request::post("/v1/api-keys").header(header::CONTENT_TYPE, "application/json");
     assert_eq!(client.send(broken, "{").await.code(), "malformed");
     let got = client.json("POST", "/v1/api-keys", &json!({"name": "x", "scopes": ["all"], "tenant_id": "ten_1"})).await;
-    assert_eq!((got.status, got.json()["errors"][0]["field"].as_str()), (StatusCode::UNPROCESSABLE_ENTITY, Some("tenant_id")));
+    assert_eq!(
+        (got.status, got.json()["errors"][0]["field"].as_str()),
+        (StatusCode::UNPROCESSABLE_ENTITY, Some("tenant_id"))
+    );
     let got = client.send(Request::head("/v1/me"), Body::empty()).await;
     assert_eq!((got.status, got.text.as_str()), (StatusCode::OK, ""));
 }
@@ -190,8 +196,13 @@ async fn users_are_made_changed_found_and_listed_in_pages() {
     let first = client.get("/v1/users?limit=2").await.json();
     let cursor = first["next_cursor"].as_str().expect("more").to_owned();
     let second = client.get(&format!("/v1/users?limit=2&cursor={cursor}")).await.json();
-    let third = client.get(&format!("/v1/users?limit=2&cursor={}", second["next_cursor"].as_str().expect("more"))).await.json();
-    let names: Vec<_> = [&first, &second, &third].iter().flat_map(|page| page["data"].as_array().cloned().unwrap_or_default()).map(|user| user["user"].clone()).collect();
+    let third =
+        client.get(&format!("/v1/users?limit=2&cursor={}", second["next_cursor"].as_str().expect("more"))).await.json();
+    let names: Vec<_> = [&first, &second, &third]
+        .iter()
+        .flat_map(|page| page["data"].as_array().cloned().unwrap_or_default())
+        .map(|user| user["user"].clone())
+        .collect();
     assert_eq!(names, ["u/1", "u-2", "u-3", "u-4", "u-5"]);
     assert_eq!(third["next_cursor"], json!(null));
 
@@ -210,11 +221,16 @@ async fn settings_are_read_and_changed() {
     let tenant = house.tenant("Acme").await;
     let mut client = house.platform(&tenant, &["settings:write"]).await;
     let changed = client.json("PATCH", "/v1/settings", &json!({"origins": ["https://app.example"]})).await.json();
-    assert_eq!(changed, json!({"return_urls": ["https://app.example/back"], "origins": ["https://app.example"], "confirm": "platform"}));
+    assert_eq!(
+        changed,
+        json!({"return_urls": ["https://app.example/back"], "origins": ["https://app.example"], "confirm": "platform"})
+    );
     assert_eq!(client.get("/v1/settings").await.json(), changed);
     let got = client.json("PATCH", "/v1/settings", &json!({"confirm": "none"})).await;
     assert_eq!(got.json()["errors"][0]["field"], "confirm", "only the operator changes it");
-    let got = client.json("PATCH", "/v1/settings", &json!({"return_urls": ["https://ok.example/", "http://no.example/"]})).await;
+    let got = client
+        .json("PATCH", "/v1/settings", &json!({"return_urls": ["https://ok.example/", "http://no.example/"]}))
+        .await;
     assert_eq!(got.json()["errors"][0]["field"], "return_urls[1]");
 }
 
@@ -289,7 +305,12 @@ async fn a_write_in_flight_is_not_done_a_second_time_ap_11() {
     assert_eq!(third.status(), StatusCode::OK);
 
     // After a failure that leaves doubt the key stays taken.
-    let doubtful = Written { key: Some("d".to_owned()), route: String::new(), target: String::new(), body: axum::body::Bytes::new() };
+    let doubtful = Written {
+        key: Some("d".to_owned()),
+        route: String::new(),
+        target: String::new(),
+        body: axum::body::Bytes::new(),
+    };
     let broken = async { Err(Problem::internal(std::io::Error::other("unknown"))) };
     assert!(idempotent(&house.house, &caller, doubtful.clone(), broken).await.is_err());
     let again = idempotent(&house.house, &caller, doubtful, async { Ok(Answer::nothing()) }).await;
@@ -304,7 +325,10 @@ async fn the_admin_listener_tells_alive_ready_and_numbers() {
     assert_eq!(operator.get("/readyz").await.json(), json!({"ready": true, "obstacles": {}}));
     house.house.health.obstruct("database", "cannot be written");
     let got = operator.get("/readyz").await;
-    assert_eq!((got.status, got.json()["obstacles"]["database"].as_str()), (StatusCode::SERVICE_UNAVAILABLE, Some("cannot be written")));
+    assert_eq!(
+        (got.status, got.json()["obstacles"]["database"].as_str()),
+        (StatusCode::SERVICE_UNAVAILABLE, Some("cannot be written"))
+    );
     assert_eq!(operator.get("/healthz").await.status, StatusCode::OK, "alive is not ready");
     assert_eq!(operator.get("/metrics").await.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     assert_eq!(house.client().get("/metrics").await.status, StatusCode::NOT_FOUND, "never on the public listener");
@@ -315,7 +339,15 @@ fn the_document_is_openapi_3_1_and_names_every_call() {
     let document = serde_json::to_value(openapi()).expect("serializes");
     assert_eq!(document["openapi"], "3.1.0");
     let paths: Vec<_> = document["paths"].as_object().expect("paths").keys().cloned().collect();
-    for path in ["/v1/me", "/v1/settings", "/v1/users", "/v1/users/{user}", "/v1/portal-sessions", "/v1/api-keys", "/v1/api-keys/{id}"] {
+    for path in [
+        "/v1/me",
+        "/v1/settings",
+        "/v1/users",
+        "/v1/users/{user}",
+        "/v1/portal-sessions",
+        "/v1/api-keys",
+        "/v1/api-keys/{id}",
+    ] {
         assert!(paths.iter().any(|one| one == path), "{path}");
     }
     assert_eq!(document["components"]["securitySchemes"]["platform_key"]["scheme"], "bearer");

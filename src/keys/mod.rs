@@ -6,6 +6,7 @@
 
 mod cursors;
 mod root;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 pub use cursors::Cursors;
 pub use root::{EnvironmentKey, FileKey, KeyProvider, generate_key_file};
 use root::{RootKey, RootKeys};
+pub use tokens::{fingerprint_of, hash_of, looks_right, mint, mint_handle};
 
 use crate::caller::SystemScope;
 use crate::clock::Surroundings;

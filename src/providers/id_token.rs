@@ -25,6 +25,8 @@ const SKEW: Duration = Duration::from_secs(60);
 const REFETCH_AFTER: Duration = Duration::from_secs(60);
 const SHORTEST_CACHE: Duration = Duration::from_secs(300);
 const LONGEST_CACHE: Duration = Duration::from_secs(86_400);
+/// How long keys serve after their time while new ones cannot be fetched.
+const LONGEST_STALE: Duration = Duration::from_secs(86_400);
 const DEFAULT_CACHE: Duration = Duration::from_secs(3600);
 const LONGEST_TOKEN: usize = 16 * 1024;
 const MOST_KEYS: usize = 32;
@@ -152,18 +154,21 @@ impl KeyRing {
         // A clock that jumped back must not block fetching for longer than the limit.
         let resting = cache.last_fetch.is_some_and(|last| now >= last && now.before(REFETCH_AFTER) < last);
         if !resting {
-            cache.last_fetch = Some(now);
             match self.fetch(jwks).await {
                 Ok((keys, life)) => {
-                    cache.keys = keys;
-                    cache.fresh_until = Some(now.after(life));
+                    *cache = Cache { keys, fresh_until: Some(now.after(life)), last_fetch: Some(now) };
                 }
-                // Old keys serve while the provider cannot be asked.
+                // Old keys serve while the provider cannot be asked, and it is not asked by everyone who waits.
                 Err(failure) if cache.keys.contains_key(kid) => {
+                    cache.last_fetch = Some(now);
                     tracing::warn!(code = %failure.code(), "id_token keys could not be fetched again");
                 }
+                // Nothing can be verified without keys, so the next one asks again.
                 Err(failure) => return Err(keys_unavailable(&failure)),
             }
+        }
+        if cache.fresh_until.is_none_or(|until| until.after(LONGEST_STALE) <= now) {
+            return Err(keys_unavailable(&Failure::Transient { code: Code::own("keys_outdated") }));
         }
         cache.keys.get(kid).cloned().ok_or_else(|| Refused::UnknownKey.into())
     }
@@ -274,7 +279,7 @@ fn check(claims: &Claims, expected: Expected<'_>) -> Result<(), Refused> {
 
 /// A NumericDate: a JSON number of seconds (RFC 7519 section 2).
 fn seconds(value: &Value) -> Option<i64> {
-    value.as_i64().or_else(|| value.as_f64().filter(|s| s.is_finite() && s.abs() < 1e15).map(|s| s as i64))
+    value.as_i64().or_else(|| value.as_f64().filter(|s| s.is_finite() && s.abs() < 1e15).map(|s| s.floor() as i64))
 }
 
 /// The subject of an id_token that came with a refresh answer, read without checking the signature.
@@ -503,6 +508,9 @@ mod tests {
         clock.advance(Duration::from_secs(3601));
         assert_eq!(verify(&first).await, Ok(()), "old keys serve while the provider answers 404");
         assert_eq!(provider.seen().len(), 3);
+        clock.advance(Duration::from_secs(86_400));
+        let outdated = Failure::Transient { code: Code::own("id_token_keys_unavailable") };
+        assert_eq!(verify(&first).await, Err(outdated), "but not for ever");
     }
 
     #[tokio::test]
@@ -517,6 +525,8 @@ mod tests {
         let failure = ring.verify(&provider.url("/certs"), &token, expected).await.expect_err("no keys");
         assert_eq!(failure, Failure::Transient { code: Code::own("id_token_keys_unavailable") });
         assert_eq!(provider.seen().len(), 1, "a redirect is not followed (OA-18)");
+        provider.then(200, json!({"keys": [public(&signing(), KID)]}).to_string());
+        assert!(ring.verify(&provider.url("/certs"), &token, expected).await.is_ok(), "the next one asks again");
     }
 
     #[test]

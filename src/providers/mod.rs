@@ -37,6 +37,8 @@ pub use self::errors::{Code, Failure};
 use self::telegram::Telegram;
 use crate::clock::Surroundings;
 use crate::config::ProviderSettings;
+/// The S256 code challenge of a verifier, for [`AuthorizeRequest::challenge`] (RFC 7636 section 4.2, OA-06).
+pub use crate::crypto::tokens::pkce_challenge;
 use crate::outbound::{Outbound, Request};
 use crate::secret::Secret;
 

@@ -253,16 +253,8 @@ mod tests {
     }
 
     fn kinds(exchange: &Exchange) -> Vec<(CredentialKind, &str, Option<&str>)> {
-        let row = |one: &TokenSet| -> (CredentialKind, String, Option<String>) {
-            let refresh = one.refresh_token.as_ref().map(|token| token.expose().to_owned());
-            (one.kind, one.access_token.expose().to_owned(), refresh)
-        };
-        let rows: Vec<_> = exchange.tokens.iter().map(row).collect();
-        rows.into_iter().map(|(kind, access, refresh)| (kind, leak(access), refresh.map(leak))).collect()
-    }
-
-    fn leak(text: String) -> &'static str {
-        Box::leak(text.into_boxed_str())
+        let row = exchange.tokens.iter();
+        row.map(|one| (one.kind, one.access_token.expose(), one.refresh_token.as_ref().map(Secret::expose))).collect()
     }
 
     #[test]

@@ -346,7 +346,8 @@ impl<T: Clone> Flight<T> {
     /// Sends, unless the claim has grown old: somebody may be about to take it for dead.
     fn send(&mut self, now: Millis, held: Held) -> Next<T> {
         let stale = now >= held.at.after(self.policy.deadlines.lease / 2) || now < held.at;
-        if stale || self.stopping {
+        let grace_is_over = held.doubt.is_some_and(|doubt| !self.policy.may_replay(&doubt, now));
+        if stale || grace_is_over || self.stopping {
             let code = if self.stopping { Code::SHUTTING_DOWN } else { Code::NOT_SENT };
             let failure = self.failure(now, &held.view, held.claimed.fence, code.clone(), held.doubt);
             let failure = Failure { attempts: held.view.attempts, next_attempt_at: now, ..failure };
@@ -450,7 +451,9 @@ impl<T: Clone> Flight<T> {
     /// A person has to act first; until then the row is only looked at slowly. A forced refresh is "try again".
     fn attention(&mut self, now: Millis, held: Held, code: Code, seen: Option<Unrecognised>) -> Next<T> {
         let failure = self.failure(now, &held.view, held.claimed.fence, code.clone(), held.doubt);
-        let retry_at = now.after(self.policy.deadlines.attention);
+        // A replay that was refused must not wait until the grace is over.
+        let urgent = held.doubt.is_some_and(|doubt| self.policy.may_replay(&doubt, now));
+        let retry_at = if urgent { failure.next_attempt_at } else { now.after(self.policy.deadlines.attention) };
         let unrecognised = seen.unwrap_or(held.view.unrecognised);
         let failure = Failure { next_attempt_at: retry_at, unrecognised, ..failure };
         let otherwise = Verdict::Unavailable { code: code.clone(), retry_after: retry_at.left(now) };

@@ -53,6 +53,14 @@
 //! consent, the new one included. Tokens that lost to another *refresh* are dropped without revocation,
 //! for the same reason.
 //!
+//! # Driving it
+//!
+//! One task per credential and process (callers join it and have their own deadlines); it feeds each action's event
+//! back until [`Action::Done`]. The request to the provider runs beside everything else: after [`Action::Send`] wait for
+//! the answer or for `tick_every`, whichever is first; a renewal is executed while the request goes on.
+//! [`Action::Continue`] asks for nothing: keep waiting. Once sent, a flight is never cancelled, and its task outlives
+//! its callers. A delete or reconnect moves the fence and must never lower it; a reconnect also moves `consents`.
+//!
 //! # Rejected
 //!
 //! - *An in-process mutex or a lock service* as the arbiter: a paused holder wakes up and sends.

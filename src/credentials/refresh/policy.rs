@@ -46,6 +46,8 @@ pub struct Deadlines {
     pub renew: Duration,
     /// How long a doubt lasts: 120 s.
     pub doubt: Duration,
+    /// Connection and TLS may take this long: 5 s. A replay has to arrive inside the grace, not to leave inside it.
+    pub connect: Duration,
     /// Wait for a provider that does not rotate: 10 s after sending.
     pub answer: Duration,
     /// Wait for one that does, since giving up loses a token: 120 s after sending.
@@ -77,6 +79,7 @@ impl Default for Deadlines {
             lease: s(30),
             renew: s(10),
             doubt: s(120),
+            connect: s(5),
             answer: s(10),
             rotating_answer: s(120),
             patience: s(10),
@@ -170,7 +173,9 @@ impl Policy {
     pub(super) fn may_replay(&self, doubt: &Doubt, now: Millis) -> bool {
         match self.replay {
             Replay::Safe => true,
-            Replay::Grace(grace) => doubt.replays < self.replays && now < doubt.first_sent.after(grace),
+            Replay::Grace(grace) => {
+                doubt.replays < self.replays && now.after(self.deadlines.connect) < doubt.first_sent.after(grace)
+            }
             Replay::Unsafe => false,
         }
     }

@@ -44,7 +44,10 @@ impl From<Tenant> for TenantView {
     (status = 200, body = Me),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(super) async fn me(State(house): State<House>, PlatformCaller(caller): PlatformCaller) -> Result<Json<Me>, Problem> {
+pub(super) async fn me(
+    State(house): State<House>,
+    PlatformCaller(caller): PlatformCaller,
+) -> Result<Json<Me>, Problem> {
     let tenant = house.accounts.tenant_of(&caller).await?;
     let scopes = caller.permissions().iter().map(crate::caller::Permission::as_str).collect();
     Ok(Json(Me { tenant: tenant.into(), key: KeyName { id: caller.who().id().to_owned() }, scopes }))

@@ -1,8 +1,8 @@
 //! A rendered page with its own policy.
 
 use askama::Template;
-use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::StatusCode;
+use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
 use super::super::Problem;

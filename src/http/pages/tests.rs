@@ -52,7 +52,9 @@ async fn a_wrong_password_and_an_unknown_address_look_the_same() {
     let tenant = house.tenant("Acme").await;
     house.member(&tenant, "ada@acme.example", Some(Role::Viewer), None).await;
     let mut answers = Vec::new();
-    for (email, password) in [("ada@acme.example", "not the password at all"), ("eve@acme.example", PASSWORD), ("x", "y")] {
+    for (email, password) in
+        [("ada@acme.example", "not the password at all"), ("eve@acme.example", PASSWORD), ("x", "y")]
+    {
         let mut browser = house.client();
         let csrf = browser.get("/sign-in").await.csrf();
         let got = browser.post_form("/sign-in", &[("csrf", &csrf), ("email", email), ("password", password)]).await;
@@ -61,7 +63,10 @@ async fn a_wrong_password_and_an_unknown_address_look_the_same() {
     assert_eq!(answers[0].0, StatusCode::UNAUTHORIZED);
     assert!(answers[0].1.contains("do not match"));
     assert_eq!(answers[0], answers[1]);
-    assert_eq!(house.count("SELECT count(*) FROM audit_entries WHERE action = 'session.sign_in' AND result = 'denied'").await, 1);
+    assert_eq!(
+        house.count("SELECT count(*) FROM audit_entries WHERE action = 'session.sign_in' AND result = 'denied'").await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -130,7 +135,8 @@ async fn the_first_owner_is_set_up_once_ad_01() {
     for part in ["tenant_name-error", "email-error", "password-error"] {
         assert!(wrong.text.contains(part), "{part}");
     }
-    let fields = [("csrf", csrf.as_str()), ("tenant_name", "Acme"), ("email", "o@acme.example"), ("password", PASSWORD)];
+    let fields =
+        [("csrf", csrf.as_str()), ("tenant_name", "Acme"), ("email", "o@acme.example"), ("password", PASSWORD)];
     let done = browser.post_form(&path, &fields).await;
     assert_eq!(done.header("location"), "/sign-in?done=set-up");
     assert!(browser.get("/sign-in?done=set-up").await.text.contains("Your tenant is ready"));

@@ -1,8 +1,8 @@
 //! Proofs of who looks at a page.
 
 use axum::extract::FromRequestParts;
-use axum::http::{Method, header};
 use axum::http::request::Parts;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use url::form_urlencoded;
 
@@ -80,7 +80,8 @@ impl FromRequestParts<House> for Anyone {
                 Err(error) => return Err(error.into()),
             },
         };
-        if let Some(caller) = visitor.as_ref().and_then(|visitor| visitor.member.as_ref().or(visitor.end_user.as_ref())) {
+        if let Some(caller) = visitor.as_ref().and_then(|visitor| visitor.member.as_ref().or(visitor.end_user.as_ref()))
+        {
             context.recognise(caller);
         }
         let notice = notice(parts);
@@ -133,7 +134,9 @@ fn not_for_you() -> Problem {
 /// What was just done, from a closed vocabulary: `?done=signed-out`.
 fn notice(parts: &Parts) -> Option<Notice> {
     let query = parts.uri.query()?;
-    form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "done").and_then(|(_, value)| Notice::parse(&value))
+    form_urlencoded::parse(query.as_bytes())
+        .find(|(name, _)| name == "done")
+        .and_then(|(_, value)| Notice::parse(&value))
 }
 
 fn viewer(visitor: Option<&Visitor>) -> Viewer {
@@ -191,8 +194,16 @@ mod tests {
             assert_eq!(local_path(text), Some(text));
         }
         for text in [
-            "", "connections", "//evil.example", "/\\evil.example", "\\/evil.example", "https://evil.example", "/a\r\nb",
-            "/a b", "javascript:alert(1)", "/é",
+            "",
+            "connections",
+            "//evil.example",
+            "/\\evil.example",
+            "\\/evil.example",
+            "https://evil.example",
+            "/a\r\nb",
+            "/a b",
+            "javascript:alert(1)",
+            "/é",
         ] {
             assert_eq!(local_path(text), None, "{text}");
         }

@@ -1,0 +1,412 @@
+//! Connect sessions: one-time links with which a platform lets its user connect. GET shows, POST consumes (WB-12), and
+//! unless the operator said otherwise the platform confirms who it was before a code is exchanged (OA-02).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::handshakes::{completion_end, place};
+use super::{BY_SECRET, Begin, Begun, Connection, Connections, ConnectionsError, RedirectTo};
+use crate::audit::{Action, Event};
+use crate::caller::{Caller, Origin, Permission, TenantScope};
+use crate::clock::Millis;
+use crate::ids::{ConnectSessionId, TenantId, UserId};
+use crate::invalid::Invalid;
+use crate::keys::{Owner, hash_of, mint};
+use crate::secret::Secret;
+use crate::store::connect_sessions::{
+    ConnectSessionRow, connect_session_await, connect_session_by_id, connect_session_by_token, connect_session_confirm,
+    connect_session_count_wrong_code, connect_session_insert, connect_session_set_state, connect_session_start,
+};
+use crate::store::handshakes::{HandshakeRow, handshake_park, handshake_unpark};
+use crate::store::integrations::integration_by_provider;
+use crate::store::tenants::{TenantRow, tenant_own};
+use crate::store::users::{user_by_id, user_ensure};
+use crate::store::{Tx, from_json_list, to_json_list};
+
+/// Wrong completion codes before the session ends (API.md section 6, point 9).
+const MOST_WRONG_CODES: i64 = 10;
+
+/// What a platform asks for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NewConnectSession {
+    /// The tenant's own id of the user.
+    pub user: String,
+    /// Catalogue ids; empty means every integration.
+    pub providers: Vec<String>,
+    /// More scopes, by provider.
+    pub scopes: BTreeMap<String, Vec<String>>,
+    /// A registered return URL, or for a popup a registered origin.
+    pub return_url: Option<String>,
+    /// `redirect` (default) or `popup`.
+    pub mode: Option<String>,
+}
+
+/// A connect session's link.
+#[derive(Debug)]
+pub struct ConnectLink {
+    /// `cns_…`.
+    pub id: ConnectSessionId,
+    /// To be opened by the user; shown once.
+    pub url: Secret,
+    /// When it ends.
+    pub expires_at: Millis,
+}
+
+/// How a connect session stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConnectSession {
+    /// `cns_…`.
+    pub id: ConnectSessionId,
+    /// `open`, `started`, `awaiting_confirmation`, `completed`, `denied` or `expired`.
+    pub state: String,
+    /// `con_…` once there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection: Option<String>,
+}
+
+/// What the page shows of a link before Continue.
+#[derive(Clone, Debug)]
+pub struct ConnectVisit {
+    /// The platform's name.
+    pub platform: String,
+    /// How the platform calls the user.
+    pub user: String,
+    /// What may be connected: provider and the scopes that are asked for.
+    pub offers: Vec<(String, Vec<String>)>,
+    /// Where the browser goes afterwards.
+    pub returns_to: Option<String>,
+    /// When the link ends.
+    pub expires_at: Millis,
+}
+
+/// A platform's word that it was the right person.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confirmation {
+    /// The tenant's own id of the user.
+    pub user: String,
+    /// From the return URL.
+    pub completion_code: Secret,
+}
+
+impl Connections {
+    /// Makes a link.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::ReturnUrlRequired`], [`ConnectionsError::Invalid`], [`ConnectionsError::Denied`].
+    pub async fn connect_session_create(
+        &self,
+        caller: &Caller,
+        new: NewConnectSession,
+    ) -> Result<ConnectLink, ConnectionsError> {
+        let scope = caller.require(Permission::ConnectionsWrite)?;
+        crate::invalid::checked_external_id("user", &new.user)?;
+        let mode = new.mode.as_deref().unwrap_or("redirect");
+        if !["redirect", "popup"].contains(&mode) {
+            return Err(Invalid::one("mode", "must be redirect or popup").into());
+        }
+        let mut tx = self.store.begin().await?;
+        let tenant = tenant_own(&mut tx, &scope).await?.ok_or(ConnectionsError::NotFound("tenant"))?;
+        check_return(&tenant, mode, new.return_url.as_deref())?;
+        self.check_providers(&mut tx, &scope, &new).await?;
+        let now = self.around.now();
+        let user = user_ensure(&mut tx, &scope, UserId::new(&self.around).as_str(), &new.user, now.0).await?;
+        let token = mint("vkc", &self.around);
+        let expires_at = now.after(Duration::from_secs(self.ttl.connect_session));
+        let row = ConnectSessionRow {
+            tenant_id: scope.tenant().to_owned(),
+            id: ConnectSessionId::new(&self.around).to_string(),
+            token_hash: hash_of(token.expose()),
+            user_id: user.id.clone(),
+            providers: to_json_list(&new.providers),
+            scopes: serde_json::to_string(&new.scopes).unwrap_or_else(|_| "{}".to_owned()),
+            return_url: new.return_url,
+            mode: mode.to_owned(),
+            state: "open".to_owned(),
+            browser_hash: None,
+            connection_id: None,
+            completion_hash: None,
+            completion_expires_at: None,
+            completion_attempts: 0,
+            created_at: now.0,
+            expires_at: expires_at.0,
+        };
+        connect_session_insert(&mut tx, &scope, &row).await?;
+        let event = Event::done(Action::ConnectSessionCreated, "connect_session", &row.id).of_user(Some(&user.id));
+        self.audit.record_and_commit(tx, caller, &event).await?;
+        let url = Secret::new(self.page(&format!("connect/{}", token.expose())));
+        Ok(ConnectLink { id: ConnectSessionId::stored(row.id), url, expires_at })
+    }
+
+    /// How a session stands.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::NotFound`], [`ConnectionsError::Denied`].
+    pub async fn connect_session(
+        &self,
+        caller: &Caller,
+        id: &ConnectSessionId,
+    ) -> Result<ConnectSession, ConnectionsError> {
+        let scope = caller.require(Permission::ConnectionsRead)?;
+        let mut tx = self.store.read().await?;
+        let row = connect_session_by_id(&mut tx, &scope, id.as_str())
+            .await?
+            .ok_or(ConnectionsError::NotFound("connect session"))?;
+        Ok(ConnectSession { id: id.clone(), state: self.state_now(&row).to_owned(), connection: row.connection_id })
+    }
+
+    /// What a link offers, without using it.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::Gone`] for a link that was used or has expired.
+    pub async fn connect_visit(&self, token: &Secret) -> Result<ConnectVisit, ConnectionsError> {
+        let mut tx = self.store.read().await?;
+        let row = connect_session_by_token(&mut tx, BY_SECRET, &hash_of(token.expose()))
+            .await?
+            .ok_or(ConnectionsError::Gone)?;
+        if row.state != "open" || row.expires_at <= self.around.now().0 {
+            return Err(ConnectionsError::Gone);
+        }
+        let scope = visitor(&row, Origin::default()).require(Permission::ConnectionsRead)?;
+        let tenant = tenant_own(&mut tx, &scope).await?.ok_or(ConnectionsError::Gone)?;
+        let user = user_by_id(&mut tx, &scope, &row.user_id).await?.ok_or(ConnectionsError::Gone)?;
+        let offers = self.offers(&mut tx, &scope, &row).await?;
+        Ok(ConnectVisit {
+            platform: tenant.name,
+            user: user.external_id,
+            offers,
+            returns_to: row.return_url,
+            expires_at: Millis(row.expires_at),
+        })
+    }
+
+    /// Uses a link and begins the handshake: "Continue".
+    ///
+    /// # Errors
+    /// [`ConnectionsError::Gone`] for the second press, [`ConnectionsError::Invalid`] for a provider that is not offered.
+    pub async fn connect_start(
+        &self,
+        token: &Secret,
+        provider: &str,
+        browser: &Secret,
+        origin: Origin,
+    ) -> Result<Begun, ConnectionsError> {
+        let visit = self.connect_visit(token).await?;
+        let Some((_, asked)) = visit.offers.iter().find(|(offered, _)| offered == provider) else {
+            return Err(Invalid::one("provider", "this link does not offer that provider").into());
+        };
+        let now = self.around.now();
+        let mut tx = self.store.begin().await?;
+        let started =
+            connect_session_start(&mut tx, BY_SECRET, &hash_of(token.expose()), &hash_of(browser.expose()), now.0)
+                .await?;
+        tx.commit().await?;
+        let row = started.ok_or(ConnectionsError::Gone)?;
+        let caller = visitor(&row, origin);
+        let scope = caller.require(Permission::ConnectionsWrite)?;
+        let begin = Begin { provider, browser, reconnects: None };
+        self.begin_for(&caller, &scope, &UserId::stored(row.user_id.clone()), begin, Some(&row), asked).await
+    }
+
+    /// The platform confirms the person; only now is the provider's code exchanged (OA-02).
+    ///
+    /// # Errors
+    /// [`ConnectionsError::IdentityMismatch`], [`ConnectionsError::Gone`], [`ConnectionsError::Provider`],
+    /// [`ConnectionsError::Invalid`] for a wrong code, which uses nothing up until the tenth.
+    pub async fn connect_confirm(
+        &self,
+        caller: &Caller,
+        id: &ConnectSessionId,
+        confirmation: Confirmation,
+    ) -> Result<Connection, ConnectionsError> {
+        let scope = caller.require(Permission::ConnectionsWrite)?;
+        let mut tx = self.store.begin().await?;
+        let row = connect_session_by_id(&mut tx, &scope, id.as_str())
+            .await?
+            .ok_or(ConnectionsError::NotFound("connect session"))?;
+        if self.state_now(&row) != "awaiting_confirmation" {
+            return Err(ConnectionsError::Gone);
+        }
+        let user = user_by_id(&mut tx, &scope, &row.user_id).await?.ok_or(ConnectionsError::Gone)?;
+        if user.external_id != confirmation.user {
+            let event = Event::done(Action::FlowUserMismatch, "connect_session", &row.id).of_user(Some(&row.user_id));
+            self.audit.record_and_commit(tx, caller, &event.denied("other_user")).await?;
+            return Err(ConnectionsError::IdentityMismatch);
+        }
+        let now = self.around.now().0;
+        if !connect_session_confirm(&mut tx, &scope, id.as_str(), &hash_of(confirmation.completion_code.expose()), now)
+            .await?
+        {
+            if connect_session_count_wrong_code(&mut tx, &scope, id.as_str()).await? >= MOST_WRONG_CODES {
+                connect_session_set_state(&mut tx, &scope, id.as_str(), "expired", None).await?;
+            }
+            tx.commit().await?;
+            return Err(
+                Invalid::one("completion_code", "is not the code that this session's return URL was given").into()
+            );
+        }
+        let handshake = handshake_unpark(&mut tx, &scope, id.as_str()).await?.ok_or(ConnectionsError::Gone)?;
+        let owner = Owner::of_row(&handshake.tenant_id, "user", &handshake.user_id);
+        let sealed = handshake.code.clone().ok_or(ConnectionsError::Gone)?;
+        let code = self.keys.open_secret(&mut tx, &owner, place(&handshake.id, "code"), &sealed).await?;
+        tx.commit().await?;
+        let outcome = self.exchange(caller, &scope, &handshake, &code).await;
+        let (state, connection) = match &outcome {
+            Ok(connection) => ("completed", Some(connection.id.as_str())),
+            Err(_) => ("denied", None),
+        };
+        let mut tx = self.store.begin().await?;
+        connect_session_set_state(&mut tx, &scope, id.as_str(), state, connection).await?;
+        tx.commit().await?;
+        outcome
+    }
+
+    /// The return URL that the tenant registered first.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn first_return_url(&self, caller: &Caller) -> Result<Option<String>, ConnectionsError> {
+        let scope = caller.require(Permission::ConnectionsRead)?;
+        let mut tx = self.store.read().await?;
+        let tenant = tenant_own(&mut tx, &scope).await?;
+        Ok(tenant.and_then(|tenant| from_json_list(&tenant.return_urls).into_iter().next()))
+    }
+
+    pub(super) async fn platform_confirms(&self, scope: &TenantScope) -> Result<bool, ConnectionsError> {
+        let mut tx = self.store.read().await?;
+        Ok(tenant_own(&mut tx, scope).await?.is_none_or(|tenant| tenant.confirm == "platform"))
+    }
+
+    /// Seals the code and waits for the platform; gives the way back with the completion code.
+    pub(super) async fn park(
+        &self,
+        scope: &TenantScope,
+        handshake: &HandshakeRow,
+        session: &str,
+        code: &Secret,
+    ) -> Result<RedirectTo, ConnectionsError> {
+        let completion = mint("vkp", &self.around);
+        let owner = Owner::of_row(&handshake.tenant_id, "user", &handshake.user_id);
+        let mut tx = self.store.begin().await?;
+        let sealed = self.keys.seal(&mut tx, &owner, place(&handshake.id, "code"), code).await?;
+        handshake_park(&mut tx, scope, &handshake.id, &sealed).await?;
+        let until = completion_end(self.around.now(), self.ttl.completion_code);
+        connect_session_await(&mut tx, scope, session, &hash_of(completion.expose()), until.0).await?;
+        let redirect = self.way_back(&mut tx, scope, session, "awaiting_confirmation", Some(&completion)).await?;
+        tx.commit().await?;
+        Ok(redirect)
+    }
+
+    pub(super) async fn way_back(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        session: &str,
+        state: &str,
+        completion: Option<&Secret>,
+    ) -> Result<RedirectTo, ConnectionsError> {
+        let Some(row) = connect_session_by_id(tx, scope, session).await? else { return Ok(RedirectTo::Here) };
+        let Some(return_url) = &row.return_url else { return Ok(RedirectTo::Here) };
+        let completion_code = completion.map(|code| code.expose().to_owned());
+        if row.mode == "popup" {
+            let origin = return_url.clone();
+            return Ok(RedirectTo::Popup { origin, connect_session: row.id, state: state.to_owned(), completion_code });
+        }
+        let mut url: Url = return_url.parse().map_err(|_| ConnectionsError::Gone)?;
+        url.query_pairs_mut().append_pair("connect_session", &row.id);
+        match &completion_code {
+            Some(code) => url.query_pairs_mut().append_pair("completion_code", code),
+            None => url.query_pairs_mut().append_pair("state", state),
+        };
+        Ok(RedirectTo::Url(url.into()))
+    }
+
+    fn state_now<'a>(&self, row: &'a ConnectSessionRow) -> &'a str {
+        let now = self.around.now().0;
+        let over = match row.state.as_str() {
+            "open" | "started" => row.expires_at <= now,
+            "awaiting_confirmation" => row.completion_expires_at.is_none_or(|at| at <= now),
+            _ => false,
+        };
+        if over { "expired" } else { &row.state }
+    }
+
+    async fn check_providers(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        new: &NewConnectSession,
+    ) -> Result<(), ConnectionsError> {
+        let mut invalid = Invalid::default();
+        for (index, provider) in new.providers.iter().enumerate() {
+            if integration_by_provider(tx, scope, provider).await?.is_none() {
+                invalid.add(
+                    format!("providers[{index}]"),
+                    "has no integration; set one with PUT /v1/integrations/{provider}",
+                );
+            }
+        }
+        for provider in new.scopes.keys() {
+            if !new.providers.is_empty() && !new.providers.contains(provider) {
+                invalid.add(format!("scopes.{provider}"), "is not one of the session's providers");
+            }
+        }
+        invalid.into_result()?;
+        Ok(())
+    }
+
+    async fn offers(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        row: &ConnectSessionRow,
+    ) -> Result<Vec<(String, Vec<String>)>, ConnectionsError> {
+        let wanted = from_json_list(&row.providers);
+        let extra: BTreeMap<String, Vec<String>> = serde_json::from_str(&row.scopes).unwrap_or_default();
+        let mut offers = Vec::new();
+        for provider in self
+            .providers
+            .all()
+            .map(|provider| provider.descriptor())
+            .filter(|descriptor| descriptor.capabilities.oauth)
+        {
+            if !wanted.is_empty() && !wanted.iter().any(|one| one == provider.id) {
+                continue;
+            }
+            if let Some(integration) = integration_by_provider(tx, scope, provider.id).await? {
+                let mut scopes = from_json_list(&integration.scopes);
+                scopes.extend(from_json_list(&integration.user_scopes));
+                for scope in extra.get(provider.id).into_iter().flatten() {
+                    if !scopes.contains(scope) {
+                        scopes.push(scope.clone());
+                    }
+                }
+                offers.push((provider.id.to_owned(), scopes));
+            }
+        }
+        Ok(offers)
+    }
+}
+
+/// Whoever came through the link, as the user it is for.
+fn visitor(row: &ConnectSessionRow, origin: Origin) -> Caller {
+    Caller::end_user(TenantId::stored(row.tenant_id.clone()), UserId::stored(row.user_id.clone()), origin)
+}
+
+fn check_return(tenant: &TenantRow, mode: &str, return_url: Option<&str>) -> Result<(), ConnectionsError> {
+    let Some(url) = return_url else {
+        return if tenant.confirm == "platform" { Err(ConnectionsError::ReturnUrlRequired) } else { Ok(()) };
+    };
+    let (registered, what) = match mode {
+        "popup" => (from_json_list(&tenant.origins), "for a popup, must be one of the tenant's registered origins"),
+        _ => (
+            from_json_list(&tenant.return_urls),
+            "must be one of the tenant's registered return URLs, character by character",
+        ),
+    };
+    if registered.iter().any(|one| one == url) { Ok(()) } else { Err(Invalid::one("return_url", what).into()) }
+}

@@ -1,0 +1,185 @@
+//! From a code to a connection: exchange, compare, seal, one commit.
+
+use super::view::{SealedAccount, account_place, owner_of};
+use super::{Connection, Connections, ConnectionsError};
+use crate::audit::{Action, Event};
+use crate::caller::{Caller, TenantScope};
+use crate::clock::Millis;
+use crate::credentials::NewCredential;
+use crate::ids::ConnectionId;
+use crate::keys::Owner;
+use crate::providers::{Account, Client, Code, CodeGrant, Exchange, Failure, Provider, RevokeTokens};
+use crate::secret::Secret;
+use crate::store::connections::{
+    ConnectionRow, connection_by_account, connection_by_id, connection_insert, connection_update,
+};
+use crate::store::credentials::credentials_of_connection;
+use crate::store::handshakes::HandshakeRow;
+use crate::store::integrations::{IntegrationRow, integration_by_id};
+use crate::store::users::user_by_id;
+use crate::store::{StoreError, Tx, from_json_list, to_json_list};
+
+impl Connections {
+    /// Exchanges a code and keeps what it brought. The only place where codes are shown to a provider.
+    pub(super) async fn exchange(
+        &self,
+        caller: &Caller,
+        scope: &TenantScope,
+        handshake: &HandshakeRow,
+        code: &Secret,
+    ) -> Result<Connection, ConnectionsError> {
+        let provider = self.providers.get(&handshake.provider).ok_or(ConnectionsError::NotFound("provider"))?;
+        let mut tx = self.store.read().await?;
+        let integration = integration_by_id(&mut tx, scope, &handshake.integration_id)
+            .await?
+            .filter(|row| row.revision == handshake.integration_revision)
+            .ok_or(ConnectionsError::Gone)?;
+        let secret = self.client_secret(&mut tx, &integration).await?;
+        let (verifier, nonce) = self.open_verifier(&mut tx, handshake).await?;
+        let refresh_token_held = self.holds_refresh_token(&mut tx, scope, handshake).await?;
+        drop(tx);
+        let grant = CodeGrant {
+            redirect_uri: &handshake.redirect_uri,
+            code,
+            verifier: verifier.as_ref(),
+            nonce: nonce.as_ref().map(Secret::expose),
+            refresh_token_held,
+        };
+        let client = Client { id: &integration.client_id, secret: &secret };
+        let exchange = provider.exchange(client, grant).await.map_err(ConnectionsError::Provider)?;
+        let received_at = self.around.now();
+        if let Some(wanted) = self.other_account(scope, handshake, &exchange.account).await? {
+            self.give_back(provider.as_ref(), client, &exchange).await;
+            let event =
+                Event::done(Action::ConnectionQuarantined, "connection", &wanted).of_user(Some(&handshake.user_id));
+            self.audit.note(caller, &event.denied("other_account")).await?;
+            return Err(ConnectionsError::Provider(Failure::Reauth { code: Code::own("other_account") }));
+        }
+        self.keep(caller, scope, handshake, &integration, provider.as_ref(), exchange, received_at).await
+    }
+
+    async fn holds_refresh_token(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        handshake: &HandshakeRow,
+    ) -> Result<bool, StoreError> {
+        let Some(id) = &handshake.connection_id else { return Ok(false) };
+        Ok(credentials_of_connection(tx, scope, id).await?.iter().any(|row| row.refresh_token.is_some()))
+    }
+
+    /// A reconnect must bring the same account; another one is never swapped in (OA-10).
+    async fn other_account(
+        &self,
+        scope: &TenantScope,
+        handshake: &HandshakeRow,
+        account: &Account,
+    ) -> Result<Option<String>, ConnectionsError> {
+        let Some(id) = &handshake.connection_id else { return Ok(None) };
+        let mut tx = self.store.read().await?;
+        let row = connection_by_id(&mut tx, scope, id).await?;
+        Ok(row.filter(|row| row.account_id != account.id).map(|row| row.id))
+    }
+
+    async fn give_back(&self, provider: &dyn Provider, client: Client<'_>, exchange: &Exchange) {
+        for set in &exchange.tokens {
+            let tokens =
+                RevokeTokens { access: Some(&set.access_token), refresh: set.refresh_token.as_ref(), kind: set.kind };
+            if let Err(failure) = provider.revoke(client, &tokens).await {
+                tracing::warn!(code = %failure.code(), "tokens of an unwanted account could not be revoked");
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "everything that one commit puts together")]
+    async fn keep(
+        &self,
+        caller: &Caller,
+        scope: &TenantScope,
+        handshake: &HandshakeRow,
+        integration: &IntegrationRow,
+        provider: &dyn Provider,
+        exchange: Exchange,
+        received_at: Millis,
+    ) -> Result<Connection, ConnectionsError> {
+        let asked = from_json_list(&handshake.scopes);
+        let granted: Vec<String> =
+            exchange.tokens.iter().flat_map(|set| set.scopes.clone().unwrap_or_else(|| asked.clone())).collect();
+        let missing = provider.descriptor().missing_scopes(&asked, &granted);
+        let mut tx = self.store.begin().await?;
+        // The user may have been erased while the browser was away.
+        user_by_id(&mut tx, scope, &handshake.user_id).await?.ok_or(ConnectionsError::Gone)?;
+        let (mut row, is_new) = self.row_for(&mut tx, scope, handshake, integration, &exchange.account).await?;
+        let owner: Owner = owner_of(&row);
+        let account = SealedAccount { email: exchange.account.email, name: exchange.account.name };
+        row.account = Some(self.keys.seal_json(&mut tx, &owner, account_place(&row.id), &account).await?);
+        row.missing_scopes = to_json_list(&missing);
+        row.status = "active".to_owned();
+        row.reason = None;
+        row.updated_at = received_at.0;
+        if is_new {
+            connection_insert(&mut tx, scope, &row).await?;
+        } else {
+            connection_update(&mut tx, scope, &row).await?;
+        }
+        for set in exchange.tokens {
+            let new = NewCredential {
+                connection: &row.id,
+                owner: &owner,
+                integration: Some(&integration.id),
+                provider: &handshake.provider,
+                kind: set.kind,
+                access_token: set.access_token,
+                refresh_token: set.refresh_token,
+                token_type: set.token_type,
+                scopes: set.scopes.unwrap_or_else(|| asked.clone()),
+                obtained_at: received_at,
+                expires_at: set.expires_in.map(|life| received_at.after(life)),
+                refresh_expires_at: set.refresh_expires_in.map(|life| received_at.after(life)),
+            };
+            self.credentials.keep(&mut tx, scope, new).await?;
+        }
+        let action = if is_new { Action::ConnectionCreated } else { Action::ConnectionReconnected };
+        self.audit
+            .record(&mut tx, caller, &Event::done(action, "connection", &row.id).of_user(row.user_id.as_deref()))
+            .await?;
+        let view = self.connection_in(&mut tx, scope, &row.id).await?;
+        tx.commit().await?;
+        Ok(view)
+    }
+
+    /// The connection that an account belongs to: the one it has already, or a new one.
+    async fn row_for(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        handshake: &HandshakeRow,
+        integration: &IntegrationRow,
+        account: &Account,
+    ) -> Result<(ConnectionRow, bool), ConnectionsError> {
+        let user = Some(handshake.user_id.as_str());
+        if let Some(row) = connection_by_account(tx, scope, user, &handshake.provider, &account.id).await? {
+            return Ok((ConnectionRow { integration_id: Some(integration.id.clone()), ..row }, false));
+        }
+        let now = self.around.now().0;
+        let row = ConnectionRow {
+            tenant_id: scope.tenant().to_owned(),
+            id: ConnectionId::new(&self.around).to_string(),
+            user_id: Some(handshake.user_id.clone()),
+            provider: handshake.provider.clone(),
+            integration_id: Some(integration.id.clone()),
+            account_id: account.id.clone(),
+            account: None,
+            target: None,
+            label: String::new(),
+            is_default: i64::from(self.is_first(tx, scope, user, &handshake.provider).await?),
+            status: "active".to_owned(),
+            reason: None,
+            missing_scopes: "[]".to_owned(),
+            created_at: now,
+            updated_at: now,
+            last_used_at: None,
+        };
+        Ok((row, true))
+    }
+}

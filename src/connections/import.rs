@@ -1,0 +1,230 @@
+//! Import: connections that were made elsewhere move in, all or nothing.
+
+use serde::Deserialize;
+
+use super::view::{SealedAccount, account_place, owner_of};
+use super::{Connection, Connections, ConnectionsError};
+use crate::audit::{Action, Event};
+use crate::caller::{Caller, Permission, TenantScope};
+use crate::clock::Millis;
+use crate::credentials::NewCredential;
+use crate::ids::{ConnectionId, UserId};
+use crate::invalid::Invalid;
+use crate::providers::CredentialKind;
+use crate::secret::Secret;
+use crate::store::connections::{ConnectionRow, connection_by_account, connection_insert};
+use crate::store::integrations::integration_by_provider;
+use crate::store::users::user_ensure;
+use crate::store::{Tx, to_json_list};
+
+/// At most this many connections in one import.
+const MOST_ROWS: usize = 500;
+
+/// Connections to move in.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// In the order of the answer.
+    pub connections: Vec<ImportRow>,
+    /// Refresh every refreshable credential once before answering.
+    #[serde(default)]
+    pub check: bool,
+}
+
+/// One connection.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportRow {
+    /// The tenant's own id; made if it is not there.
+    pub user: String,
+    /// Catalogue id.
+    pub provider: String,
+    /// The external account.
+    pub account: ImportAccount,
+    /// One or more.
+    pub credentials: Vec<ImportCredential>,
+    /// Chosen by people.
+    #[serde(default)]
+    pub label: String,
+}
+
+/// An external account.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportAccount {
+    /// The provider's own id; Slack: `<team>/<user>` (API.md section 6, point 2).
+    pub id: String,
+    /// For display.
+    pub email: Option<String>,
+    /// For display.
+    pub name: Option<String>,
+}
+
+/// One token set.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportCredential {
+    /// `user`, `bot`, ….
+    pub kind: String,
+    /// May have expired when a refresh token comes along.
+    pub access_token: Secret,
+    /// Absent for what never expires.
+    pub refresh_token: Option<Secret>,
+    /// RFC 3339; absent for what never expires.
+    pub expires_at: Option<String>,
+    /// Granted scopes.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+impl Connections {
+    /// Moves connections in: all of them or none.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::Invalid`] names every row that does not fit.
+    pub async fn import(&self, caller: &Caller, import: Import) -> Result<Vec<Connection>, ConnectionsError> {
+        let scope = caller.require(Permission::ConnectionsWrite)?;
+        let mut invalid = Invalid::default();
+        if import.connections.is_empty() || import.connections.len() > MOST_ROWS {
+            invalid.add("connections", format!("must have 1 to {MOST_ROWS} entries"));
+        }
+        let mut tx = self.store.begin().await?;
+        for (index, row) in import.connections.iter().enumerate() {
+            self.check_row(&mut tx, &scope, index, row, &mut invalid).await?;
+        }
+        invalid.into_result()?;
+        let mut ids = Vec::new();
+        for (index, row) in import.connections.into_iter().enumerate() {
+            ids.push(self.import_row(caller, &mut tx, &scope, index, row).await?);
+        }
+        tx.commit().await?;
+        if import.check {
+            for id in &ids {
+                // A failed check shows in the connection's own health; the import itself has happened.
+                if let Err(error) = self.credentials.refresh_now(caller, id).await {
+                    tracing::info!(connection = id, error = %error, "an imported connection could not be refreshed");
+                }
+            }
+        }
+        let mut tx = self.store.read().await?;
+        let mut views = Vec::new();
+        for id in &ids {
+            views.push(self.connection_in(&mut tx, &scope, id).await?);
+        }
+        Ok(views)
+    }
+
+    async fn check_row(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        index: usize,
+        row: &ImportRow,
+        invalid: &mut Invalid,
+    ) -> Result<(), ConnectionsError> {
+        let at = |field: &str| format!("connections[{index}].{field}");
+        if crate::invalid::checked_external_id("user", &row.user).is_err() {
+            invalid.add(at("user"), "must have 1 to 200 characters, none of them a control character");
+        }
+        match self.providers.get(&row.provider) {
+            None => invalid.add(at("provider"), "is not in the catalogue; GET /v1/providers lists it"),
+            Some(provider)
+                if provider.descriptor().capabilities.oauth
+                    && integration_by_provider(tx, scope, &row.provider).await?.is_none() =>
+            {
+                invalid.add(
+                    at("provider"),
+                    format!("{} has no integration; set one with PUT /v1/integrations/{}", row.provider, row.provider),
+                );
+            }
+            Some(_) => {}
+        }
+        if row.account.id.is_empty() || row.account.id.len() > 255 || row.account.id.chars().any(char::is_control) {
+            invalid.add(at("account.id"), "must be the provider's own id of the account");
+        }
+        if row.credentials.is_empty() {
+            invalid.add(at("credentials"), "must have at least one entry");
+        }
+        let now = self.around.now();
+        for (number, credential) in row.credentials.iter().enumerate() {
+            let at = |field: &str| format!("connections[{index}].credentials[{number}].{field}");
+            if CredentialKind::parse(&credential.kind).is_none() {
+                invalid.add(at("kind"), "must be user or bot");
+            }
+            if row.credentials[..number].iter().any(|other| other.kind == credential.kind) {
+                invalid.add(at("kind"), "must be there once only");
+            }
+            if credential.access_token.is_empty() || credential.access_token.expose().len() > 16_384 {
+                invalid.add(at("access_token"), "must have 1 to 16384 characters");
+            }
+            match credential.expires_at.as_deref().map(Millis::parse_rfc3339) {
+                Some(Err(_)) => invalid.add(at("expires_at"), "must be an RFC 3339 time"),
+                Some(Ok(end)) if end <= now && credential.refresh_token.is_none() => {
+                    invalid.add(at("expires_at"), "has passed, and there is no refresh_token to go on with");
+                }
+                Some(Ok(_)) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn import_row(
+        &self,
+        caller: &Caller,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        index: usize,
+        row: ImportRow,
+    ) -> Result<String, ConnectionsError> {
+        let now = self.around.now();
+        let user = user_ensure(tx, scope, UserId::new(&self.around).as_str(), &row.user, now.0).await?;
+        if connection_by_account(tx, scope, Some(&user.id), &row.provider, &row.account.id).await?.is_some() {
+            let field = format!("connections[{index}].account.id");
+            return Err(Invalid::one(field, "is connected for this user already; disconnect it first").into());
+        }
+        let integration = integration_by_provider(tx, scope, &row.provider).await?;
+        let mut connection = ConnectionRow {
+            tenant_id: scope.tenant().to_owned(),
+            id: ConnectionId::new(&self.around).to_string(),
+            is_default: i64::from(self.is_first(tx, scope, Some(&user.id), &row.provider).await?),
+            user_id: Some(user.id),
+            provider: row.provider.clone(),
+            integration_id: integration.map(|one| one.id),
+            account_id: row.account.id,
+            account: None,
+            target: None,
+            label: row.label.trim().chars().filter(|c| !c.is_control()).take(100).collect(),
+            status: "active".to_owned(),
+            reason: None,
+            missing_scopes: to_json_list(&[]),
+            created_at: now.0,
+            updated_at: now.0,
+            last_used_at: None,
+        };
+        let owner = owner_of(&connection);
+        let account = SealedAccount { email: row.account.email, name: row.account.name };
+        connection.account = Some(self.keys.seal_json(tx, &owner, account_place(&connection.id), &account).await?);
+        connection_insert(tx, scope, &connection).await?;
+        for credential in row.credentials {
+            let new = NewCredential {
+                connection: &connection.id,
+                owner: &owner,
+                integration: connection.integration_id.as_deref(),
+                provider: &row.provider,
+                kind: CredentialKind::parse(&credential.kind).unwrap_or(CredentialKind::User),
+                access_token: credential.access_token,
+                refresh_token: credential.refresh_token,
+                token_type: "Bearer".to_owned(),
+                scopes: credential.scopes,
+                obtained_at: now,
+                expires_at: credential.expires_at.as_deref().and_then(|text| Millis::parse_rfc3339(text).ok()),
+                refresh_expires_at: None,
+            };
+            self.credentials.keep(tx, scope, new).await?;
+        }
+        let event = Event::done(Action::ConnectionImported, "connection", &connection.id)
+            .of_user(connection.user_id.as_deref());
+        self.audit.record(tx, caller, &event).await?;
+        Ok(connection.id)
+    }
+}

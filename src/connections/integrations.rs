@@ -1,0 +1,303 @@
+//! Integrations: a tenant's OAuth client at a provider. Client id, secret and endpoints are one unit; endpoints come
+//! from the catalogue and only the operator changes them (OA-04).
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Connections, ConnectionsError};
+use crate::audit::{Action, Event};
+use crate::caller::{Caller, Permission, TenantScope};
+use crate::clock::Millis;
+use crate::ids::IntegrationId;
+use crate::invalid::Invalid;
+use crate::keys::{Owner, Place};
+use crate::providers::{Descriptor, telegram};
+use crate::secret::Secret;
+use crate::store::connections::{ConnectionFilter, connection_list, connections_of_integration_mark};
+use crate::store::credentials::credentials_of_integration_pause;
+use crate::store::integrations::{
+    IntegrationRow, integration_by_provider, integration_delete, integration_insert, integration_list,
+    integration_update,
+};
+use crate::store::{StoreError, Tx, from_json_list, to_json_list};
+
+/// What a tenant says about its OAuth client.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IntegrationDraft {
+    /// The provider's client id.
+    pub client_id: Option<String>,
+    /// The provider's client secret; absent keeps the one there is.
+    pub client_secret: Option<Secret>,
+    /// Scopes to ask for (Slack: of the bot).
+    pub scopes: Vec<String>,
+    /// Scopes to ask of the person (Slack).
+    pub user_scopes: Vec<String>,
+    /// The platform's own bot (Telegram).
+    pub bot_token: Option<Secret>,
+}
+
+/// A tenant's OAuth client, without its secrets.
+#[derive(Clone, Debug, Serialize)]
+pub struct Integration {
+    /// `int_…`; survives a changed client.
+    pub id: IntegrationId,
+    /// Catalogue id.
+    pub provider: String,
+    /// The provider's client id.
+    pub client_id: String,
+    /// Scopes that are asked for.
+    pub scopes: Vec<String>,
+    /// Scopes that are asked of the person.
+    pub user_scopes: Vec<String>,
+    /// `active` or `misconfigured`.
+    pub status: String,
+    /// The provider's error code when misconfigured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// To be registered at the provider, character by character.
+    pub redirect_uri: String,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub updated_at: String,
+}
+
+/// A provider of the catalogue, for people and programs.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProviderCard {
+    /// Catalogue id.
+    pub id: &'static str,
+    /// How it is called.
+    pub display_name: &'static str,
+    /// Its documentation.
+    pub docs_url: &'static str,
+    /// Whether people connect by consenting at the provider.
+    pub oauth: bool,
+    /// Secrets that can be handed over directly.
+    pub direct_kinds: &'static [&'static str],
+    /// Whether access tokens can be injected into a conversation.
+    pub injectable: bool,
+    /// Whether a call in progress can get a fresh token.
+    pub mid_call_refresh: bool,
+    /// Whether disconnecting ends the access at the provider too.
+    pub revocable: bool,
+    /// Whether the caller's tenant has an integration for it.
+    pub integrated: bool,
+}
+
+impl Connections {
+    /// The catalogue, with what the tenant has set up.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::Denied`].
+    pub async fn provider_list(&self, caller: &Caller) -> Result<Vec<ProviderCard>, ConnectionsError> {
+        let scope = caller.require(Permission::ConnectionsRead)?;
+        let mut tx = self.store.read().await?;
+        let integrated: BTreeSet<String> =
+            integration_list(&mut tx, &scope).await?.into_iter().map(|row| row.provider).collect();
+        Ok(self.providers.all().map(|provider| card(provider.descriptor(), &integrated)).collect())
+    }
+
+    /// Sets a tenant's OAuth client. A new secret is used at once; a new client id pauses the connections that were made
+    /// with the old one (API.md section 6, point 3).
+    ///
+    /// # Errors
+    /// [`ConnectionsError::NotFound`] for an unknown provider, [`ConnectionsError::Invalid`].
+    pub async fn integration_put(
+        &self,
+        caller: &Caller,
+        provider: &str,
+        draft: IntegrationDraft,
+    ) -> Result<Integration, ConnectionsError> {
+        let scope = caller.require(Permission::IntegrationsWrite)?;
+        let known = self.providers.get(provider).ok_or(ConnectionsError::NotFound("provider"))?;
+        let mut tx = self.store.begin().await?;
+        let existing = integration_by_provider(&mut tx, &scope, provider).await?;
+        self.check_draft(known.descriptor(), &draft, existing.as_ref()).await?;
+        let row = self.drafted(&mut tx, &scope, provider, &draft, existing.as_ref()).await?;
+        match &existing {
+            None => integration_insert(&mut tx, &scope, &row).await.map_err(|error| match error {
+                StoreError::Conflict(_) => ConnectionsError::Conflict("an integration for this provider"),
+                other => other.into(),
+            })?,
+            Some(_) => integration_update(&mut tx, &scope, &row).await?,
+        }
+        if existing.is_some_and(|old| old.client_id != row.client_id) {
+            let now = self.around.now().0;
+            connections_of_integration_mark(&mut tx, &scope, &row.id, "misconfigured", "client_changed", now).await?;
+            credentials_of_integration_pause(&mut tx, &scope, &row.id, "client_changed").await?;
+        }
+        self.audit.record_and_commit(tx, caller, &Event::done(Action::IntegrationSet, "integration", &row.id)).await?;
+        Ok(self.shown(&row))
+    }
+
+    /// A tenant's integration for a provider.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::NotFound`], [`ConnectionsError::Denied`].
+    pub async fn integration(&self, caller: &Caller, provider: &str) -> Result<Integration, ConnectionsError> {
+        let scope = caller.require(Permission::ConnectionsRead)?;
+        let mut tx = self.store.read().await?;
+        let row = integration_by_provider(&mut tx, &scope, provider)
+            .await?
+            .ok_or(ConnectionsError::NotFound("integration"))?;
+        Ok(self.shown(&row))
+    }
+
+    /// A tenant's integrations.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::Denied`].
+    pub async fn integration_list(&self, caller: &Caller) -> Result<Vec<Integration>, ConnectionsError> {
+        let scope = caller.require(Permission::ConnectionsRead)?;
+        let mut tx = self.store.read().await?;
+        Ok(integration_list(&mut tx, &scope).await?.iter().map(|row| self.shown(row)).collect())
+    }
+
+    /// Deletes an integration that no connection uses.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::Conflict`] while connections use it, [`ConnectionsError::NotFound`].
+    pub async fn integration_delete(&self, caller: &Caller, provider: &str) -> Result<(), ConnectionsError> {
+        let scope = caller.require(Permission::IntegrationsWrite)?;
+        let mut tx = self.store.begin().await?;
+        let row = integration_by_provider(&mut tx, &scope, provider)
+            .await?
+            .ok_or(ConnectionsError::NotFound("integration"))?;
+        let filter = ConnectionFilter { provider: Some(provider), limit: 1, ..ConnectionFilter::default() };
+        if !connection_list(&mut tx, &scope, filter).await?.is_empty() {
+            return Err(ConnectionsError::Conflict("a connection that uses this integration"));
+        }
+        integration_delete(&mut tx, &scope, &row.id, self.around.now().0).await?;
+        self.audit
+            .record_and_commit(tx, caller, &Event::done(Action::IntegrationDeleted, "integration", &row.id))
+            .await?;
+        Ok(())
+    }
+
+    /// The redirect URI of an integration: distinct for each, from the public URL alone (OA-03, OA-12).
+    pub(super) fn redirect_uri(&self, provider: &str, integration: &str) -> String {
+        self.page(&format!("oauth/{provider}/callback/{integration}"))
+    }
+
+    async fn check_draft(
+        &self,
+        descriptor: &Descriptor,
+        draft: &IntegrationDraft,
+        existing: Option<&IntegrationRow>,
+    ) -> Result<(), ConnectionsError> {
+        let mut invalid = Invalid::default();
+        let changes_client = draft.client_id.as_ref().is_some_and(|id| existing.is_none_or(|old| old.client_id != *id));
+        if descriptor.capabilities.oauth {
+            if draft.client_id.is_none() && existing.is_none() {
+                invalid.add("client_id", "must be given");
+            }
+            if draft.client_secret.is_none() && (existing.is_none() || changes_client) {
+                invalid.add("client_secret", "must be given with a new client_id");
+            }
+        }
+        if draft
+            .client_id
+            .as_ref()
+            .is_some_and(|id| id.is_empty() || id.len() > 500 || id.chars().any(char::is_control))
+        {
+            invalid.add("client_id", "must have 1 to 500 characters, none of them a control character");
+        }
+        if !draft.user_scopes.is_empty() && !descriptor.capabilities.user_scopes {
+            invalid.add("user_scopes", "this provider does not tell scopes of the person apart; use scopes");
+        }
+        for (field, scopes) in [("scopes", &draft.scopes), ("user_scopes", &draft.user_scopes)] {
+            if scopes.len() > 100
+                || scopes.iter().any(|scope| {
+                    scope.is_empty() || scope.len() > 300 || !scope.bytes().all(|b| b.is_ascii_graphic() && b != b',')
+                })
+            {
+                invalid.add(field, "must have at most 100 scopes of visible ASCII without commas");
+            }
+        }
+        if let Some(token) = &draft.bot_token
+            && (descriptor.id != "telegram" || !telegram::token_is_plausible(token))
+        {
+            invalid.add("bot_token", "must be a Telegram bot token as BotFather gives it");
+        }
+        invalid.into_result()?;
+        Ok(())
+    }
+
+    async fn drafted(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        provider: &str,
+        draft: &IntegrationDraft,
+        existing: Option<&IntegrationRow>,
+    ) -> Result<IntegrationRow, ConnectionsError> {
+        let id = existing.map_or_else(|| IntegrationId::new(&self.around).to_string(), |old| old.id.clone());
+        let owner = Owner::Tenant(scope.tenant_id().clone());
+        let client_secret = match &draft.client_secret {
+            Some(secret) => Some(self.keys.seal(tx, &owner, place(&id, "client_secret"), secret).await?),
+            None => existing.and_then(|old| old.client_secret.clone()),
+        };
+        let bot_token = match &draft.bot_token {
+            Some(secret) => Some(self.keys.seal(tx, &owner, place(&id, "bot_token"), secret).await?),
+            None => existing.and_then(|old| old.bot_token.clone()),
+        };
+        let now = self.around.now().0;
+        let client_id =
+            draft.client_id.clone().or_else(|| existing.map(|old| old.client_id.clone())).unwrap_or_default();
+        let same_client = existing.is_some_and(|old| old.client_id == client_id);
+        Ok(IntegrationRow {
+            tenant_id: scope.tenant().to_owned(),
+            provider: provider.to_owned(),
+            client_secret,
+            bot_token,
+            scopes: to_json_list(&draft.scopes),
+            user_scopes: to_json_list(&draft.user_scopes),
+            status: "active".to_owned(),
+            reason: None,
+            probe_at: None,
+            rate_limited_until: None,
+            revision: existing.map_or(1, |old| if same_client { old.revision } else { old.revision + 1 }),
+            created_at: existing.map_or(now, |old| old.created_at),
+            updated_at: now,
+            client_id,
+            id,
+        })
+    }
+
+    fn shown(&self, row: &IntegrationRow) -> Integration {
+        Integration {
+            id: IntegrationId::stored(row.id.clone()),
+            provider: row.provider.clone(),
+            client_id: row.client_id.clone(),
+            scopes: from_json_list(&row.scopes),
+            user_scopes: from_json_list(&row.user_scopes),
+            status: row.status.clone(),
+            reason: row.reason.clone(),
+            redirect_uri: self.redirect_uri(&row.provider, &row.id),
+            created_at: Millis(row.created_at).rfc3339(),
+            updated_at: Millis(row.updated_at).rfc3339(),
+        }
+    }
+}
+
+/// Where a secret of an integration stands; `credentials` opens the client secret at the same place.
+pub(super) fn place<'a>(id: &'a str, field: &'static str) -> Place<'a> {
+    Place { record_kind: "integration", record_id: id, field, generation: 0 }
+}
+
+fn card(descriptor: &Descriptor, integrated: &BTreeSet<String>) -> ProviderCard {
+    ProviderCard {
+        id: descriptor.id,
+        display_name: descriptor.display_name,
+        docs_url: descriptor.docs_url,
+        oauth: descriptor.capabilities.oauth,
+        direct_kinds: descriptor.capabilities.direct_kinds,
+        injectable: descriptor.capabilities.injectable,
+        mid_call_refresh: descriptor.capabilities.mid_call_refresh,
+        revocable: descriptor.capabilities.revocable,
+        integrated: integrated.contains(descriptor.id),
+    }
+}

@@ -1,0 +1,207 @@
+//! What people and programs see of a connection: everything but its secrets.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Connections, ConnectionsError};
+use crate::caller::TenantScope;
+use crate::clock::Millis;
+use crate::ids::ConnectionId;
+use crate::keys::{Owner, Place};
+use crate::store::connections::ConnectionRow;
+use crate::store::credentials::{CredentialRow, credentials_of_connection};
+use crate::store::integrations::integration_by_id;
+use crate::store::users::user_by_id;
+use crate::store::{Tx, from_json_list};
+
+/// An external account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AccountView {
+    /// The provider's own id.
+    pub id: String,
+    /// For display.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// For display.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// One credential of a connection.
+#[derive(Clone, Debug, Serialize)]
+pub struct CredentialView {
+    /// `crd_…`.
+    pub id: String,
+    /// `user`, `bot`, ….
+    pub kind: String,
+    /// Granted scopes.
+    pub scopes: Vec<String>,
+    /// RFC 3339; absent when it never ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// Whether it can be refreshed.
+    pub refreshable: bool,
+    /// `active`, `needs_reauth` or `misconfigured`.
+    pub status: String,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_refreshed_at: Option<String>,
+    /// The same times for pages.
+    #[serde(skip)]
+    pub expires: Option<Millis>,
+    /// When a refresh last succeeded.
+    #[serde(skip)]
+    pub last_refreshed: Option<Millis>,
+}
+
+/// A connection as API.md section 2 shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Connection {
+    /// `con_…`.
+    pub id: ConnectionId,
+    /// The tenant's own id of the user; none when it belongs to the tenant.
+    pub user: Option<String>,
+    /// Catalogue id.
+    pub provider: String,
+    /// Chosen by people.
+    pub label: String,
+    /// The external account.
+    pub account: AccountView,
+    /// See API.md.
+    pub status: String,
+    /// Why not `active`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Asked for but not granted.
+    pub missing_scopes: Vec<String>,
+    /// One or more.
+    pub credentials: Vec<CredentialView>,
+    /// Whether it is the user's default for the provider.
+    pub default: bool,
+    /// True while something keeps it from being as fresh as one could wish.
+    pub degraded: bool,
+    /// Code of the last failure, until a success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<String>,
+    /// Where the user presses Start (Telegram, once).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_link: Option<String>,
+    /// The same time for pages.
+    #[serde(skip)]
+    pub last_used: Option<Millis>,
+    /// `usr_…`.
+    #[serde(skip)]
+    pub user_id: Option<String>,
+}
+
+/// What is sealed of an account.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub(super) struct SealedAccount {
+    pub(super) email: Option<String>,
+    pub(super) name: Option<String>,
+}
+
+/// What is sealed of a target.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct SealedTarget {
+    /// The chat that the vault fixes (Telegram).
+    pub(super) chat_id: i64,
+}
+
+pub(super) fn account_place(id: &str) -> Place<'_> {
+    Place { record_kind: "connection", record_id: id, field: "account", generation: 0 }
+}
+
+pub(super) fn target_place(id: &str) -> Place<'_> {
+    Place { record_kind: "connection", record_id: id, field: "target", generation: 0 }
+}
+
+/// Whose key seals a connection's own fields.
+pub(super) fn owner_of(row: &ConnectionRow) -> Owner {
+    match &row.user_id {
+        Some(user) => Owner::of_row(&row.tenant_id, "user", user),
+        None => Owner::of_row(&row.tenant_id, "tenant", &row.tenant_id),
+    }
+}
+
+impl Connections {
+    pub(super) async fn view(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        row: ConnectionRow,
+    ) -> Result<Connection, ConnectionsError> {
+        let account: SealedAccount = match &row.account {
+            Some(sealed) => self.keys.open_json(tx, &owner_of(&row), account_place(&row.id), sealed).await?,
+            None => SealedAccount::default(),
+        };
+        let user = match &row.user_id {
+            Some(id) => user_by_id(tx, scope, id).await?.map(|user| user.external_id),
+            None => None,
+        };
+        let credentials = credentials_of_connection(tx, scope, &row.id).await?;
+        let integration_is_paused = match &row.integration_id {
+            Some(id) => {
+                integration_by_id(tx, scope, id).await?.is_some_and(|integration| integration.status != "active")
+            }
+            None => false,
+        };
+        let last_error = credentials.iter().find_map(|credential| credential.last_error.clone());
+        Ok(Connection {
+            user,
+            account: AccountView { id: row.account_id, email: account.email, name: account.name },
+            missing_scopes: from_json_list(&row.missing_scopes),
+            degraded: integration_is_paused || last_error.is_some(),
+            credentials: credentials.into_iter().map(credential_view).collect(),
+            last_error,
+            created_at: Millis(row.created_at).rfc3339(),
+            last_used_at: row.last_used_at.map(|at| Millis(at).rfc3339()),
+            last_used: row.last_used_at.map(Millis),
+            default: row.is_default == 1,
+            start_link: None,
+            id: ConnectionId::stored(row.id),
+            provider: row.provider,
+            label: row.label,
+            status: row.status,
+            reason: row.reason,
+            user_id: row.user_id,
+        })
+    }
+
+    /// The chat that the vault fixes for a connection, if it has one.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn chat_of(
+        &self,
+        caller: &crate::caller::Caller,
+        connection: &str,
+    ) -> Result<Option<i64>, ConnectionsError> {
+        let scope = caller.require(crate::caller::Permission::ConnectionsRead)?;
+        let mut tx = self.store.read().await?;
+        let row = crate::store::connections::connection_by_id(&mut tx, &scope, connection)
+            .await?
+            .ok_or(ConnectionsError::NotFound("connection"))?;
+        let Some(sealed) = &row.target else { return Ok(None) };
+        let target: SealedTarget = self.keys.open_json(&mut tx, &owner_of(&row), target_place(&row.id), sealed).await?;
+        Ok(Some(target.chat_id))
+    }
+}
+
+fn credential_view(row: CredentialRow) -> CredentialView {
+    CredentialView {
+        scopes: from_json_list(&row.scopes),
+        expires_at: row.expires_at.map(|at| Millis(at).rfc3339()),
+        refreshable: row.refresh_token.is_some(),
+        last_refreshed_at: row.last_refreshed_at.map(|at| Millis(at).rfc3339()),
+        expires: row.expires_at.map(Millis),
+        last_refreshed: row.last_refreshed_at.map(Millis),
+        id: row.id,
+        kind: row.kind,
+        status: row.status,
+    }
+}
