@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use crate::accounts::{AccountsError, IdempotencyError};
 use crate::audit::AuditError;
 use crate::caller::{Denied, Permission};
+use crate::connections::ConnectionsError;
 use crate::credentials::CredentialError;
 use crate::invalid::{FieldError, Invalid};
 
@@ -375,6 +376,33 @@ impl From<CredentialError> for Problem {
     }
 }
 
+impl From<ConnectionsError> for Problem {
+    fn from(error: ConnectionsError) -> Self {
+        let outage = match &error {
+            ConnectionsError::Store(inner) => inner.is_outage(),
+            ConnectionsError::Keys(inner) => inner.is_outage(),
+            _ => false,
+        };
+        match error {
+            ConnectionsError::Denied(denied) => denied.into(),
+            ConnectionsError::Invalid(invalid) => invalid.into(),
+            ConnectionsError::Audit(error) => error.into(),
+            ConnectionsError::Credential(error) => error.into(),
+            ConnectionsError::NotFound(_) => Self::not_found(),
+            ConnectionsError::ReturnUrlRequired => Self::new(Code::ReturnUrlRequired, error.to_string()),
+            ConnectionsError::Gone => Self::new(Code::Gone, error.to_string()),
+            ConnectionsError::UnknownState => Self::new(Code::Malformed, error.to_string()),
+            ConnectionsError::Conflict(_) => Self::new(Code::Conflict, error.to_string()),
+            ConnectionsError::TooMany => {
+                Self::new(Code::RateLimited, error.to_string()).retry_after(Duration::from_secs(60))
+            }
+            ConnectionsError::IdentityMismatch => Self::new(Code::IdentityMismatch, error.to_string()),
+            ConnectionsError::Provider(_) => Self::new(Code::UpstreamFailed, error.to_string()),
+            ConnectionsError::Store(_) | ConnectionsError::Keys(_) => Self::outage_or_defect(outage, error),
+        }
+    }
+}
+
 impl From<tower_sessions::session::Error> for Problem {
     fn from(error: tower_sessions::session::Error) -> Self {
         Self::not_ready(error)
@@ -451,6 +479,7 @@ mod tests {
         assert_eq!((denied.code(), denied.denied()), (Code::InsufficientScope, Some(Permission::KeysWrite)));
         assert_eq!(Problem::from(IdempotencyError::Mismatch).code(), Code::IdempotencyMismatch);
         assert_eq!(Problem::from(IdempotencyError::InFlight).code(), Code::IdempotencyConflict);
+        assert_eq!(Problem::from(ConnectionsError::ReturnUrlRequired).code(), Code::ReturnUrlRequired);
         assert_eq!(Problem::from(CredentialError::NotInjectable).code(), Code::NotInjectable);
     }
 }
