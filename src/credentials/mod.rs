@@ -7,6 +7,7 @@
 mod broker;
 mod driver;
 mod flights;
+mod provider_call;
 mod read;
 pub mod refresh;
 mod row;
