@@ -387,7 +387,8 @@ impl From<ConnectionsError> for Problem {
             ConnectionsError::Credential(error) => error.into(),
             ConnectionsError::NotFound(_) => Self::not_found(),
             ConnectionsError::ReturnUrlRequired => Self::new(Code::ReturnUrlRequired, error.to_string()),
-            ConnectionsError::Gone | ConnectionsError::UnknownState => Self::new(Code::Gone, error.to_string()),
+            ConnectionsError::Gone => Self::new(Code::Gone, error.to_string()),
+            ConnectionsError::UnknownState => Self::new(Code::Malformed, error.to_string()),
             ConnectionsError::Conflict(_) => Self::new(Code::Conflict, error.to_string()),
             ConnectionsError::TooMany => {
                 Self::new(Code::RateLimited, error.to_string()).retry_after(Duration::from_secs(60))
@@ -538,6 +539,7 @@ mod tests {
         assert_eq!((denied.code(), denied.denied()), (Code::InsufficientScope, Some(Permission::KeysWrite)));
         assert_eq!(Problem::from(IdempotencyError::Mismatch).code(), Code::IdempotencyMismatch);
         assert_eq!(Problem::from(IdempotencyError::InFlight).code(), Code::IdempotencyConflict);
+        assert_eq!(Problem::from(ConnectionsError::ReturnUrlRequired).code(), Code::ReturnUrlRequired);
         assert_eq!(Problem::from(CredentialError::NotInjectable).code(), Code::NotInjectable);
     }
 }
