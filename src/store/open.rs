@@ -64,7 +64,10 @@ impl Store {
     /// [`OpenError::Schema`] when the database is newer than this program or was changed by hand.
     pub async fn migrate(&self) -> Result<(), OpenError> {
         match self {
-            Self::Sqlite { writer, .. } => sqlx::migrate!("migrations/sqlite").run(writer).await,
+            Self::Sqlite { writer, .. } => {
+                let _turn = wait_for_turn(writer.connect_options().get_filename()).await?;
+                sqlx::migrate!("migrations/sqlite").run(writer).await
+            }
             Self::Postgres(pool) => sqlx::migrate!("migrations/postgres").run(pool).await,
         }
         .map_err(OpenError::Schema)
@@ -94,12 +97,27 @@ impl Store {
     /// [`OpenError::InUse`] when another process holds it.
     pub fn lock_for_serving(url: &Secret) -> Result<ProcessLock, OpenError> {
         let Some(path) = sqlite_path(url) else { return Ok(ProcessLock { _file: None }) };
-        let mut name = path.into_os_string();
-        name.push(".lock");
-        let file = File::create(PathBuf::from(name)).map_err(|error| OpenError::Connect(error.into()))?;
+        let file = File::create(beside(&path, ".lock")).map_err(|error| OpenError::Connect(error.into()))?;
         file.try_lock().map_err(|_| OpenError::InUse)?;
         Ok(ProcessLock { _file: Some(file) })
     }
+}
+
+/// `serve` and a command may both find an empty file. SQLite has no lock that spans several transactions, as PostgreSQL
+/// has for migrations, so whoever migrates holds a file of its own.
+async fn wait_for_turn(path: &Path) -> Result<File, OpenError> {
+    let path = beside(path, ".migrate.lock");
+    let locked = tokio::task::spawn_blocking(move || {
+        let file = File::create(path)?;
+        file.lock().map(|()| file)
+    });
+    locked.await.map_err(std::io::Error::other).flatten().map_err(|error| OpenError::Connect(error.into()))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 fn sqlite_path(url: &Secret) -> Option<PathBuf> {
