@@ -5,6 +5,7 @@ mod links;
 mod logins;
 mod sessions;
 mod tenants;
+mod upkeep;
 mod users;
 
 use std::net::IpAddr;

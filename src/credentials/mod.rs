@@ -19,6 +19,7 @@ use std::time::Duration;
 pub use broker::{BrokerAnswer, BrokerCall};
 pub use read::{Account, ReadWish, Token};
 pub use store::{NewCredential, Revocation};
+pub use sweep::DueBell;
 
 use crate::audit::{Audit, AuditError};
 use crate::caller::{Denied, SystemScope};
