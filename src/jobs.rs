@@ -58,9 +58,13 @@ fn table(rooms: &Clockwork) -> Vec<Task> {
         task("sessions_expire", MINUTE, 30 * SECOND, &rooms.accounts, |room| async move {
             Ok(room.sessions_expire().await?)
         }),
-        task("answers_expire", MINUTE, 30 * SECOND, &rooms.accounts, |room| async move {
-            Ok(room.answers_expire().await?)
-        }),
+        task(
+            "answers_expire",
+            MINUTE,
+            30 * SECOND,
+            &rooms.accounts,
+            |room| async move { Ok(room.answers_expire().await?) },
+        ),
         task("metrics_upkeep", 5 * SECOND, 5 * SECOND, &rooms.metrics, |metrics| async move {
             metrics.run_upkeep();
             Ok(0)

@@ -36,7 +36,11 @@ where
 {
     let filter = EnvFilter::try_new(filter.unwrap_or(DEFAULT_FILTER))?;
     let text = tracing_subscriber::fmt::layer().with_ansi(false);
-    let layer = if json { text.with_writer(writer).json().flatten_event(true).boxed() } else { text.with_target(false).with_writer(writer).boxed() };
+    let layer = if json {
+        text.with_writer(writer).json().flatten_event(true).boxed()
+    } else {
+        text.with_target(false).with_writer(writer).boxed()
+    };
     Ok(tracing_subscriber::registry().with(filter).with(filter_fn(may_be_logged)).with(layer))
 }
 

@@ -47,7 +47,8 @@ pub async fn examine(config: &Config, around: &Surroundings) -> Vec<Check> {
     install_crypto_provider();
     let opened = Store::open_to_look(database_url(config)).await;
     let store = opened.as_ref().ok().and_then(Option::as_ref);
-    let mut checks = vec![root_key(config), database(&opened), key_fits(config, &opened).await, clock(store, around).await];
+    let mut checks =
+        vec![root_key(config), database(&opened), key_fits(config, &opened).await, clock(store, around).await];
     if let Some(store) = store {
         store.close().await;
     }
@@ -131,7 +132,9 @@ fn outbound(config: &Config) -> Check {
     let listed = config.outbound_allow.join(", ");
     match Outbound::new(&config.outbound_allow) {
         Ok(_) if listed.is_empty() => Check::well("outgoing calls", "https to public addresses only"),
-        Ok(_) => Check::well("outgoing calls", format!("plain http and loopback allowed for {listed}: not for production")),
+        Ok(_) => {
+            Check::well("outgoing calls", format!("plain http and loopback allowed for {listed}: not for production"))
+        }
         Err(error) => Check::ill(
             "outgoing calls",
             error.to_string(),
@@ -143,7 +146,11 @@ fn outbound(config: &Config) -> Check {
 fn providers(config: &Config, around: &Surroundings) -> Check {
     // Without the listed hosts: a bad list is the check above.
     let Ok(gate) = Outbound::new(&[]) else {
-        return Check::ill("providers", "not looked at: outgoing calls are not possible", "correct outgoing calls first");
+        return Check::ill(
+            "providers",
+            "not looked at: outgoing calls are not possible",
+            "correct outgoing calls first",
+        );
     };
     match Providers::new(gate, around.clone(), &config.providers) {
         Ok(providers) => {
@@ -157,7 +164,10 @@ fn providers(config: &Config, around: &Surroundings) -> Check {
 fn public_url(config: &Config) -> Check {
     const NAME: &str = "public URL";
     let Some(url) = &config.public_url else {
-        return Check::well(NAME, format!("not set; {} is used, which only this machine reaches", config.public_url_for(config.bind)));
+        return Check::well(
+            NAME,
+            format!("not set; {} is used, which only this machine reaches", config.public_url_for(config.bind)),
+        );
     };
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
         return Check::ill(NAME, "it has more than scheme, host and path", "leave out query, fragment and user name");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Connections, BY_SECRET};
+use super::{BY_SECRET, Connections};
 use crate::store::StoreError;
 use crate::store::handshakes::handshakes_delete_expired;
 

@@ -14,9 +14,7 @@ use moka::future::Cache;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use root::{
-    EnvironmentKey, FileKey, KeyProvider, KnownRootKey, RootKeyStatus, generate_key_file, root_key_status,
-};
+pub use root::{EnvironmentKey, FileKey, KeyProvider, KnownRootKey, RootKeyStatus, generate_key_file, root_key_status};
 use root::{RootKey, RootKeys};
 pub use tokens::{fingerprint_of, hash_of, looks_right, mint, mint_handle};
 
