@@ -4,12 +4,12 @@
 //! read, without being able to change a byte, until the key is proven; only then is it migrated and written (CR-07).
 
 mod doctor;
-mod doors;
 mod listener;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use url::Url;
@@ -24,6 +24,7 @@ use crate::connections::{Connections, ConnectionsParts};
 use crate::credentials::{Credentials, CredentialsParts};
 use crate::crypto::derive::Purpose;
 use crate::health::Health;
+use crate::http::{self, House, HouseError, HouseParts};
 use crate::jobs::{self, Clockwork};
 use crate::keys::{EnvironmentKey, FileKey, KeyError, KeyProvider, Keys, root_key_status};
 use crate::outbound::{Outbound, OutboundSetupError, install_crypto_provider};
@@ -59,6 +60,9 @@ pub enum StartError {
     /// A provider setting does not fit.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
+    /// A setting of the doors does not fit.
+    #[error(transparent)]
+    Doors(#[from] HouseError),
     /// A listener's address is taken or not ours.
     #[error("{setting}: cannot listen on {address}; choose a free address of this machine")]
     Bind {
@@ -151,20 +155,20 @@ impl App {
             tracing::warn!(allowed = %config.outbound_allow.join(", "), "VALETKEY_OUTBOUND_ALLOW is set: these may be called over plain http and on loopback; never use this in production");
         }
         let metrics = start_metrics();
+        let house = House::new(house_parts(&config, &rooms, &store, metrics.clone()).await?)?;
         let mut clockwork = jobs::start(Clockwork {
             accounts: rooms.accounts.clone(),
             connections: rooms.connections.clone(),
             credentials: rooms.credentials.clone(),
-            metrics: metrics.clone(),
+            metrics,
             around: rooms.around.clone(),
             health: rooms.health.clone(),
             shutdown: shutdown.clone(),
         });
         clockwork.spawn(relay_bells(bells, store.clone(), rooms.around.clone(), shutdown.clone()));
-        let doors = doors::hang(&config, &rooms, metrics);
         let listeners = vec![
-            tokio::spawn(listener::serve(public, doors.public, shutdown.clone())),
-            tokio::spawn(listener::serve(admin, doors.admin, shutdown)),
+            tokio::spawn(listener::serve(public, http::public_router(house.clone()), shutdown.clone())),
+            tokio::spawn(listener::serve(admin, http::admin_router(house), shutdown)),
         ];
         tracing::info!(public = %public_address, admin = %admin_address, database = store.kind(), "listening");
         Ok(RunningApp {
@@ -327,6 +331,25 @@ async fn furnish(config: &Config, on: Foundation, public_url: Url) -> Result<Roo
     Ok(Rooms { accounts, connections, credentials, audit, keys, health, bells, around, public_url })
 }
 
+async fn house_parts(
+    config: &Config,
+    rooms: &Rooms,
+    store: &Store,
+    metrics: PrometheusHandle,
+) -> Result<HouseParts, StartError> {
+    Ok(HouseParts {
+        accounts: rooms.accounts.clone(),
+        audit: rooms.audit.clone(),
+        cursors: rooms.keys.cursors(store).await?,
+        around: rooms.around.clone(),
+        health: rooms.health.clone(),
+        metrics,
+        public_url: rooms.public_url.clone(),
+        ttl: config.ttl,
+        trusted_proxies: config.trusted_proxies.clone(),
+    })
+}
+
 async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Bind { setting, address, source })
 }
@@ -351,6 +374,14 @@ async fn relay_bells(bells: Bells, store: Store, around: Surroundings, shutdown:
             () = around.clock.sleep(RELAY_AGAIN) => {}
         }
     }
+}
+
+/// The OpenAPI 3.1 document of the platform API, as JSON.
+///
+/// # Errors
+/// Never in practice: the document is made of texts and lists.
+pub fn openapi() -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(http::openapi())
 }
 
 /// The settings' database URL, for what must look at it without opening the house.

@@ -11,6 +11,7 @@ mod integration;
 mod key;
 mod member;
 mod migrate;
+mod openapi;
 mod output;
 mod serve;
 mod session;
@@ -57,6 +58,7 @@ enum Command {
     Serve(serve::Serve),
     Migrate(migrate::Migrate),
     Doctor(doctor::Doctor),
+    Openapi(openapi::Openapi),
     Config(config::ShowConfig),
     SetupLink(setup_link::SetupLink),
     #[command(subcommand)]
@@ -107,6 +109,7 @@ async fn obey(cli: Cli) -> Result<(), Trouble> {
         Command::Serve(command) => command.run(&session).await,
         Command::Migrate(command) => command.run(&session).await,
         Command::Doctor(command) => command.run(&session).await,
+        Command::Openapi(command) => command.run(),
         Command::Config(command) => command.run(&session),
         Command::SetupLink(command) => command.run(&session).await,
         Command::Key(command) => command.run(&session).await,
