@@ -71,8 +71,10 @@ impl Create {
             .in_the_house(|rooms| async move {
                 let caller = operator_for(&rooms, &self.tenant).await?;
                 let (key, secret) = rooms.accounts.api_key_create(&caller, new).await?;
-                let text = format!("{}\nThis is the secret of {}. It is not shown again.", secret.expose(), key.id);
-                self.output.say(&json!({ "id": key.id, "secret": secret.expose() }), &text)
+                let answer = json!({ "id": key.id, "secret": secret });
+                let shown = answer["secret"].as_str().unwrap_or_default();
+                let text = format!("{shown}\nThis is the secret of {}. It is not shown again.", key.id);
+                self.output.say(&answer, &text)
             })
             .await
     }
