@@ -1,6 +1,7 @@
 //! Connections: how an end user's account gets into the vault, what is known of it, and how it leaves.
 
 mod connect_sessions;
+mod erase;
 mod exchange;
 mod handshakes;
 mod import;
@@ -13,6 +14,7 @@ mod view;
 use url::Url;
 
 pub use connect_sessions::{Confirmation, ConnectLink, ConnectSession, ConnectVisit, NewConnectSession};
+pub use erase::{ErasedConnection, Receipt};
 pub use handshakes::{Begin, Begun, Callback, Finished, RedirectTo, Visitor};
 pub use import::{Import, ImportAccount, ImportCredential, ImportRow};
 pub use integrations::{Integration, IntegrationDraft, ProviderCard};
