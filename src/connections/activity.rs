@@ -116,11 +116,7 @@ impl Connections {
         Ok(self.happened(caller, filter).await?.pop())
     }
 
-    async fn happened(
-        &self,
-        caller: &Caller,
-        filter: ActivityFilter<'_>,
-    ) -> Result<Vec<Happened>, ConnectionsError> {
+    async fn happened(&self, caller: &Caller, filter: ActivityFilter<'_>) -> Result<Vec<Happened>, ConnectionsError> {
         let scope = caller.require(Permission::ConnectionsRead)?;
         let mut tx = self.store.read().await?;
         Ok(activity_list(&mut tx, &scope, filter).await?.into_iter().map(told).collect())

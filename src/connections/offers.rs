@@ -64,7 +64,7 @@ impl Connections {
         let mut tx = self.store.read().await?;
         let integration = integration_by_provider(&mut tx, &scope, provider).await?;
         drop(tx);
-        let own_bot = descriptor.capabilities.direct_kinds.contains(&"bot");
+        let own_bot = descriptor.capabilities.direct_kinds.contains(&"bot_token");
         let has_platform_bot = integration.as_ref().is_some_and(|row| row.bot_token.is_some());
         let consent = integration.filter(|_| descriptor.capabilities.oauth).map(|row| {
             let wanted = [from_json_list(&row.scopes), from_json_list(&row.user_scopes)].concat();
