@@ -9,6 +9,7 @@ mod integrations;
 mod manage;
 mod offers;
 mod telegram;
+mod upkeep;
 mod view;
 
 use url::Url;
