@@ -132,6 +132,7 @@ impl App {
         let mut clockwork = jobs::start(Clockwork {
             accounts: rooms.accounts.clone(),
             connections: rooms.connections.clone(),
+            conversations: rooms.conversations.clone(),
             credentials: rooms.credentials.clone(),
             metrics,
             around: rooms.around.clone(),

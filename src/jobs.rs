@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::accounts::Accounts;
 use crate::clock::{Elapsed, Surroundings, deadline};
 use crate::connections::Connections;
+use crate::conversations::Conversations;
 use crate::credentials::{Credentials, DueBell};
 use crate::health::Health;
 use crate::shutdown::Shutdown;
@@ -30,6 +31,8 @@ pub struct Clockwork {
     pub accounts: Accounts,
     /// Connections being made.
     pub connections: Connections,
+    /// Conversations that outlive their tickets.
+    pub conversations: Conversations,
     /// Tokens to be kept fresh.
     pub credentials: Credentials,
     /// The metrics, whose histograms want tidying.
@@ -54,6 +57,9 @@ fn table(rooms: &Clockwork) -> Vec<Task> {
         }),
         task("handshakes_expire", MINUTE, 30 * SECOND, &rooms.connections, |room| async move {
             Ok(room.handshakes_expire().await?)
+        }),
+        task("conversations_expire", MINUTE, 30 * SECOND, &rooms.conversations, |room| async move {
+            Ok(room.end_expired().await?)
         }),
         task("sessions_expire", MINUTE, 30 * SECOND, &rooms.accounts, |room| async move {
             Ok(room.sessions_expire().await?)

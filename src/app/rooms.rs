@@ -10,8 +10,10 @@ use crate::audit::Audit;
 use crate::clock::Surroundings;
 use crate::config::Config;
 use crate::connections::{Connections, ConnectionsParts};
+use crate::conversations::{Conversations, ConversationsParts};
 use crate::credentials::{Credentials, CredentialsParts};
 use crate::crypto::derive::Purpose;
+use crate::elevenlabs::ElevenLabs;
 use crate::health::Health;
 use crate::http::HouseParts;
 use crate::keys::Keys;
@@ -20,6 +22,7 @@ use crate::providers::Providers;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::store::bell::Bells;
+use crate::workspaces::{Workspaces, WorkspacesParts};
 
 /// Every room, furnished, for doors, jobs, the command line and tests. Whoever keeps a clone keeps the house from
 /// closing.
@@ -31,6 +34,10 @@ pub struct Rooms {
     pub connections: Connections,
     /// Token sets.
     pub credentials: Credentials,
+    /// ElevenLabs workspaces and agents.
+    pub workspaces: Workspaces,
+    /// Runs of agents.
+    pub conversations: Conversations,
     /// The book.
     pub audit: Audit,
     /// The key cabinet.
@@ -84,14 +91,14 @@ pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) ->
         store: store.clone(),
         keys: keys.clone(),
         providers: providers.clone(),
-        outbound,
+        outbound: outbound.clone(),
         audit: audit.clone(),
         around: around.clone(),
         bells: bells.clone(),
         shutdown,
     });
     let connections = Connections::new(ConnectionsParts {
-        store,
+        store: store.clone(),
         keys: keys.clone(),
         providers,
         credentials: credentials.clone(),
@@ -101,8 +108,43 @@ pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) ->
         public_url: public_url.clone(),
         ttl: config.ttl,
     });
+    let elevenlabs = ElevenLabs::new(outbound.clone(), around.clone(), config.elevenlabs.base_url.clone());
+    let workspaces = Workspaces::new(WorkspacesParts {
+        store: store.clone(),
+        keys: keys.clone(),
+        audit: audit.clone(),
+        around: around.clone(),
+        elevenlabs: elevenlabs.clone(),
+        public_url: public_url.clone(),
+    });
+    let conversations = Conversations::new(ConversationsParts {
+        store,
+        keys: keys.clone(),
+        credentials: credentials.clone(),
+        connections: connections.clone(),
+        workspaces: workspaces.clone(),
+        elevenlabs,
+        outbound,
+        audit: audit.clone(),
+        around: around.clone(),
+        bells: bells.clone(),
+        public_url: public_url.clone(),
+        ttl: config.ttl,
+    });
     let health = Health::default();
-    Ok(Rooms { accounts, connections, credentials, audit, keys, health, bells, around, public_url })
+    Ok(Rooms {
+        accounts,
+        connections,
+        credentials,
+        workspaces,
+        conversations,
+        audit,
+        keys,
+        health,
+        bells,
+        around,
+        public_url,
+    })
 }
 
 /// What the doors need.
@@ -114,6 +156,10 @@ pub(super) async fn house_parts(
 ) -> Result<HouseParts, StartError> {
     Ok(HouseParts {
         accounts: rooms.accounts.clone(),
+        connections: rooms.connections.clone(),
+        credentials: rooms.credentials.clone(),
+        workspaces: rooms.workspaces.clone(),
+        conversations: rooms.conversations.clone(),
         audit: rooms.audit.clone(),
         cursors: rooms.keys.cursors(store).await?,
         around: rooms.around.clone(),

@@ -278,7 +278,7 @@ impl Credentials {
     }
 }
 
-async fn wait_for_landing(landing: &mut Landing) -> Option<Verdict> {
+pub(super) async fn wait_for_landing(landing: &mut Landing) -> Option<Verdict> {
     landing.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone())
 }
 

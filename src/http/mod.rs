@@ -20,11 +20,13 @@ mod ops;
 pub mod pages;
 mod peer;
 mod problem;
+mod relay;
 mod strict;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -46,8 +48,12 @@ use crate::accounts::Accounts;
 use crate::audit::Audit;
 use crate::clock::Surroundings;
 use crate::config::Ttl;
+use crate::connections::Connections;
+use crate::conversations::Conversations;
+use crate::credentials::Credentials;
 use crate::health::Health;
 use crate::keys::Cursors;
+use crate::workspaces::Workspaces;
 use pages::SignInLimits;
 
 /// The largest body a door takes unless its route says otherwise (AP-08).
@@ -58,6 +64,14 @@ pub const MOST_BODY: usize = 64 * 1024;
 pub struct HouseParts {
     /// Tenants, people, keys, users.
     pub accounts: Accounts,
+    /// External accounts.
+    pub connections: Connections,
+    /// Their tokens.
+    pub credentials: Credentials,
+    /// ElevenLabs workspaces and agents.
+    pub workspaces: Workspaces,
+    /// Runs of agents and what their tools may do.
+    pub conversations: Conversations,
     /// The book, for denials.
     pub audit: Audit,
     /// Writes and reads paging cursors.
@@ -144,7 +158,7 @@ impl Deref for House {
 /// that are limited to addresses are refused.
 pub fn public_router(house: House) -> Router {
     let (api, _) = api::router().split_for_parts();
-    finish(Router::new().merge(pages::router(&house)).merge(api), house)
+    finish(Router::new().merge(pages::router(&house)).merge(tools::router()).merge(relay::router()).merge(api), house)
 }
 
 /// Health and metrics. Never on a public address.

@@ -17,8 +17,11 @@ use utoipa::ToSchema;
 use crate::accounts::{AccountsError, IdempotencyError};
 use crate::audit::AuditError;
 use crate::caller::{Denied, Permission};
+use crate::connections::ConnectionsError;
+use crate::conversations::ConversationsError;
 use crate::credentials::CredentialError;
 use crate::invalid::{FieldError, Invalid};
+use crate::workspaces::WorkspacesError;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $status:ident;)*) => {
@@ -375,6 +378,91 @@ impl From<CredentialError> for Problem {
     }
 }
 
+impl From<ConnectionsError> for Problem {
+    fn from(error: ConnectionsError) -> Self {
+        match error {
+            ConnectionsError::Denied(denied) => denied.into(),
+            ConnectionsError::Invalid(invalid) => invalid.into(),
+            ConnectionsError::Audit(error) => error.into(),
+            ConnectionsError::Credential(error) => error.into(),
+            ConnectionsError::NotFound(_) => Self::not_found(),
+            ConnectionsError::ReturnUrlRequired => Self::new(Code::ReturnUrlRequired, error.to_string()),
+            ConnectionsError::Gone => Self::new(Code::Gone, error.to_string()),
+            ConnectionsError::UnknownState => Self::new(Code::Malformed, error.to_string()),
+            ConnectionsError::Conflict(_) => Self::new(Code::Conflict, error.to_string()),
+            ConnectionsError::TooMany => {
+                Self::new(Code::RateLimited, error.to_string()).retry_after(Duration::from_secs(60))
+            }
+            ConnectionsError::IdentityMismatch => Self::new(Code::IdentityMismatch, error.to_string()),
+            ConnectionsError::Provider(_) => {
+                Self::new(Code::UpstreamFailed, "the provider did not agree").because(error).retry_after(SHORT_WAIT)
+            }
+            ConnectionsError::Store(ref store) => Self::outage_or_defect(store.is_outage(), error),
+            ConnectionsError::Keys(ref keys) => Self::outage_or_defect(keys.is_outage(), error),
+        }
+    }
+}
+
+impl From<WorkspacesError> for Problem {
+    fn from(error: WorkspacesError) -> Self {
+        match error {
+            WorkspacesError::Denied(denied) => denied.into(),
+            WorkspacesError::Invalid(invalid) => invalid.into(),
+            WorkspacesError::Audit(error) => error.into(),
+            WorkspacesError::NotFound(_) => Self::not_found(),
+            WorkspacesError::Conflict(_) => Self::new(Code::Conflict, error.to_string()),
+            WorkspacesError::NoKey => Self::new(Code::Misconfigured, error.to_string()),
+            WorkspacesError::ElevenLabs(_) => {
+                Self::new(Code::UpstreamFailed, error.to_string()).because(error).retry_after(SHORT_WAIT)
+            }
+            WorkspacesError::Store(ref store) => Self::outage_or_defect(store.is_outage(), error),
+            WorkspacesError::Keys(ref keys) => Self::outage_or_defect(keys.is_outage(), error),
+        }
+    }
+}
+
+impl From<ConversationsError> for Problem {
+    fn from(error: ConversationsError) -> Self {
+        match error {
+            ConversationsError::Denied(denied) => denied.into(),
+            ConversationsError::Invalid(invalid) => invalid.into(),
+            ConversationsError::Audit(error) => error.into(),
+            ConversationsError::Credential(error) => error.into(),
+            ConversationsError::Connections(error) => error.into(),
+            ConversationsError::Workspaces(error) => error.into(),
+            ConversationsError::NotFound(_) => Self::not_found(),
+            ConversationsError::NotGranted(_) | ConversationsError::OriginRefused => {
+                Self::new(Code::NotGranted, error.to_string())
+            }
+            ConversationsError::ConnectionRequired { ref provider, ref connect_url } => {
+                let problem =
+                    Self::new(Code::ConnectionRequired, error.to_string()).with("provider", provider.as_str());
+                match connect_url {
+                    Some(url) => problem.with("connect_url", url.as_str()),
+                    None => problem,
+                }
+            }
+            ConversationsError::AmbiguousAccount { ref provider } => {
+                Self::new(Code::AmbiguousAccount, error.to_string()).with("provider", provider.as_str())
+            }
+            ConversationsError::NotInjectable { ref provider } => {
+                Self::new(Code::NotInjectable, error.to_string()).with("provider", provider.as_str())
+            }
+            ConversationsError::Unauthenticated => {
+                Self::new(Code::Unauthenticated, "the credentials are missing or not right")
+            }
+            ConversationsError::IdentityMismatch => Self::new(Code::IdentityMismatch, error.to_string()),
+            ConversationsError::Gone => Self::new(Code::Gone, error.to_string()),
+            ConversationsError::RateLimited(wait) => Self::new(Code::RateLimited, error.to_string()).retry_after(wait),
+            ConversationsError::ElevenLabs(_) | ConversationsError::Street(_) => {
+                Self::new(Code::UpstreamFailed, error.to_string()).because(error).retry_after(SHORT_WAIT)
+            }
+            ConversationsError::Store(ref store) => Self::outage_or_defect(store.is_outage(), error),
+            ConversationsError::Keys(ref keys) => Self::outage_or_defect(keys.is_outage(), error),
+        }
+    }
+}
+
 impl From<tower_sessions::session::Error> for Problem {
     fn from(error: tower_sessions::session::Error) -> Self {
         Self::not_ready(error)
@@ -451,6 +539,7 @@ mod tests {
         assert_eq!((denied.code(), denied.denied()), (Code::InsufficientScope, Some(Permission::KeysWrite)));
         assert_eq!(Problem::from(IdempotencyError::Mismatch).code(), Code::IdempotencyMismatch);
         assert_eq!(Problem::from(IdempotencyError::InFlight).code(), Code::IdempotencyConflict);
+        assert_eq!(Problem::from(ConnectionsError::ReturnUrlRequired).code(), Code::ReturnUrlRequired);
         assert_eq!(Problem::from(CredentialError::NotInjectable).code(), Code::NotInjectable);
     }
 }

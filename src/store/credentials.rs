@@ -380,7 +380,8 @@ pub async fn credential_fail(
     )? == 1)
 }
 
-/// Only the user can help now; false when a newer flight or newer tokens are there. The token stays for its remaining life.
+/// Only the user can help now; false when a newer flight or newer tokens are there, or when this was said before. The
+/// token stays for its remaining life.
 ///
 /// # Errors
 /// As every statement.
@@ -398,7 +399,7 @@ pub async fn credential_needs_reauth(
         execute,
         "UPDATE credentials SET status = 'needs_reauth', reason = $5, phase = 'idle', sent_at = NULL, lease_owner = NULL, lease_until = NULL,
          doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0, next_attempt_at = NULL, last_error = $5, last_error_at = $6, due_at = NULL
-         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL",
+         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL AND status = 'active'",
         &name.tenant_id,
         &name.id,
         generation,
@@ -511,8 +512,10 @@ pub async fn credential_claim_due(
         sql!(
             tx,
             all CredentialName,
-            "UPDATE credentials SET due_at = $2 WHERE (tenant_id, id) IN
-             (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED) RETURNING tenant_id, id",
+            // Materialised: a plan that runs the choice more than once would choose more rows than `limit`.
+            "WITH due AS MATERIALIZED
+             (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+             UPDATE credentials SET due_at = $2 WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due) RETURNING tenant_id, id",
             now,
             next,
             limit

@@ -79,7 +79,10 @@ impl Store {
     /// [`OpenError::Schema`] when the database is newer than this program or was changed by hand.
     pub async fn migrate(&self) -> Result<(), OpenError> {
         match self {
-            Self::Sqlite { writer, .. } => sqlx::migrate!("migrations/sqlite").run(writer).await,
+            Self::Sqlite { writer, .. } => {
+                let _turn = wait_for_turn(writer.connect_options().get_filename()).await?;
+                sqlx::migrate!("migrations/sqlite").run(writer).await
+            }
             Self::Postgres(pool) => sqlx::migrate!("migrations/postgres").run(pool).await,
         }
         .map_err(OpenError::Schema)
@@ -164,9 +167,24 @@ impl Store {
 }
 
 fn lock_path(url: &Secret) -> Option<PathBuf> {
-    let mut name = sqlite_path(url)?.into_os_string();
-    name.push(".lock");
-    Some(PathBuf::from(name))
+    Some(beside(&sqlite_path(url)?, ".lock"))
+}
+
+/// `serve` and a command may both find an empty file. SQLite has no lock that spans several transactions, as PostgreSQL
+/// has for migrations, so whoever migrates holds a file of its own.
+async fn wait_for_turn(path: &Path) -> Result<File, OpenError> {
+    let path = beside(path, ".migrate.lock");
+    let locked = tokio::task::spawn_blocking(move || {
+        let file = File::create(path)?;
+        file.lock().map(|()| file)
+    });
+    locked.await.map_err(std::io::Error::other).flatten().map_err(|error| OpenError::Connect(error.into()))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 fn sqlite_path(url: &Secret) -> Option<PathBuf> {

@@ -2,9 +2,14 @@
 //! documents it, so what is not in the document is not there.
 
 mod api_keys;
+mod connect_sessions;
+mod connections;
+mod conversations;
+mod integrations;
 mod own;
 mod portal;
 mod users;
+mod workspaces;
 
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -47,4 +52,23 @@ pub(super) fn router() -> OpenApiRouter<House> {
         .routes(routes!(portal::portal_session_create))
         .routes(routes!(api_keys::api_keys, api_keys::api_key_create))
         .routes(routes!(api_keys::api_key_revoke))
+        .routes(routes!(integrations::providers))
+        .routes(routes!(integrations::integrations))
+        .routes(routes!(integrations::integration, integrations::integration_put, integrations::integration_delete))
+        .routes(routes!(connect_sessions::connect_session_create))
+        .routes(routes!(connect_sessions::connect_session))
+        .routes(routes!(connect_sessions::connect_session_confirm))
+        .routes(routes!(connections::connections, connections::connection_create))
+        .routes(routes!(connections::import))
+        .routes(routes!(connections::connection, connections::connection_change, connections::connection_delete))
+        .routes(routes!(connections::token))
+        .routes(routes!(connections::refresh))
+        .routes(routes!(workspaces::workspaces))
+        .routes(routes!(workspaces::workspace, workspaces::workspace_put))
+        .routes(routes!(workspaces::agents))
+        .routes(routes!(workspaces::agent, workspaces::agent_put))
+        .routes(routes!(workspaces::grants, workspaces::grant_give, workspaces::grant_take))
+        .routes(routes!(conversations::conversations, conversations::start))
+        .routes(routes!(conversations::conversation))
+        .routes(routes!(conversations::end))
 }

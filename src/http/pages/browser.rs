@@ -58,6 +58,13 @@ impl Browser {
         Ok(own.is_some_and(|own| own.as_bytes().ct_eq(given.as_bytes()).into()))
     }
 
+    /// True when the browser has no session, or names one that is not (any more) on our shelves. To be asked after
+    /// something was read.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.session.id().is_none()
+    }
+
     /// Who the session remembers.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ async fn a_member_signs_in_looks_at_settings_and_signs_out() {
     let mut browser = house.client();
 
     assert_eq!(browser.get("/").await.header("location"), "/sign-in");
-    assert_eq!(browser.get("/settings").await.header("location"), "/sign-in?next=%2Fsettings&done=session-expired");
+    assert_eq!(browser.get("/settings").await.header("location"), "/sign-in?next=%2Fsettings");
     let before = browser.cookie().expect("a session for the form");
     let entered = browser.sign_in("Owner@acme.example").await;
     assert_eq!((entered.status, entered.header("location")), (StatusCode::SEE_OTHER, "/"));

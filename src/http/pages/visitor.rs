@@ -6,8 +6,8 @@ use axum::http::{Method, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use url::form_urlencoded;
 
-use super::Browser;
 use super::views::{Frame, Notice, Viewer};
+use super::{Browser, SESSION_COOKIE};
 use crate::accounts::{AccountsError, Presence, Visitor};
 use crate::caller::Caller;
 use crate::http::{Code, House, Problem, RequestContext};
@@ -25,6 +25,8 @@ pub struct Anyone {
     pub presence: Option<Presence>,
     /// The request's id and peer.
     pub context: RequestContext,
+    /// True when the browser came with a session that is over.
+    pub ended: bool,
 }
 
 /// Somebody who signed in or came through a portal link. Everybody else is led to the sign-in page.
@@ -67,6 +69,7 @@ impl FromRequestParts<House> for Anyone {
         let context = RequestContext::from_request_parts(parts, house).await?;
         let browser = Browser::from_request_parts(parts, house).await?;
         let mut presence = browser.presence().await?;
+        let mut ended = browser.is_unknown() && sent_session(parts);
         let visitor = match &presence {
             None => None,
             Some(known) => match house.accounts.visitor(known, context.origin().clone()).await {
@@ -74,7 +77,7 @@ impl FromRequestParts<House> for Anyone {
                 // The login is gone or the visit is over: the session means nobody any more.
                 Err(AccountsError::Unauthenticated | AccountsError::NotFound(_)) => {
                     browser.end().await?;
-                    presence = None;
+                    (presence, ended) = (None, true);
                     None
                 }
                 Err(error) => return Err(error.into()),
@@ -87,7 +90,7 @@ impl FromRequestParts<House> for Anyone {
         let notice = notice(parts);
         let frame = Frame { csrf: browser.csrf().await?, viewer: viewer(visitor.as_ref()), notice };
         context.remember_frame(&Frame { notice: None, ..frame.clone() });
-        Ok(Self { frame, browser, visitor, presence, context })
+        Ok(Self { frame, browser, visitor, presence, context, ended })
     }
 }
 
@@ -95,13 +98,12 @@ impl FromRequestParts<House> for PageCaller {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, house: &House) -> Result<Self, Response> {
-        let had_session = parts.headers.contains_key(header::COOKIE);
         let anyone = Anyone::from_request_parts(parts, house).await.map_err(IntoResponse::into_response)?;
         match (anyone.visitor, anyone.presence) {
             (Some(visitor), Some(presence)) => {
                 Ok(Self { frame: anyone.frame, browser: anyone.browser, visitor, presence, context: anyone.context })
             }
-            _ => Err(to_sign_in(parts, had_session)),
+            _ => Err(to_sign_in(parts, anyone.ended)),
         }
     }
 }
@@ -125,6 +127,11 @@ impl FromRequestParts<House> for Member {
         let caller = page.visitor.member.clone().ok_or_else(|| not_for_you().into_response())?;
         Ok(Self { caller, page })
     }
+}
+
+fn sent_session(parts: &Parts) -> bool {
+    let cookies = parts.headers.get_all(header::COOKIE);
+    cookies.iter().filter_map(|value| value.to_str().ok()).any(|text| text.contains(SESSION_COOKIE))
 }
 
 fn not_for_you() -> Problem {
@@ -158,14 +165,14 @@ fn person(visitor: &Visitor) -> String {
 }
 
 /// GET comes back to where it wanted to go; anything else begins anew.
-fn to_sign_in(parts: &Parts, had_session: bool) -> Response {
+fn to_sign_in(parts: &Parts, ended: bool) -> Response {
     let mut query = form_urlencoded::Serializer::new(String::new());
     if parts.method == Method::GET
         && let Some(target) = parts.uri.path_and_query().map(|target| target.as_str()).and_then(local_path)
     {
         query.append_pair("next", target);
     }
-    if had_session {
+    if ended {
         query.append_pair("done", Notice::SessionExpired.as_str());
     }
     let query = query.finish();

@@ -1,0 +1,246 @@
+//! Connections and which credentials they use.
+
+use super::*;
+use crate::store::connections::{
+    ConnectionFilter, connection_by_account, connection_by_id, connection_clear_default, connection_delete,
+    connection_list, connection_touch, connection_update, connections_of_credential_mark,
+    connections_of_integration_mark, credential_account, credential_other_uses,
+};
+use crate::store::credentials::credentials_of_connection;
+
+const ALL: ConnectionFilter<'_> = ConnectionFilter { user: None, provider: None, status: None, after: "", limit: 50 };
+
+async fn fill(store: &Store) {
+    let mut tx = store.begin().await.unwrap();
+    for (id, user) in [("con_1", Some(USER)), ("con_2", Some(OTHER)), ("con_3", None)] {
+        connection_insert(&mut tx, &a(), &connection_row(id, user)).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_is_seen_by_its_tenant_and_by_its_user_only() {
+    in_a_house(async |store| {
+        fill(&store).await;
+        let mut tx = store.read().await.unwrap();
+        for scope in [a(), user_scope(A, USER)] {
+            let found = connection_by_id(&mut tx, &scope, "con_1").await.unwrap();
+            assert_eq!(found, Some(connection_row("con_1", Some(USER))));
+        }
+        for scope in [b(), user_scope(A, OTHER), user_scope(B, USER)] {
+            assert_eq!(connection_by_id(&mut tx, &scope, "con_1").await.unwrap(), None);
+        }
+        let own = user_scope(A, USER);
+        assert_eq!(connection_by_id(&mut tx, &own, "con_3").await.unwrap(), None, "the tenant's own is nobody's");
+        assert_eq!(ids(&connection_list(&mut tx, &own, ALL).await.unwrap(), |row| &row.id), ["con_1"]);
+        let sly = ConnectionFilter { user: Some(OTHER), ..ALL };
+        assert!(connection_list(&mut tx, &own, sly).await.unwrap().is_empty(), "a filter widens nothing");
+        assert!(connection_list(&mut tx, &b(), ALL).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lists_are_narrowed_by_every_filter_and_paged_by_id() {
+    in_a_house(async |store| {
+        fill(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let odd = ConnectionRow {
+            provider: "slack".to_owned(),
+            status: "awaiting_start".to_owned(),
+            ..connection_row("con_4", Some(USER))
+        };
+        connection_insert(&mut tx, &a(), &odd).await.unwrap();
+        for (filter, wanted) in [
+            (ALL, &["con_1", "con_2", "con_3", "con_4"][..]),
+            (ConnectionFilter { user: Some(USER), ..ALL }, &["con_1", "con_4"]),
+            (ConnectionFilter { provider: Some("slack"), ..ALL }, &["con_4"]),
+            (ConnectionFilter { status: Some("active"), ..ALL }, &["con_1", "con_2", "con_3"]),
+            (ConnectionFilter { after: "con_2", limit: 1, ..ALL }, &["con_3"]),
+        ] {
+            assert_eq!(ids(&connection_list(&mut tx, &a(), filter).await.unwrap(), |row| &row.id), wanted);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_account_is_connected_once_per_user_and_again_after_a_disconnect() {
+    in_a_house(async |store| {
+        fill(&store).await;
+        for (id, user) in [("con_1", Some(USER)), ("con_3", None)] {
+            let account = format!("account of {id}");
+            let twin = ConnectionRow { account_id: account.clone(), ..connection_row("con_9", user) };
+            assert_conflict(&store, async |tx| connection_insert(tx, &a(), &twin).await).await;
+            let mut tx = store.begin().await.unwrap();
+            let found = connection_by_account(&mut tx, &a(), user, "google", &account).await.unwrap();
+            assert_eq!(found.map(|row| row.id), Some(id.to_owned()));
+            for (scope, user, provider) in [(b(), user, "google"), (a(), Some(OTHER), "google"), (a(), user, "slack")] {
+                assert_eq!(connection_by_account(&mut tx, &scope, user, provider, &account).await.unwrap(), None);
+            }
+            assert!(connection_delete(&mut tx, &a(), id, NOW + 1).await.unwrap());
+            assert_eq!(connection_by_account(&mut tx, &a(), user, "google", &account).await.unwrap(), None);
+            connection_insert(&mut tx, &a(), &ConnectionRow { id: format!("{id}b"), ..twin }).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        let mut tx = store.begin().await.unwrap();
+        let shared =
+            ConnectionRow { account_id: "account of con_1".to_owned(), ..connection_row("con_8", Some(OTHER)) };
+        connection_insert(&mut tx, &a(), &shared).await.expect("another user may connect the same account");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_changed_connection_keeps_its_user_and_provider() {
+    in_a_house(async |store| {
+        fill(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let changed = ConnectionRow {
+            integration_id: None,
+            account_id: "another".to_owned(),
+            account: None,
+            target: Some(bytes()),
+            label: "work ü".to_owned(),
+            is_default: 0,
+            status: "quarantined".to_owned(),
+            reason: Some("identity_changed".to_owned()),
+            missing_scopes: "[]".to_owned(),
+            updated_at: NOW + 4,
+            ..connection_row("con_1", Some(USER))
+        };
+        connection_update(&mut tx, &b(), &ConnectionRow { label: "theirs".to_owned(), ..changed.clone() })
+            .await
+            .unwrap();
+        assert_eq!(connection_by_id(&mut tx, &a(), "con_1").await.unwrap().unwrap().label, "");
+        connection_update(&mut tx, &a(), &changed).await.unwrap();
+        assert_eq!(connection_by_id(&mut tx, &a(), "con_1").await.unwrap(), Some(changed));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_default_takes_the_mark_from_the_same_users_others_only() {
+    in_a_house(async |store| {
+        fill(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        connection_clear_default(&mut tx, &b(), Some(USER), "google").await.unwrap();
+        connection_clear_default(&mut tx, &a(), Some(USER), "slack").await.unwrap();
+        connection_clear_default(&mut tx, &a(), Some(USER), "google").await.unwrap();
+        let marks: Vec<i64> =
+            connection_list(&mut tx, &a(), ALL).await.unwrap().iter().map(|row| row.is_default).collect();
+        assert_eq!(marks, [0, 1, 1]);
+        connection_clear_default(&mut tx, &a(), None, "google").await.unwrap();
+        let marks: Vec<i64> =
+            connection_list(&mut tx, &a(), ALL).await.unwrap().iter().map(|row| row.is_default).collect();
+        assert_eq!(marks, [0, 1, 0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_use_of_a_connection_is_noted_at_most_every_ten_seconds() {
+    in_a_house(async |store| {
+        fill(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        for (now, noted) in [(NOW, NOW), (NOW + 10_000, NOW), (NOW + 10_001, NOW + 10_001)] {
+            connection_touch(&mut tx, &b(), "con_1", now + 500_000).await.unwrap();
+            connection_touch(&mut tx, &a(), "con_1", now).await.unwrap();
+            assert_eq!(connection_by_id(&mut tx, &a(), "con_1").await.unwrap().unwrap().last_used_at, Some(noted));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deleted_connection_forgets_whose_account_it_was() {
+    in_a_house(async |store| {
+        fill(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        for scope in [b(), user_scope(A, OTHER)] {
+            assert!(!connection_delete(&mut tx, &scope, "con_1", NOW).await.unwrap(), "not theirs");
+        }
+        assert!(connection_delete(&mut tx, &user_scope(A, USER), "con_1", NOW + 1).await.unwrap());
+        assert!(!connection_delete(&mut tx, &a(), "con_1", NOW + 2).await.unwrap(), "once");
+        assert_eq!(connection_by_id(&mut tx, &a(), "con_1").await.unwrap(), None);
+        assert_eq!(ids(&connection_list(&mut tx, &a(), ALL).await.unwrap(), |row| &row.id), ["con_2", "con_3"]);
+        let known = crate::store::sql!(
+            tx,
+            one (i64,),
+            "SELECT count(*) FROM connections WHERE tenant_id = $1 AND id = 'con_1' AND (account IS NOT NULL OR target IS NOT NULL)",
+            A
+        );
+        assert_eq!(known.unwrap().0, 0);
+    })
+    .await;
+}
+
+async fn status(tx: &mut Tx, id: &str) -> (String, Option<String>) {
+    let row = connection_by_id(tx, &a(), id).await.unwrap().unwrap();
+    (row.status, row.reason)
+}
+
+#[tokio::test]
+async fn a_credentials_fate_reaches_its_connections_but_not_those_that_wait_for_a_person() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        connect(&mut tx, "con_1", "crd_1").await;
+        connect(&mut tx, "con_2", "crd_2").await;
+        for (id, state) in [("con_3", "quarantined"), ("con_4", "awaiting_start"), ("con_5", "active")] {
+            let row = ConnectionRow { status: state.to_owned(), ..connection_row(id, Some(USER)) };
+            connection_insert(&mut tx, &a(), &row).await.unwrap();
+            connection_use_credential(&mut tx, &a(), id, "crd_1", "user").await.unwrap();
+        }
+        assert!(connection_delete(&mut tx, &a(), "con_5", NOW).await.unwrap());
+        let mark = connections_of_credential_mark(&mut tx, TEST, B, "crd_1", "needs_reauth", Some("x"), NOW + 1).await;
+        assert_eq!(mark.unwrap(), 0);
+        let mark = connections_of_credential_mark(&mut tx, TEST, A, "crd_1", "needs_reauth", Some("x"), NOW + 1).await;
+        assert_eq!(mark.unwrap(), 1);
+        assert_eq!(status(&mut tx, "con_1").await, ("needs_reauth".to_owned(), Some("x".to_owned())));
+        assert_eq!(status(&mut tx, "con_2").await, ("active".to_owned(), None));
+        assert_eq!(status(&mut tx, "con_3").await.0, "quarantined");
+        assert_eq!(status(&mut tx, "con_4").await.0, "awaiting_start");
+        connections_of_credential_mark(&mut tx, TEST, A, "crd_1", "active", None, NOW + 2).await.unwrap();
+        assert_eq!(status(&mut tx, "con_1").await, ("active".to_owned(), None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_integrations_fate_reaches_all_its_connections() {
+    in_a_house(async |store| {
+        fill(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let own = ConnectionRow { integration_id: None, ..connection_row("con_4", Some(USER)) };
+        connection_insert(&mut tx, &a(), &own).await.unwrap();
+        let integration = format!("int_{A}");
+        let marked = connections_of_integration_mark(&mut tx, &b(), &integration, "misconfigured", "x", NOW + 1).await;
+        assert_eq!(marked.unwrap(), 0);
+        let marked = connections_of_integration_mark(&mut tx, &a(), &integration, "misconfigured", "x", NOW + 1).await;
+        assert_eq!(marked.unwrap(), 3);
+        assert_eq!(status(&mut tx, "con_2").await, ("misconfigured".to_owned(), Some("x".to_owned())));
+        assert_eq!(status(&mut tx, "con_4").await, ("active".to_owned(), None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_uses_one_credential_of_each_kind_and_they_can_be_shared() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        connect(&mut tx, "con_1", "crd_1").await;
+        connect(&mut tx, "con_2", "crd_2").await;
+        assert_eq!(credential_account(&mut tx, TEST, A, "crd_1").await.unwrap().as_deref(), Some("account of con_1"));
+        assert_eq!(credential_account(&mut tx, TEST, B, "crd_1").await.unwrap(), None);
+        assert_eq!(credential_other_uses(&mut tx, &a(), "crd_1", "con_1").await.unwrap(), 0);
+
+        connection_use_credential(&mut tx, &a(), "con_2", "crd_1", "user").await.unwrap();
+        let used = credentials_of_connection(&mut tx, &a(), "con_2").await.unwrap();
+        assert_eq!(ids(&used, |row| &row.id), ["crd_1"], "in place of the one it had");
+        assert_eq!(credential_other_uses(&mut tx, &a(), "crd_1", "con_1").await.unwrap(), 1);
+        assert_eq!(credential_other_uses(&mut tx, &b(), "crd_1", "con_1").await.unwrap(), 0);
+        assert!(connection_delete(&mut tx, &a(), "con_2", NOW).await.unwrap());
+        assert_eq!(credential_other_uses(&mut tx, &a(), "crd_1", "con_1").await.unwrap(), 0, "the dead use nothing");
+    })
+    .await;
+}

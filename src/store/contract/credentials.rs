@@ -1,0 +1,192 @@
+//! Credentials: kept, read, claimed by the sweep and ended. What a refresh does to a row is told in `refresh_rows`.
+
+use super::*;
+use crate::store::credentials::{
+    NewTokens, credential_claim_due, credential_delete, credential_replace, credential_set_due, credential_touch,
+    credentials_of_connection, credentials_of_integration_pause,
+};
+
+async fn keep(store: &Store) {
+    let mut tx = store.begin().await.unwrap();
+    connect(&mut tx, "con_1", "crd_1").await;
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_credential_comes_back_as_it_was_written_and_only_to_its_tenant() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(load(&mut tx, "crd_1").await, credential_row("crd_1"));
+        let bot = CredentialRow {
+            kind: "bot".to_owned(),
+            expires_at: None,
+            refresh_token: None,
+            due_at: None,
+            ..credential_row("crd_2")
+        };
+        credential_insert(&mut tx, &a(), &bot).await.unwrap();
+        connection_use_credential(&mut tx, &a(), "con_1", "crd_2", "bot").await.unwrap();
+        let of = credentials_of_connection(&mut tx, &a(), "con_1").await.unwrap();
+        assert_eq!(of, [credential_row("crd_1"), bot], "user before bot");
+        assert!(credentials_of_connection(&mut tx, &b(), "con_1").await.unwrap().is_empty());
+        let theirs = CredentialName { tenant_id: B.to_owned(), id: "crd_1".to_owned() };
+        assert_eq!(credential_load(&mut tx, TEST, &theirs).await.unwrap(), None);
+        tx.commit().await.unwrap();
+        assert_conflict(&store, async |tx| credential_insert(tx, &a(), &credential_row("crd_1")).await).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deleted_credential_keeps_no_token_and_is_gone() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        assert!(!credential_delete(&mut tx, &b(), "crd_1", NOW).await.unwrap());
+        assert!(credential_delete(&mut tx, &a(), "crd_1", NOW).await.unwrap());
+        assert!(!credential_delete(&mut tx, &a(), "crd_1", NOW).await.unwrap(), "once");
+        assert_eq!(credential_load(&mut tx, TEST, &name_of("crd_1")).await.unwrap(), None);
+        assert!(credentials_of_connection(&mut tx, &a(), "con_1").await.unwrap().is_empty());
+        let tokens = crate::store::sql!(
+            tx,
+            one (i64,),
+            "SELECT count(*) FROM credentials WHERE tenant_id = $1 AND (access_token IS NOT NULL OR refresh_token IS NOT NULL OR due_at IS NOT NULL)",
+            A
+        );
+        assert_eq!(tokens.unwrap().0, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_consent_replaces_everything_and_leaves_flights_behind() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let new = NewTokens {
+            generation: 1,
+            access_token: vec![1],
+            refresh_token: None,
+            token_type: "bearer".to_owned(),
+            scopes: "[]".to_owned(),
+            obtained_at: NOW + 5,
+            expires_at: None,
+            refresh_expires_at: Some(NOW + 9),
+            due_at: None,
+        };
+        let stale = NewTokens { generation: 0, ..new.clone() };
+        assert!(!credential_replace(&mut tx, &a(), "crd_1", None, &stale).await.unwrap(), "the row moved on");
+        assert!(!credential_replace(&mut tx, &b(), "crd_1", None, &new).await.unwrap());
+        assert!(credential_replace(&mut tx, &a(), "crd_1", None, &new).await.unwrap());
+        let wanted = CredentialRow {
+            integration_id: None,
+            access_token: Some(vec![1]),
+            refresh_token: None,
+            token_type: "bearer".to_owned(),
+            scopes: "[]".to_owned(),
+            obtained_at: NOW + 5,
+            expires_at: None,
+            refresh_expires_at: Some(NOW + 9),
+            due_at: None,
+            generation: 2,
+            fence: 1,
+            consents: 2,
+            ..credential_row("crd_1")
+        };
+        assert_eq!(load(&mut tx, "crd_1").await, wanted);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_changed_client_pauses_every_credential_of_its_integration() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let own = CredentialRow { integration_id: None, ..credential_row("crd_2") };
+        credential_insert(&mut tx, &a(), &own).await.unwrap();
+        let integration = format!("int_{A}");
+        assert_eq!(credentials_of_integration_pause(&mut tx, &b(), &integration, "x").await.unwrap(), 0);
+        assert_eq!(credentials_of_integration_pause(&mut tx, &a(), &integration, "client_changed").await.unwrap(), 1);
+        let wanted = CredentialRow {
+            status: "misconfigured".to_owned(),
+            reason: Some("client_changed".to_owned()),
+            due_at: None,
+            fence: 1,
+            ..credential_row("crd_1")
+        };
+        assert_eq!(load(&mut tx, "crd_1").await, wanted);
+        assert_eq!(load(&mut tx, "crd_2").await.status, "active");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_use_of_a_credential_is_noted_at_most_once_a_minute() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        for (now, noted) in [(NOW + 60_000, NOW), (NOW + 60_001, NOW + 60_001)] {
+            credential_touch(&mut tx, TEST, &name_of("crd_1"), now).await.unwrap();
+            assert_eq!(load(&mut tx, "crd_1").await.last_used_at, noted);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_sweep_takes_what_is_due_the_longest_due_first_and_moves_it() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        for (id, due_at) in
+            [("crd_1", Some(NOW + 3)), ("crd_2", Some(NOW + 1)), ("crd_3", None), ("crd_4", Some(NOW + 2))]
+        {
+            credential_insert(&mut tx, &a(), &CredentialRow { due_at, ..credential_row(id) }).await.unwrap();
+        }
+        assert!(credential_claim_due(&mut tx, TEST, NOW, NOW + 100, 9).await.unwrap().is_empty(), "nothing is due yet");
+        let mut taken =
+            ids(&credential_claim_due(&mut tx, TEST, NOW + 3, NOW + 100, 2).await.unwrap(), |name| &name.id);
+        taken.sort();
+        assert_eq!(taken, ["crd_2", "crd_4"]);
+        assert_eq!(load(&mut tx, "crd_2").await.due_at, Some(NOW + 100));
+        assert_eq!(load(&mut tx, "crd_1").await.due_at, Some(NOW + 3));
+        assert_eq!(credential_claim_due(&mut tx, TEST, NOW + 3, NOW + 100, 9).await.unwrap(), [name_of("crd_1")]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_many_sweeps_each_due_credential_goes_to_one_and_none_takes_more_than_it_asked_for() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        for n in 0..40 {
+            let row = CredentialRow { due_at: Some(NOW), ..credential_row(&format!("crd_{n:02}")) };
+            credential_insert(&mut tx, &a(), &row).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let taken = race(&store, async |tx, _| credential_claim_due(tx, TEST, NOW, NOW + 100, 2).await).await;
+        assert!(taken.iter().all(|names| names.len() <= 2));
+        let mut all = ids(&taken.concat(), |name| &name.id);
+        let number = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!((all.len(), number), (40, 40), "each once, none left");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_next_look_is_set_only_on_the_row_as_it_was_seen() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        for (fence, due_at, wanted) in
+            [(0, Some(NOW + 7), Some(NOW + 7)), (1, Some(NOW + 8), Some(NOW + 7)), (0, None, None)]
+        {
+            credential_set_due(&mut tx, TEST, &name_of("crd_1"), fence, due_at).await.unwrap();
+            assert_eq!(load(&mut tx, "crd_1").await.due_at, wanted);
+        }
+    })
+    .await;
+}
