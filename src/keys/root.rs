@@ -16,6 +16,8 @@ use crate::secret::Secret;
 use crate::store::Store;
 use crate::store::keys::{root_key_insert, root_keys, tenant_keys_exist};
 
+/// The state of a key that wraps nothing any more, and never will again.
+const RETIRED: &str = "retired";
 const CHECK_TEXT: &[u8] = b"valetkey root key check";
 
 /// Where a root key comes from.
@@ -104,7 +106,7 @@ impl RootKeys {
         if store.has_schema().await? {
             let mut tx = store.read().await?;
             let known = root_keys(&mut tx, BELOW_THE_GATES).await?;
-            if let Some(row) = known.iter().find(|row| row.id == root.id) {
+            if let Some(row) = known.iter().find(|row| row.id == root.id && row.state != RETIRED) {
                 let text = open(&root.key, &root.check_context(), &Sealed::from_stored(row.check_value.clone()))?;
                 if text.as_slice() != CHECK_TEXT {
                     return Err(KeyError::Refused);
@@ -113,7 +115,7 @@ impl RootKeys {
                 store.migrate().await.map_err(KeyError::Schema)?;
                 return Ok(Self { active: root });
             }
-            if let Some(other) = known.iter().find(|row| row.state != "retired") {
+            if let Some(other) = known.iter().find(|row| row.state != RETIRED) {
                 return Err(KeyError::Wrong { expected: other.id.clone() });
             }
             if tenant_keys_exist(&mut tx, BELOW_THE_GATES).await? {
@@ -125,6 +127,11 @@ impl RootKeys {
             .map_err(|_| KeyError::Refused)?;
         let mut tx = store.begin().await?;
         root_key_insert(&mut tx, BELOW_THE_GATES, &root.id, check.as_bytes(), around.now().0).await?;
+        // Of two nodes that start with different keys on an empty database one was first; the other's key is wrong.
+        let known = root_keys(&mut tx, BELOW_THE_GATES).await?;
+        if let Some(other) = known.iter().find(|row| row.state == "active" && row.id != root.id) {
+            return Err(KeyError::Wrong { expected: other.id.clone() });
+        }
         tx.commit().await?;
         Ok(Self { active: root })
     }
