@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE};
-use crate::audit::{Action, Event};
+use crate::audit::{Action, Event, Exposed};
 use crate::caller::{Caller, Origin, Permission, Permissions, Who};
 use crate::clock::Millis;
 use crate::crypto::tokens::{LIVE_KEY, SecretToken, TEST_KEY, has_valid_checksum, hash_token};
@@ -66,7 +66,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountsError::Denied`], also when the key could do more than its maker; [`AccountsError::Invalid`].
-    pub async fn api_key_create(&self, caller: &Caller, new: NewApiKey) -> Result<(ApiKey, Secret), AccountsError> {
+    pub async fn api_key_create(&self, caller: &Caller, new: NewApiKey) -> Result<(ApiKey, Exposed), AccountsError> {
         let scope = caller.require(Permission::KeysWrite)?;
         let scopes = checked_scopes(&new.scopes)?;
         if matches!(caller.who(), Who::PlatformKey(_)) {
@@ -93,14 +93,16 @@ impl Accounts {
             revoked_at: None,
         };
         api_key_insert(&mut tx, &scope, &row).await?;
-        self.audit.record_and_commit(tx, caller, &Event::done(Action::ApiKeyCreated, "api_key", &row.id)).await?;
-        Ok((ApiKey::from(row), secret))
+        let event = Event::done(Action::ApiKeyCreated, "api_key", &row.id);
+        let durable = self.audit.record_and_commit(tx, caller, &event).await?;
+        Ok((ApiKey::from(row), Exposed::new(secret, &durable)))
     }
 
     /// Who a presented key belongs to.
     ///
     /// # Errors
-    /// [`AccountsError::Unauthenticated`] whatever is wrong with the key, [`AccountsError::IpNotAllowed`].
+    /// [`AccountsError::Unauthenticated`] whatever is wrong with the key, [`AccountsError::IpNotAllowed`] when only the
+    /// address is.
     pub async fn api_key_authenticate(&self, presented: PresentedKey<'_>) -> Result<Caller, AccountsError> {
         // A text without a right checksum was never a key of ours: no need to ask the database.
         if !has_valid_checksum(presented.text.expose()) {
@@ -111,13 +113,7 @@ impl Accounts {
         let row = api_key_by_hash(&mut tx, BEFORE_ANY_SCOPE, &hash_token(presented.text.expose()), now.0).await?;
         drop(tx);
         let row = row.ok_or(AccountsError::Unauthenticated)?;
-        let networks = from_json_list(&row.allowed_ips);
-        if !networks.is_empty() {
-            let peer = presented.origin.peer.ok_or(AccountsError::Unauthenticated)?;
-            if !networks.iter().filter_map(|text| text.parse::<IpNet>().ok()).any(|net| net.contains(&peer)) {
-                return Err(AccountsError::IpNotAllowed(peer));
-            }
-        }
+        let peer = presented.origin.peer;
         let scopes = from_json_list(&row.scopes).iter().filter_map(|text| Permission::parse(text)).collect();
         let caller = Caller::platform_key(
             TenantId::stored(row.tenant_id.clone()),
@@ -125,6 +121,12 @@ impl Accounts {
             scopes,
             presented.origin,
         );
+        if !may_come_from(&from_json_list(&row.allowed_ips), peer) {
+            // A right key from a wrong place is what a leaked key looks like, so it is in the book (AP-06).
+            let event = Event::done(Action::Denied, "api_key", &row.id).denied("ip_not_allowed");
+            self.audit.note(&caller, &event).await?;
+            return Err(AccountsError::IpNotAllowed);
+        }
         if row.last_used_at.is_none_or(|at| at < now.0 - 60_000) {
             self.note_use(&caller, &row.id, now).await;
         }
@@ -198,6 +200,14 @@ impl From<ApiKeyRow> for ApiKey {
             revoked_at: row.revoked_at.map(Millis),
         }
     }
+}
+
+/// An empty list allows every address; otherwise an unknown address is refused (AP-06).
+fn may_come_from(networks: &[String], peer: Option<IpAddr>) -> bool {
+    networks.is_empty()
+        || peer.is_some_and(|peer| {
+            networks.iter().filter_map(|text| text.parse::<IpNet>().ok()).any(|net| net.contains(&peer))
+        })
 }
 
 fn last_characters(text: &str) -> String {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use super::logins::{checked_email, checked_password};
 use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE, NewMember, NewTenant, SignedIn};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Origin, Permission, Role};
 use crate::clock::Millis;
 use crate::crypto::tokens::{SecretToken, hash_token};
 use crate::ids::{TenantId, UserId};
-use crate::invalid::{Invalid, checked_external_id};
+use crate::invalid::{Invalid, checked_external_id, checked_name};
 use crate::secret::Secret;
 use crate::store::from_json_list;
 use crate::store::logins::logins_with_role;
@@ -68,15 +69,18 @@ impl Accounts {
         Ok(link)
     }
 
-    /// True when a set-up link could be used now.
+    /// Until when a set-up link can be used. Looking does not use it.
     ///
     /// # Errors
-    /// As every statement.
-    pub async fn setup_is_open(&self, token: &Secret) -> Result<bool, AccountsError> {
+    /// [`AccountsError::Gone`] when it cannot be used now.
+    pub async fn setup_until(&self, token: &Secret) -> Result<Millis, AccountsError> {
         let mut tx = self.store.read().await?;
         let link =
             link_peek(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "setup", self.around.now().0).await?;
-        Ok(link.is_some() && logins_with_role(&mut tx, BEFORE_ANY_SCOPE).await? == 0)
+        if logins_with_role(&mut tx, BEFORE_ANY_SCOPE).await? > 0 {
+            return Err(AccountsError::Gone);
+        }
+        link.map(|link| Millis(link.expires_at)).ok_or(AccountsError::Gone)
     }
 
     /// Makes the first tenant and its owner. Of two parallel set-ups one wins.
@@ -90,9 +94,8 @@ impl Accounts {
         email: String,
         password: Secret,
     ) -> Result<SignedIn, AccountsError> {
-        if !self.setup_is_open(token).await? {
-            return Err(AccountsError::Gone);
-        }
+        self.setup_until(token).await?;
+        checked_new_owner(tenant_name, &email, &password)?;
         let mut tx = self.store.begin().await?;
         link_use(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "setup", self.around.now().0)
             .await?
@@ -143,6 +146,17 @@ impl Accounts {
         Ok(link)
     }
 
+    /// Whether a portal link can be used now. Looking does not use it: mail scanners open links (WB-12).
+    ///
+    /// # Errors
+    /// [`AccountsError::Gone`] when it cannot.
+    pub async fn portal_look(&self, token: &Secret) -> Result<(), AccountsError> {
+        let mut tx = self.store.read().await?;
+        let link =
+            link_peek(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "portal", self.around.now().0).await?;
+        link.map(|_| ()).ok_or(AccountsError::Gone)
+    }
+
     /// Uses a portal link: once.
     ///
     /// # Errors
@@ -189,4 +203,14 @@ impl Accounts {
         };
         (Link { token, expires_at }, row)
     }
+}
+
+/// Looks at everything at once and before the link is used, so that a mistyped form does not cost the link.
+fn checked_new_owner(tenant_name: &str, email: &str, password: &Secret) -> Result<(), Invalid> {
+    let checks = [
+        checked_name("tenant_name", tenant_name, 100).err(),
+        checked_email(email).err(),
+        checked_password(password).err(),
+    ];
+    Invalid(checks.into_iter().flatten().flat_map(|invalid| invalid.0).collect()).into_result()
 }

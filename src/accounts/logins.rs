@@ -1,6 +1,6 @@
 //! Members and sign-in. A wrong e-mail and a wrong password look, and take, the same (WB-11).
 
-use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE};
+use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE, Tenant};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Origin, Permission, Role};
 use crate::ids::{MemberId, TenantId, UserId};
@@ -12,7 +12,9 @@ use crate::store::users::{user_by_id, user_ensure};
 use crate::store::{StoreError, Tx};
 
 /// The shortest password (NIST SP 800-63B-4: 15 without a second factor).
-const MIN_PASSWORD: usize = 15;
+pub const MIN_PASSWORD: u16 = 15;
+/// An e-mail with logins in more tenants than this must say which tenant: each costs one password check.
+const MOST_CANDIDATES: usize = 8;
 
 /// A login to be made.
 #[derive(Debug)]
@@ -47,6 +49,15 @@ pub struct SignedIn {
     pub tenant: TenantId,
     /// The login.
     pub login: MemberId,
+}
+
+/// What signing in came to.
+#[derive(Debug)]
+pub enum SignInOutcome {
+    /// This login it is.
+    Done(SignedIn),
+    /// E-mail and password fit in these tenants, at least two; the person says which.
+    Choose(Vec<Tenant>),
 }
 
 impl Accounts {
@@ -103,40 +114,54 @@ impl Accounts {
         Ok(id)
     }
 
-    /// Checks e-mail and password. With logins in several tenants the first whose password fits is meant, unless
-    /// `tenant` says which.
+    /// Checks e-mail and password. When they fit in several tenants and `tenant` does not say which, nobody is signed in
+    /// yet and the tenants are given for choosing.
     ///
     /// # Errors
     /// [`AccountsError::Unauthenticated`], [`AccountsError::Overloaded`].
-    pub async fn sign_in(&self, attempt: SignIn<'_>) -> Result<SignedIn, AccountsError> {
-        let candidates = self.candidates(attempt.email).await?;
-        let mut rows =
-            candidates.iter().filter(|row| attempt.tenant.is_none_or(|tenant| row.tenant_id == tenant)).peekable();
-        if rows.peek().is_none() {
+    pub async fn sign_in(&self, attempt: SignIn<'_>) -> Result<SignInOutcome, AccountsError> {
+        let mut rows = self.candidates(attempt.email).await?;
+        rows.retain(|row| attempt.tenant.is_none_or(|tenant| row.tenant_id == tenant));
+        rows.truncate(MOST_CANDIDATES);
+        if rows.is_empty() {
             self.passwords.verify_nothing(attempt.password).await?;
             return Err(AccountsError::Unauthenticated);
         }
-        let mut failed = None;
-        for row in rows {
-            let caller = login_caller(row, attempt.origin.clone());
+        let mut fitting = Vec::new();
+        for row in &rows {
             if self.passwords.verify(attempt.password, &row.password_hash).await? {
-                let event = Event::done(Action::SignIn, "login", &row.id).of_user(row.user_id.as_deref());
-                let tx = self.store.begin().await?;
-                self.audit.record_and_commit(tx, &caller, &event).await?;
-                return Ok(SignedIn {
-                    tenant: TenantId::stored(row.tenant_id.clone()),
-                    login: MemberId::stored(row.id.clone()),
-                });
+                fitting.push(row);
             }
-            failed.get_or_insert((caller, row));
         }
-        if let Some((caller, row)) = failed {
-            let event =
-                Event::done(Action::SignIn, "login", &row.id).of_user(row.user_id.as_deref()).denied("wrong_password");
-            let tx = self.store.begin().await?;
-            self.audit.record_and_commit(tx, &caller, &event).await?;
+        match fitting.as_slice() {
+            [] => {
+                if let Some(row) = rows.first() {
+                    self.write_sign_in(row, attempt.origin, Some("wrong_password")).await?;
+                }
+                Err(AccountsError::Unauthenticated)
+            }
+            [row] => {
+                self.write_sign_in(row, attempt.origin, None).await?;
+                let (tenant, login) = (TenantId::stored(row.tenant_id.clone()), MemberId::stored(row.id.clone()));
+                Ok(SignInOutcome::Done(SignedIn { tenant, login }))
+            }
+            several => {
+                let mut tenants = Vec::new();
+                for row in several {
+                    tenants.push(self.tenant_find(&row.tenant_id).await?);
+                }
+                Ok(SignInOutcome::Choose(tenants))
+            }
         }
-        Err(AccountsError::Unauthenticated)
+    }
+
+    async fn write_sign_in(&self, row: &LoginRow, origin: Origin, refused: Option<&str>) -> Result<(), AccountsError> {
+        let caller = login_caller(row, origin);
+        let event = Event::done(Action::SignIn, "login", &row.id).of_user(row.user_id.as_deref());
+        let event = refused.map_or(event, |reason| event.denied(reason));
+        let tx = self.store.begin().await?;
+        self.audit.record_and_commit(tx, &caller, &event).await?;
+        Ok(())
     }
 
     /// The caller that a session stands for, as the login is now: a role that was taken away is gone at once. A login
@@ -158,6 +183,13 @@ impl Accounts {
         };
         let member = login_caller(&row, origin);
         Ok((member, end_user))
+    }
+
+    /// The role of a login as it is now.
+    pub(super) async fn login_role(&self, session: &SignedIn) -> Result<Option<Role>, AccountsError> {
+        let mut tx = self.store.read().await?;
+        let row = login_by_id(&mut tx, BEFORE_ANY_SCOPE, session.tenant.as_str(), session.login.as_str()).await?;
+        Ok(row.and_then(|row| row.role).as_deref().and_then(Role::parse))
     }
 
     /// The e-mail a login signs in with, for showing it to that person.
@@ -220,7 +252,7 @@ fn email_place(id: &str) -> Place<'_> {
     Place { record_kind: "login", record_id: id, field: "email", generation: 0 }
 }
 
-fn checked_email(text: &str) -> Result<String, Invalid> {
+pub(super) fn checked_email(text: &str) -> Result<String, Invalid> {
     let email = text.trim().to_lowercase();
     let well_formed = email.len() <= 320
         && email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.len() > 2 && !host.contains('@'))
@@ -228,9 +260,9 @@ fn checked_email(text: &str) -> Result<String, Invalid> {
     if well_formed { Ok(email) } else { Err(Invalid::one("email", "must be an e-mail address")) }
 }
 
-fn checked_password(password: &Secret) -> Result<(), Invalid> {
+pub(super) fn checked_password(password: &Secret) -> Result<(), Invalid> {
     let length = password.expose().chars().count();
-    if length < MIN_PASSWORD {
+    if length < usize::from(MIN_PASSWORD) {
         return Err(Invalid::one("password", format!("must have at least {MIN_PASSWORD} characters")));
     }
     if length > 1024 {

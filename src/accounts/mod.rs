@@ -1,23 +1,26 @@
 //! Accounts: tenants, the people and machines that may act for them, and their end users.
 
 mod api_keys;
+mod idempotency;
 mod links;
 mod logins;
 mod sessions;
 mod tenants;
 mod users;
+mod visitors;
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 pub use api_keys::{ApiKey, NewApiKey, PresentedKey};
+pub use idempotency::{Answered, Begun, IdempotencyError, Repeatable, Slot};
 pub use links::{Link, PortalLink, PortalVisit};
-pub use logins::{NewMember, SignIn, SignedIn};
+pub use logins::{MIN_PASSWORD, NewMember, SignIn, SignInOutcome, SignedIn};
 pub use sessions::SessionStore;
 pub use tenants::{NewTenant, Settings, SettingsPatch, Tenant};
 pub use users::{Profile, User};
+pub use visitors::{Presence, Visitor};
 
-use crate::audit::Audit;
+use crate::audit::{Audit, AuditError};
 use crate::caller::{Denied, SystemScope};
 use crate::clock::Surroundings;
 use crate::crypto::passwords::{PasswordError, Passwords};
@@ -61,7 +64,7 @@ pub enum AccountsError {
     Unauthenticated,
     /// The key may not be used from this address.
     #[error("this key may not be used from this address")]
-    IpNotAllowed(IpAddr),
+    IpNotAllowed,
     /// A link that was used or has expired.
     #[error("this link was used or has expired")]
     Gone,
@@ -71,12 +74,27 @@ pub enum AccountsError {
     /// The database did not answer.
     #[error("the database did not answer")]
     Store(#[from] StoreError),
+    /// The audit entry could not be written.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// Keys cannot be had.
     #[error("keys cannot be had")]
     Keys(#[from] KeyError),
     /// Hashing failed for a reason of ours.
     #[error("the password could not be checked")]
     Password(#[source] PasswordError),
+}
+
+impl AccountsError {
+    /// True when nothing is wrong but the database or the keys are away for now: trying again makes sense.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_outage(),
+            Self::Keys(error) => error.is_outage(),
+            _ => false,
+        }
+    }
 }
 
 impl From<PasswordError> for AccountsError {

@@ -1,17 +1,26 @@
 //! Browser sessions on our own shelves: tower-sessions decides, we keep. The cookie's value is stored as a hash and the
 //! record sealed, so that reading the database gives nobody a session (A7).
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use serde_json::Value;
 use tower_sessions::cookie::time::OffsetDateTime;
 use tower_sessions::session::{Id, Record};
 use tower_sessions::session_store::{Error, Result};
 
-use super::BEFORE_ANY_SCOPE;
+use super::{Accounts, BEFORE_ANY_SCOPE, Presence};
 use crate::clock::Surroundings;
 use crate::crypto::tokens::hash_token;
 use crate::keys::{Keys, Owner, Place};
-use crate::store::Store;
 use crate::store::sessions::{session_delete, session_get, session_put};
+use crate::store::{Store, Tx};
+
+/// How long a session of somebody who has not signed in yet lasts: it only holds the anti-forgery value of a form.
+const NOBODYS_LIFE: Duration = Duration::from_secs(60 * 60);
+/// Where a record says when it ends, in milliseconds UTC. The end is absolute and by our own clock, so it is set once,
+/// when the session gets its id; tower-sessions' own reckoning by the system's clock is ignored.
+const UNTIL: &str = "until";
 
 /// Where sessions are kept.
 #[derive(Clone, Debug)]
@@ -19,23 +28,24 @@ pub struct SessionStore {
     store: Store,
     keys: Keys,
     around: Surroundings,
+    life: Duration,
+}
+
+impl Accounts {
+    /// The sessions of browsers: an hour for nobody, `life` for somebody, both absolute.
+    #[must_use]
+    pub fn session_store(&self, life: Duration) -> SessionStore {
+        SessionStore { store: self.store.clone(), keys: self.keys.clone(), around: self.around.clone(), life }
+    }
 }
 
 impl SessionStore {
-    /// On this database, sealed with the installation's key.
-    #[must_use]
-    pub fn new(store: Store, keys: Keys, around: Surroundings) -> Self {
-        Self { store, keys, around }
-    }
-
-    async fn put(&self, record: &Record) -> Result<()> {
+    async fn put(&self, tx: &mut Tx, record: &Record) -> Result<()> {
         let hash = hash_token(&record.id.to_string());
-        let mut tx = self.store.begin().await.map_err(backend)?;
         let sealed =
-            self.keys.seal_json(&mut tx, &Owner::Installation, place(&hash), &record.data).await.map_err(backend)?;
-        let expires_at = i64::try_from(record.expiry_date.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
-        session_put(&mut tx, BEFORE_ANY_SCOPE, &hash, &sealed, expires_at).await.map_err(backend)?;
-        tx.commit().await.map_err(backend)
+            self.keys.seal_json(tx, &Owner::Installation, place(&hash), &record.data).await.map_err(backend)?;
+        let expires_at = record.data.get(UNTIL).and_then(Value::as_i64).unwrap_or_default();
+        session_put(tx, BEFORE_ANY_SCOPE, &hash, &sealed, expires_at).await.map_err(backend)
     }
 }
 
@@ -44,11 +54,22 @@ impl tower_sessions::SessionStore for SessionStore {
     async fn create(&self, record: &mut Record) -> Result<()> {
         // 128 random bits do not collide with a live session, and a session's id always comes from us.
         record.id = Id(i128::from_be_bytes(self.around.random()));
-        self.put(record).await
+        let life = if record.data.contains_key(Presence::IN_SESSION) { self.life } else { NOBODYS_LIFE };
+        record.data.insert(UNTIL.to_owned(), self.around.now().after(life).0.into());
+        let mut tx = self.store.begin().await.map_err(backend)?;
+        self.put(&mut tx, record).await?;
+        tx.commit().await.map_err(backend)
     }
 
     async fn save(&self, record: &Record) -> Result<()> {
-        self.put(record).await
+        let hash = hash_token(&record.id.to_string());
+        let mut tx = self.store.begin().await.map_err(backend)?;
+        // A session that was ended while this request ran stays ended (WB-02).
+        if session_get(&mut tx, BEFORE_ANY_SCOPE, &hash, self.around.now().0).await.map_err(backend)?.is_none() {
+            return Ok(());
+        }
+        self.put(&mut tx, record).await?;
+        tx.commit().await.map_err(backend)
     }
 
     async fn load(&self, session_id: &Id) -> Result<Option<Record>> {

@@ -265,6 +265,17 @@ impl Connections {
         outcome
     }
 
+    /// The return URL that the tenant registered first.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn first_return_url(&self, caller: &Caller) -> Result<Option<String>, ConnectionsError> {
+        let scope = caller.require(Permission::ConnectionsRead)?;
+        let mut tx = self.store.read().await?;
+        let tenant = tenant_own(&mut tx, &scope).await?;
+        Ok(tenant.and_then(|tenant| from_json_list(&tenant.return_urls).into_iter().next()))
+    }
+
     pub(super) async fn platform_confirms(&self, scope: &TenantScope) -> Result<bool, ConnectionsError> {
         let mut tx = self.store.read().await?;
         Ok(tenant_own(&mut tx, scope).await?.is_none_or(|tenant| tenant.confirm == "platform"))

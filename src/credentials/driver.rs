@@ -8,21 +8,19 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::flights::Seat;
+use super::provider_call::contradicts;
 use super::refresh::{
     Action, Claim, Claimed, Code, Event, Failure, Flight, Jitter, NEVER, Outcome, Policy, Record, Verdict, View, Wish,
     due_at,
 };
-use super::row::{
-    access_place, client_secret_place, doubt_columns, integration_of, owner, policy, refresh_place, view,
-};
+use super::row::{access_place, doubt_columns, integration_of, owner, policy, refresh_place, view};
 use super::{Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action as Done, Event as Happening};
 use crate::caller::Caller;
-use crate::clock::{Millis, deadline, pause};
+use crate::clock::{Millis, pause};
 use crate::ids::TenantId;
 use crate::keys::{KeyError, Owner};
-use crate::providers::{self, Client, CredentialKind, RevokeTokens, TokenSet};
-use crate::secret::Secret;
+use crate::providers::{self, RevokeTokens, TokenSet};
 use crate::store::connections::{connections_of_credential_mark, credential_account};
 use crate::store::credentials::{
     AnswerTo, ClaimColumns, CredentialName, CredentialRow, FailureColumns, NewTokens, credential_claim,
@@ -37,18 +35,18 @@ use crate::store::{StoreError, Tx};
 /// Tokens as they came, with the time they were received.
 #[derive(Debug)]
 pub(super) struct Fetched {
-    set: TokenSet,
-    received_at: Millis,
+    pub(super) set: TokenSet,
+    pub(super) received_at: Millis,
 }
 
-type Tokens = Arc<Fetched>;
+pub(super) type Tokens = Arc<Fetched>;
 type InAir = JoinHandle<Outcome<Tokens>>;
 
 /// A credential's row with its integration, as one flight last saw them.
 #[derive(Clone, Debug)]
-struct Loaded {
-    row: CredentialRow,
-    integration: Option<IntegrationRow>,
+pub(super) struct Loaded {
+    pub(super) row: CredentialRow,
+    pub(super) integration: Option<IntegrationRow>,
 }
 
 struct Driver {
@@ -502,78 +500,6 @@ impl Driver {
     }
 }
 
-impl Credentials {
-    /// The one place where a refresh token is shown to a provider.
-    async fn call_provider(self, loaded: Option<Loaded>, give_up_after: std::time::Duration) -> Outcome<Tokens> {
-        let Some(Loaded { row, integration: Some(integration) }) = loaded else {
-            return Outcome::Configuration(Code::new("integration_deleted"));
-        };
-        let (Some(provider), Some(kind)) = (self.providers.get(&row.provider), CredentialKind::parse(&row.kind)) else {
-            return Outcome::Configuration(Code::new("provider_unknown"));
-        };
-        let (client_secret, refresh_token) = match self.open_for_refresh(&row, &integration).await {
-            Ok(Some(secrets)) => secrets,
-            Ok(None) => return Outcome::Configuration(Code::new("client_secret_missing")),
-            // Not sent: nothing is lost. The row is looked at again after a pause.
-            Err(KeyError::Store(_)) => return Outcome::NotSent,
-            Err(error) => {
-                tracing::error!(credential = %row.id, error = %error, "a stored token cannot be opened");
-                return Outcome::Unrecognised(Code::new("stored_token_unreadable"));
-            }
-        };
-        let client = Client { id: &integration.client_id, secret: &client_secret };
-        let answer = deadline(give_up_after + CONNECT_LIMIT, provider.refresh(client, kind, &refresh_token)).await;
-        let received_at = self.around.now();
-        match answer {
-            Ok(Ok(set)) => Outcome::Fresh(Arc::new(Fetched { set, received_at })),
-            Ok(Err(failure)) => outcome(failure, received_at),
-            Err(_) => Outcome::Ambiguous,
-        }
-    }
-
-    async fn open_for_refresh(
-        &self,
-        row: &CredentialRow,
-        integration: &IntegrationRow,
-    ) -> Result<Option<(Secret, Secret)>, KeyError> {
-        let (Some(client_secret), Some(refresh_token)) = (&integration.client_secret, &row.refresh_token) else {
-            return Ok(None);
-        };
-        let mut tx = self.store.read().await?;
-        let tenant = Owner::Tenant(TenantId::stored(row.tenant_id.clone()));
-        let client_secret =
-            self.keys.open_secret(&mut tx, &tenant, client_secret_place(&integration.id), client_secret).await?;
-        let refresh_token =
-            self.keys.open_secret(&mut tx, &owner(row), refresh_place(&row.id, row.generation), refresh_token).await?;
-        Ok(Some((client_secret, refresh_token)))
-    }
-
-    pub(super) async fn revoke_at_provider(
-        &self,
-        provider: &str,
-        integration: Option<&IntegrationRow>,
-        tokens: &RevokeTokens<'_>,
-    ) -> Result<(), providers::Failure> {
-        let provider = self.providers.get(provider).ok_or(providers::Failure::NotSent)?;
-        let integration = integration.ok_or(providers::Failure::NotSent)?;
-        let secret = match &integration.client_secret {
-            Some(sealed) => {
-                let tenant = Owner::Tenant(TenantId::stored(integration.tenant_id.clone()));
-                let mut tx = self.store.read().await.map_err(|_| providers::Failure::NotSent)?;
-                self.keys
-                    .open_secret(&mut tx, &tenant, client_secret_place(&integration.id), sealed)
-                    .await
-                    .map_err(|_| providers::Failure::NotSent)?
-            }
-            None => Secret::new(""),
-        };
-        provider.revoke(Client { id: &integration.client_id, secret: &secret }, tokens).await
-    }
-}
-
-/// Connecting has its own limit below; the protocol counts from the moment the request has left.
-const CONNECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(6);
-
 async fn wait_for(call: &mut InAir, tick_every: std::time::Duration) -> Event<Tokens> {
     tokio::select! {
         answer = call => Event::Answered(answer.unwrap_or(Outcome::Ambiguous)),
@@ -581,29 +507,8 @@ async fn wait_for(call: &mut InAir, tick_every: std::time::Duration) -> Event<To
     }
 }
 
-fn outcome(failure: providers::Failure, now: Millis) -> Outcome<Tokens> {
-    use providers::Failure as F;
-    let code = |code: providers::Code| Code::new(code.as_str());
-    match failure {
-        F::NotSent => Outcome::NotSent,
-        F::Ambiguous { .. } => Outcome::Ambiguous,
-        F::Reauth { code: why } => Outcome::Reauth(code(why)),
-        F::Configuration { code: why } => Outcome::Configuration(code(why)),
-        F::RateLimited { after } => Outcome::RateLimited(after.map(|span| now.after(span))),
-        F::Transient { code: why } => Outcome::Transient(code(why)),
-        F::Admin { code: why } => Outcome::Admin(code(why)),
-        F::Unrecognised { code: why } => Outcome::Unrecognised(code(why)),
-    }
-}
-
 fn trouble(error: &StoreError) -> Event<Tokens> {
     if matches!(error, StoreError::CommitUnknown(_)) { Event::StoreUnknown } else { Event::StoreFailed }
-}
-
-/// A refresh answer that names another account than the one connected (OA-10); without identity it never contradicts.
-fn contradicts(provider: Option<&dyn providers::Provider>, account: Option<&str>, set: &TokenSet) -> bool {
-    let (Some(provider), Some(account), Some(subject)) = (provider, account, &set.subject) else { return false };
-    !provider.same_account(set.kind, account, subject)
 }
 
 fn action_name(action: &Action<Tokens>) -> &'static str {

@@ -7,6 +7,7 @@
 mod broker;
 mod driver;
 mod flights;
+mod provider_call;
 mod read;
 pub mod refresh;
 mod row;
@@ -16,8 +17,9 @@ mod sweep;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::providers::ApiCall;
 pub use broker::{BrokerAnswer, BrokerCall};
-pub use read::{Account, ReadWish, Token};
+pub use read::{Account, ReadWish, Token, Warm};
 pub use store::{NewCredential, Revocation};
 
 use crate::audit::{Audit, AuditError};
@@ -132,6 +134,18 @@ pub enum CredentialError {
     /// Keys cannot be had, or a stored value does not belong where it stands.
     #[error("a stored value cannot be opened")]
     Keys(#[from] KeyError),
+}
+
+impl CredentialError {
+    /// True when nothing is wrong but the database or the keys are away for now: trying again makes sense.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_outage(),
+            Self::Keys(error) => error.is_outage(),
+            _ => false,
+        }
+    }
 }
 
 impl Credentials {

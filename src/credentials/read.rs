@@ -91,6 +91,19 @@ pub struct Token {
     pub durable: Durable,
 }
 
+/// A token that is there, without the token.
+#[derive(Clone, Debug)]
+pub struct Warm {
+    /// `crd_…`.
+    pub credential: String,
+    /// Which token set it is.
+    pub generation: i64,
+    /// When it ends; none when it never does.
+    pub expires_at: Option<Millis>,
+    /// What it may be used for.
+    pub scopes: Vec<String>,
+}
+
 struct Seen {
     row: CredentialRow,
     integration: Option<IntegrationRow>,
@@ -106,12 +119,34 @@ impl Credentials {
         self.read_in(caller, &scope, want).await
     }
 
+    /// Makes sure that a token would be there, without lending it: what a start needs to know before it is asked for.
+    ///
+    /// # Errors
+    /// See [`CredentialError`].
+    pub async fn warm(&self, caller: &Caller, want: ReadWish<'_>) -> Result<Warm, CredentialError> {
+        let scope = caller.require(Permission::TokensRead)?;
+        let (_, mut seen) = self.find(&scope, &want).await?;
+        self.fulfil(&mut seen, &want).await?;
+        Ok(Warm {
+            credential: seen.row.id,
+            generation: seen.row.generation,
+            expires_at: seen.row.expires_at.map(Millis),
+            scopes: from_json_list(&seen.row.scopes),
+        })
+    }
+
     pub(super) async fn read_in(
         &self,
         caller: &Caller,
         scope: &TenantScope,
         want: ReadWish<'_>,
     ) -> Result<Token, CredentialError> {
+        let (connection, mut seen) = self.find(scope, &want).await?;
+        let degraded = self.fulfil(&mut seen, &want).await?;
+        self.lend(caller, scope, &connection, seen.row, &want, degraded).await
+    }
+
+    async fn find(&self, scope: &TenantScope, want: &ReadWish<'_>) -> Result<(ConnectionRow, Seen), CredentialError> {
         let mut tx = self.store.read().await?;
         let connection = connection_by_id(&mut tx, scope, want.connection).await?.ok_or(CredentialError::NotFound)?;
         let rows = credentials_of_connection(&mut tx, scope, &connection.id).await?;
@@ -121,10 +156,7 @@ impl Credentials {
         }
         usable(&connection)?;
         let integration = integration_of(&mut tx, scope, row.integration_id.as_deref()).await?;
-        drop(tx);
-        let mut seen = Seen { row, integration };
-        let degraded = self.fulfil(&mut seen, &want).await?;
-        self.lend(caller, scope, &connection, seen.row, &want, degraded).await
+        Ok((connection, Seen { row, integration }))
     }
 
     /// Makes sure that the wish is met as well as it can be; true when the token is degraded.
@@ -246,7 +278,7 @@ impl Credentials {
     }
 }
 
-async fn wait_for_landing(landing: &mut Landing) -> Option<Verdict> {
+pub(super) async fn wait_for_landing(landing: &mut Landing) -> Option<Verdict> {
     landing.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone())
 }
 

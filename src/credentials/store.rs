@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::read::PATIENCE;
+use super::read::{PATIENCE, wait_for_landing};
 use super::refresh::{Jitter, NEVER, Wish, due_at};
 use super::row::{access_place, integration_of, owner, policy, refresh_place, view};
 use super::{CredentialError, Credentials};
@@ -124,7 +124,7 @@ impl Credentials {
         for row in rows.iter().filter(|row| row.refresh_token.is_some()) {
             let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.id.clone() };
             let (mut landing, _) = self.board(&name, Wish::forced());
-            let landed = deadline(PATIENCE, landing.wait_for(Option::is_some)).await;
+            let landed = deadline(PATIENCE, wait_for_landing(&mut landing)).await;
             if landed.is_err() {
                 return Err(CredentialError::InProgress { retry_after: Duration::from_secs(2) });
             }

@@ -154,7 +154,7 @@ impl Agent {
 
 impl Tool {
     /// Reads `{id, tool_config}` or a bare configuration.
-    pub(super) fn read(value: &Value) -> Self {
+    pub(crate) fn read(value: &Value) -> Self {
         let config = value.get("tool_config").unwrap_or(value);
         let schema = config.get("api_schema").unwrap_or(&Value::Null);
         let headers = schema.get("request_headers").and_then(Value::as_object);

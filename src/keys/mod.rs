@@ -4,6 +4,7 @@
 //! that owner's values. Only this module sees keys and rows together. Tenant keys are cached for ten minutes; data
 //! keys are read with the rows they open, so that destroying one is felt at once on every node.
 
+mod cursors;
 mod root;
 mod tokens;
 
@@ -14,6 +15,7 @@ use moka::future::Cache;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use cursors::Cursors;
 pub use root::{EnvironmentKey, FileKey, KeyProvider, generate_key_file};
 use root::{RootKey, RootKeys};
 pub use tokens::{fingerprint_of, hash_of, looks_right, mint, mint_handle};
@@ -74,6 +76,14 @@ pub enum KeyError {
     /// The database did not answer.
     #[error("key rows cannot be read")]
     Store(#[from] StoreError),
+}
+
+impl KeyError {
+    /// True when the database is away for now: trying again makes sense.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_outage())
+    }
 }
 
 impl From<OpenError> for KeyError {

@@ -88,6 +88,14 @@ pub enum StoreError {
     Defect(#[source] sqlx::Error),
 }
 
+impl StoreError {
+    /// True when the database is away for now and nothing was done: trying again makes sense.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {

@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `GET /sign-in` | [`SignInPage`] |
 //! | `GET /setup/{token}` | [`SetupPage`] |
+//! | `GET /portal/{token}` | [`PortalPage`] |
 //! | `GET /connect/{token}` | [`ConnectPage`], [`LinkGonePage`] |
 //! | `GET /connections` | [`ConnectionsPage`] |
 //! | `GET /connections/connect/{provider}` | [`PreviewPage`] |
@@ -43,7 +44,7 @@ pub use connections::{
     LastUse, Revocation,
 };
 pub use consent::{ConnectPage, Offer, PreviewPage, Way};
-pub use doors::{Field, SessionRow, SettingsPage, SetupPage, SignInPage, SignInStep, TenantChoice};
+pub use doors::{Field, PortalPage, SessionRow, SettingsPage, SetupPage, SignInPage, SignInStep, TenantChoice};
 pub use errors::{ErrorKind, ErrorPage, LinkGone, LinkGonePage};
 pub use health::{Health, Need, Pause, Renewal, Tone};
 pub use moment::Moment;

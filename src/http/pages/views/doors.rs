@@ -77,6 +77,16 @@ pub struct SetupPage {
     pub expires: Moment,
 }
 
+/// `GET /portal/{token}`: one button, since looking at a link must not use it; posts to the same path.
+#[derive(Clone, Debug, Template)]
+#[template(path = "pages/portal.html")]
+pub struct PortalPage {
+    /// The common part.
+    pub frame: Frame,
+    /// The one-time token, for the form's path.
+    pub token: String,
+}
+
 /// `GET /settings`. Ending a session posts to `/settings/sessions/{id}/end`.
 #[derive(Clone, Debug, Template)]
 #[template(path = "pages/settings.html")]
@@ -181,6 +191,14 @@ mod samples {
                 ..first.clone()
             };
             vec![first, wrong]
+        }
+    }
+
+    impl PortalPage {
+        pub(crate) fn samples() -> Vec<Self> {
+            let plain = Self { frame: nobody(), token: "vkl_cG9ydGFs".into() };
+            let odd = Self { token: EVIL.into(), ..plain.clone() };
+            vec![plain, odd]
         }
     }
 

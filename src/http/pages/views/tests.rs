@@ -64,6 +64,7 @@ fn every_page() -> Vec<(String, String)> {
     let pages = vec![
         rendered("sign-in", SignInPage::samples),
         rendered("setup", SetupPage::samples),
+        rendered("portal", PortalPage::samples),
         rendered("connect", ConnectPage::samples),
         rendered("link-gone", LinkGonePage::samples),
         rendered("connections", ConnectionsPage::samples),

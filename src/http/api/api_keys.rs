@@ -1,0 +1,144 @@
+//! Platform keys. A key's secret is in the answer that makes it, and nowhere else.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::accounts::{ApiKey, NewApiKey};
+use crate::audit::Exposed;
+use crate::clock::Millis;
+use crate::http::{
+    Answer, House, JsonBody, List, NoBody, Paging, PathId, PlatformCaller, Problem, ProblemBody, idempotent,
+};
+use crate::ids::ApiKeyId;
+use crate::invalid::Invalid;
+
+const LIST: &str = "api-keys";
+
+/// A platform key without its secret.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ApiKeyView {
+    /// `key_…`
+    id: String,
+    name: String,
+    /// The last four characters of the secret.
+    hint: String,
+    scopes: Vec<String>,
+    /// Networks the key may be used from; empty means any.
+    allowed_ips: Vec<String>,
+    /// RFC 3339
+    created_at: String,
+    /// RFC 3339
+    expires_at: Option<String>,
+    /// RFC 3339, to the minute
+    last_used_at: Option<String>,
+    /// RFC 3339
+    revoked_at: Option<String>,
+}
+
+impl From<ApiKey> for ApiKeyView {
+    fn from(key: ApiKey) -> Self {
+        Self {
+            id: key.id.to_string(),
+            name: key.name,
+            hint: key.hint,
+            scopes: key.scopes,
+            allowed_ips: key.allowed_ips,
+            created_at: key.created_at.rfc3339(),
+            expires_at: key.expires_at.map(Millis::rfc3339),
+            last_used_at: key.last_used_at.map(Millis::rfc3339),
+            revoked_at: key.revoked_at.map(Millis::rfc3339),
+        }
+    }
+}
+
+/// A key with its secret, once.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CreatedApiKey {
+    #[serde(flatten)]
+    key: ApiKeyView,
+    /// `vk_live_…` or `vk_test_…`. Keep it now: it is not shown again.
+    #[schema(value_type = String)]
+    secret: Exposed,
+}
+
+/// A key to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewApiKeyBody {
+    /// 1 to 100 characters
+    name: String,
+    /// Scope names, or just `all`
+    scopes: Vec<String>,
+    /// IPv4 and IPv6 addresses and networks, at most 100
+    #[serde(default)]
+    allowed_ips: Vec<String>,
+    /// RFC 3339, in the future
+    expires_at: Option<String>,
+}
+
+/// Makes a key. It can do at most what its maker can.
+#[utoipa::path(post, path = "/v1/api-keys", tag = "keys", request_body = NewApiKeyBody, responses(
+    (status = 201, body = CreatedApiKey),
+    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub(super) async fn api_key_create(
+    State(house): State<House>,
+    PlatformCaller(caller): PlatformCaller,
+    JsonBody { value, written }: JsonBody<NewApiKeyBody>,
+) -> Result<Response, Problem> {
+    let expires_at = value.expires_at.as_deref().map(|text| future(&house, text)).transpose()?;
+    let (rooms, who) = (house.clone(), caller.clone());
+    idempotent(&house, &caller, written, async move {
+        let new = NewApiKey { name: value.name, scopes: value.scopes, allowed_ips: value.allowed_ips, expires_at };
+        let (key, secret) = rooms.accounts.api_key_create(&who, new).await?;
+        Answer::created(&CreatedApiKey { key: key.into(), secret })
+    })
+    .await
+}
+
+/// All keys, revoked ones too.
+#[utoipa::path(get, path = "/v1/api-keys", tag = "keys", params(
+    ("limit" = Option<u8>, Query, description = "1 to 100, 50 by default"),
+    ("cursor" = Option<String>, Query, description = "A next_cursor of this list"),
+), responses(
+    (status = 200, body = List<ApiKeyView>),
+    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub(super) async fn api_keys(
+    State(house): State<House>,
+    PlatformCaller(caller): PlatformCaller,
+    paging: Paging,
+) -> Result<Json<List<ApiKeyView>>, Problem> {
+    let after = paging.after(&house, &caller, LIST)?;
+    let keys = house.accounts.api_key_list(&caller, &after, paging.ask()).await?;
+    Ok(Json(paging.page((&house, &caller, LIST), keys, |key| key.id.to_string(), ApiKeyView::from)))
+}
+
+/// Revokes a key at once. Conversations that it started go on.
+#[utoipa::path(delete, path = "/v1/api-keys/{id}", tag = "keys", params(("id" = String, Path, description = "`key_…`")), responses(
+    (status = 204),
+    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub(super) async fn api_key_revoke(
+    State(house): State<House>,
+    PlatformCaller(caller): PlatformCaller,
+    PathId(id): PathId<ApiKeyId>,
+    NoBody(written): NoBody,
+) -> Result<Response, Problem> {
+    let (rooms, who) = (house.clone(), caller.clone());
+    idempotent(&house, &caller, written, async move {
+        rooms.accounts.api_key_revoke(&who, &id).await?;
+        Ok(Answer::nothing())
+    })
+    .await
+}
+
+fn future(house: &House, text: &str) -> Result<Millis, Invalid> {
+    Millis::parse_rfc3339(text)
+        .ok()
+        .filter(|at| *at > house.around.now())
+        .ok_or_else(|| Invalid::one("expires_at", "must be an RFC 3339 time in the future"))
+}

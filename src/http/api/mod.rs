@@ -1,0 +1,74 @@
+//! The platform API (API.md section 2). A handler is a function with `#[utoipa::path]`; [`router`] both routes and
+//! documents it, so what is not in the document is not there.
+
+mod api_keys;
+mod connect_sessions;
+mod connections;
+mod conversations;
+mod integrations;
+mod own;
+mod portal;
+mod users;
+mod workspaces;
+
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{House, ProblemBody};
+
+/// What the document says besides its paths.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Valetkey",
+        description = "Keeps each end user's credentials sealed and fresh, and lends them to an ElevenLabs voice agent for one conversation at a time. Errors are application/problem+json.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    components(schemas(ProblemBody)),
+    modifiers(&PlatformKey),
+    security(("platform_key" = [])),
+)]
+struct Document;
+
+struct PlatformKey;
+
+impl Modify for PlatformKey {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let description = "A platform key: `vk_live_…` or `vk_test_…`, by the tenant's environment.";
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
+        document.components.get_or_insert_default().add_security_scheme("platform_key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// Every call of the API with its documentation.
+pub(super) fn router() -> OpenApiRouter<House> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(own::me))
+        .routes(routes!(own::settings, own::settings_change))
+        .routes(routes!(users::users))
+        .routes(routes!(users::user, users::user_put))
+        .routes(routes!(portal::portal_session_create))
+        .routes(routes!(api_keys::api_keys, api_keys::api_key_create))
+        .routes(routes!(api_keys::api_key_revoke))
+        .routes(routes!(integrations::providers))
+        .routes(routes!(integrations::integrations))
+        .routes(routes!(integrations::integration, integrations::integration_put, integrations::integration_delete))
+        .routes(routes!(connect_sessions::connect_session_create))
+        .routes(routes!(connect_sessions::connect_session))
+        .routes(routes!(connect_sessions::connect_session_confirm))
+        .routes(routes!(connections::connections, connections::connection_create))
+        .routes(routes!(connections::import))
+        .routes(routes!(connections::connection, connections::connection_change, connections::connection_delete))
+        .routes(routes!(connections::token))
+        .routes(routes!(connections::refresh))
+        .routes(routes!(workspaces::workspaces))
+        .routes(routes!(workspaces::workspace, workspaces::workspace_put))
+        .routes(routes!(workspaces::agents))
+        .routes(routes!(workspaces::agent, workspaces::agent_put))
+        .routes(routes!(workspaces::grants, workspaces::grant_give, workspaces::grant_take))
+        .routes(routes!(conversations::conversations, conversations::start))
+        .routes(routes!(conversations::conversation))
+        .routes(routes!(conversations::end))
+}

@@ -1,0 +1,88 @@
+//! The relay's door: a WebSocket that the ElevenLabs SDK opens with nothing but its `signed_url`.
+
+use axum::Router;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use axum::routing::get;
+use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::{Code, House, Problem, RequestContext};
+use crate::conversations::{Frame, RelaySeat};
+use crate::secret::Secret;
+
+/// ElevenLabs' SDKs offer this subprotocol, and browsers fail a connection whose offer is not taken up.
+const SUBPROTOCOL: &str = "convai";
+/// One frame (RL-26).
+const MOST_FRAME: usize = 1024 * 1024;
+/// Frames that wait in each direction; with the frame limit this bounds memory (RL-24).
+const WAITING: usize = 16;
+
+/// Routes for relays.
+pub(super) fn router() -> Router<House> {
+    Router::new().route("/v1/conversations/{id}/relay", get(enter))
+}
+
+/// The SDK appends `source`, `version` and `environment`, which count for nothing.
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(default)]
+    t: Option<String>,
+}
+
+async fn enter(
+    State(house): State<House>,
+    context: RequestContext,
+    Path(id): Path<String>,
+    Query(entry): Query<Entry>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let upgrade = upgrade.map_err(|_| Problem::new(Code::Malformed, "this address speaks WebSocket only"))?;
+    let t = Secret::new(entry.t.unwrap_or_default());
+    let browser_origin = headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or("garbled"));
+    let seat = house.conversations.enter_relay(&id, &t, browser_origin, context.origin().clone()).await?;
+    let upgrade = upgrade.protocols([SUBPROTOCOL]).max_frame_size(MOST_FRAME).max_message_size(MOST_FRAME);
+    Ok(upgrade.on_upgrade(move |socket| run(house, seat, socket)))
+}
+
+async fn run(house: House, seat: RelaySeat, socket: WebSocket) {
+    let (mut to_browser, mut from_browser) = socket.split();
+    let (client_in, from_client) = mpsc::channel(WAITING);
+    let (to_client, mut client_out) = mpsc::channel(WAITING);
+    let reading = async move {
+        while let Some(Ok(message)) = from_browser.next().await {
+            let frame = match message {
+                Message::Text(text) => Frame::Text(text.as_str().to_owned()),
+                Message::Close(frame) => frame.map_or_else(
+                    || Frame::Close(1000, String::new()),
+                    |frame| Frame::Close(frame.code, frame.reason.to_string()),
+                ),
+                // Pings are answered by the library; the protocol has no binary frames.
+                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) => continue,
+            };
+            if client_in.send(frame).await.is_err() {
+                break;
+            }
+        }
+    };
+    let writing = async move {
+        while let Some(frame) = client_out.recv().await {
+            let last = matches!(frame, Frame::Close(..));
+            let message = match frame {
+                Frame::Text(text) => Message::Text(text.into()),
+                Frame::Close(code, reason) => Message::Close(Some(CloseFrame { code, reason: reason.into() })),
+            };
+            if to_browser.send(message).await.is_err() || last {
+                break;
+            }
+        }
+    };
+    // Reading ends with the browser or when the relay has let go of its end; then the relay says goodbye by itself.
+    let reading = tokio::spawn(reading);
+    tokio::join!(house.conversations.relay(seat, from_client, to_client), writing);
+    reading.abort();
+}

@@ -1,0 +1,85 @@
+//! For agent tools (API.md section 4): the refresh tool and the broker. A tool proves itself with a ticket and the
+//! workspace's header; both travel in headers only, where a model cannot write.
+
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, OriginalUri, Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, post};
+
+use super::body::read_bytes;
+use super::extract::bearer;
+use super::{AsItIs, House, JsonBody, Problem, RequestContext};
+use crate::conversations::{BrokerRequest, Proof, RefreshAnswer, RefreshRequest};
+use crate::secret::Secret;
+
+const WORKSPACE: HeaderName = HeaderName::from_static("x-valetkey-workspace");
+const ACCOUNT: HeaderName = HeaderName::from_static("x-valetkey-account");
+/// A tool's body may be a mail with an attachment.
+const MOST_BROKER_BODY: usize = 1024 * 1024;
+/// What a tool may send to the refresh tool (AP-08).
+const MOST_REFRESH_BODY: usize = 16 * 1024;
+
+/// Routes for tools.
+pub(super) fn router() -> Router<House> {
+    Router::new()
+        .route("/tokens/refresh", post(refresh).layer(DefaultBodyLimit::max(MOST_REFRESH_BODY)))
+        .route("/v1/broker/{provider}/{*path}", any(broker).layer(DefaultBodyLimit::max(MOST_BROKER_BODY)))
+}
+
+impl FromRequestParts<House> for Proof {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, house: &House) -> Result<Self, Problem> {
+        let context = RequestContext::from_request_parts(parts, house).await?;
+        let mut headers = parts.headers.get_all(WORKSPACE).iter();
+        let workspace = headers.next().and_then(|value| value.to_str().ok()).map(Secret::new);
+        let workspace = workspace.filter(|_| headers.next().is_none());
+        Ok(Self { ticket: bearer(parts), workspace, claimed_user: claimed(parts), origin: context.origin().clone() })
+    }
+}
+
+/// User ids that the query names; the body's is read with the body.
+fn claimed(parts: &Parts) -> Vec<String> {
+    let query = parts.uri.query().unwrap_or_default();
+    url::form_urlencoded::parse(query.as_bytes())
+        .filter(|(name, _)| name == "user_id")
+        .map(|(_, value)| value.into_owned())
+        .collect()
+}
+
+/// `POST /tokens/refresh`.
+async fn refresh(
+    State(house): State<House>,
+    proof: Proof,
+    JsonBody { value, .. }: JsonBody<RefreshRequest>,
+) -> Result<Json<RefreshAnswer>, Problem> {
+    Ok(Json(house.conversations.refresh_tool(proof, value).await?))
+}
+
+/// `ANY /v1/broker/{provider}/{path…}`. The path is taken as it came, still percent-encoded, so that it can be read in
+/// one way only.
+async fn broker(
+    State(house): State<House>,
+    proof: Proof,
+    OriginalUri(uri): OriginalUri,
+    Path((provider, _)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let prefix = format!("/v1/broker/{provider}/");
+    let path = uri.path().strip_prefix(&prefix).ok_or_else(Problem::not_found)?.to_owned();
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let account = headers.get(ACCOUNT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let body: Bytes = read_bytes(request).await?;
+    let wanted =
+        BrokerRequest { provider, path, query: uri.query().map(str::to_owned), method, headers, body, account };
+    let answer = house.conversations.broker(proof, wanted).await?;
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut response = (status, answer.headers, Body::from(answer.body)).into_response();
+    // The provider's own error body is for the tool to read.
+    response.extensions_mut().insert(AsItIs);
+    Ok(response)
+}
