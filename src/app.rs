@@ -1,1 +1,436 @@
-//! To be built.
+//! The roof: puts the house together, opens its doors and closes it in good order.
+//!
+//! The order of a start is the order of its proofs. The root key is parsed before a database is opened; the database is
+//! read, without being able to change a byte, until the key is proven; only then is it migrated and written (CR-07).
+
+mod doctor;
+mod listener;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use url::Url;
+
+pub use doctor::{Check, examine, key_status};
+
+use crate::accounts::{Accounts, AccountsParts};
+use crate::audit::Audit;
+use crate::clock::{Surroundings, deadline};
+use crate::config::Config;
+use crate::connections::{Connections, ConnectionsParts};
+use crate::conversations::{Conversations, ConversationsParts};
+use crate::credentials::{Credentials, CredentialsParts};
+use crate::crypto::derive::Purpose;
+use crate::elevenlabs::ElevenLabs;
+use crate::health::Health;
+use crate::http::{self, House, HouseError, HouseParts};
+use crate::jobs::{self, Clockwork};
+use crate::keys::{EnvironmentKey, FileKey, KeyError, KeyProvider, Keys, root_key_status};
+use crate::outbound::{Outbound, OutboundSetupError, install_crypto_provider};
+use crate::providers::{CatalogueError, Providers};
+use crate::secret::Secret;
+use crate::shutdown::{self, Shutdown, ShutdownController};
+use crate::store::bell::Bells;
+use crate::store::{OpenError, ProcessLock, Store, StoreError};
+use crate::telemetry::start_metrics;
+use crate::workspaces::{Workspaces, WorkspacesParts};
+
+/// The longest that stopping may take (RL-32).
+const STOP_WITHIN: Duration = Duration::from_secs(25);
+/// The command line has nothing in flight but its own last entry.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// How long to wait before listening again for the bells of other nodes.
+const RELAY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why the house cannot be opened. Nothing was changed unless the database was already proven to be ours.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No root key, an unusable one, or another database's.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The database did not answer.
+    #[error("the database did not answer")]
+    Store(#[from] StoreError),
+    /// A setting of the gate to the street, or a machine without certificates.
+    #[error(transparent)]
+    Outbound(#[from] OutboundSetupError),
+    /// A provider setting does not fit.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// A setting of the doors does not fit.
+    #[error(transparent)]
+    Doors(#[from] HouseError),
+    /// A listener's address is taken or not ours.
+    #[error("{setting}: cannot listen on {address}; choose a free address of this machine")]
+    Bind {
+        /// The setting.
+        setting: &'static str,
+        /// What it says.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Opens houses.
+#[derive(Debug)]
+pub struct App;
+
+/// Every room, furnished, for doors, jobs, the command line and tests. Whoever keeps a clone keeps the house from
+/// closing.
+#[derive(Clone, Debug)]
+pub struct Rooms {
+    /// Tenants, people and keys.
+    pub accounts: Accounts,
+    /// Accounts of end users at providers.
+    pub connections: Connections,
+    /// Token sets.
+    pub credentials: Credentials,
+    /// ElevenLabs workspaces and agents.
+    pub workspaces: Workspaces,
+    /// Runs of agents.
+    pub conversations: Conversations,
+    /// The book.
+    pub audit: Audit,
+    /// The key cabinet.
+    pub keys: Keys,
+    /// What keeps this node from being ready.
+    pub health: Health,
+    /// "Look now".
+    pub bells: Bells,
+    /// Clock and randomness.
+    pub around: Surroundings,
+    /// The only source of redirect and tool URLs.
+    pub public_url: Url,
+}
+
+/// A house without doors, for the command line: works beside a running `serve`.
+#[derive(Debug)]
+pub struct OpenApp {
+    /// The rooms.
+    pub rooms: Rooms,
+    store: Store,
+    controller: ShutdownController,
+}
+
+/// A house whose doors are open.
+#[derive(Debug)]
+pub struct RunningApp {
+    /// Where the public listener really is.
+    pub public: SocketAddr,
+    /// Where health and metrics are.
+    pub admin: SocketAddr,
+    rooms: Rooms,
+    store: Store,
+    controller: ShutdownController,
+    listeners: Vec<JoinHandle<()>>,
+    clockwork: JoinSet<()>,
+    lock: ProcessLock,
+}
+
+impl App {
+    /// Opens the house for serving: key, database, rooms, listeners, jobs, in this order. Port 0 takes any free port.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Without the right root key nothing is changed.
+    pub async fn start(config: Config, around: Surroundings) -> Result<RunningApp, StartError> {
+        install_crypto_provider();
+        let (controller, shutdown) = shutdown::channel();
+        let url = &config.database_url.0;
+        check_root_key(&config).await?;
+        let mut lock = Store::lock_for_serving(url)?;
+        let foundation = lay(&config, around, shutdown).await?;
+        let public = bind("VALETKEY_BIND", config.bind).await?;
+        let admin = bind("VALETKEY_ADMIN_BIND", config.admin_bind).await?;
+        let (public_address, admin_address) = (address_of(&public, config.bind), address_of(&admin, config.admin_bind));
+        let public_url = config.public_url_for(public_address);
+        if let Err(error) = lock.leave_note(public_url.as_str()) {
+            tracing::warn!(error = %error, "the lock file cannot be written; commands do not see the bound address");
+        }
+        let Foundation { store, bells, shutdown, .. } = &foundation;
+        let (store, bells, shutdown) = (store.clone(), bells.clone(), shutdown.clone());
+        let rooms = furnish(&config, foundation, public_url).await?;
+        if !config.outbound_allow.is_empty() {
+            tracing::warn!(allowed = %config.outbound_allow.join(", "), "VALETKEY_OUTBOUND_ALLOW is set: these may be called over plain http and on loopback; never use this in production");
+        }
+        let metrics = start_metrics();
+        let house = House::new(house_parts(&config, &rooms, &store, metrics.clone()).await?)?;
+        let mut clockwork = jobs::start(Clockwork {
+            accounts: rooms.accounts.clone(),
+            connections: rooms.connections.clone(),
+            conversations: rooms.conversations.clone(),
+            credentials: rooms.credentials.clone(),
+            metrics,
+            around: rooms.around.clone(),
+            health: rooms.health.clone(),
+            shutdown: shutdown.clone(),
+        });
+        clockwork.spawn(relay_bells(bells, store.clone(), rooms.around.clone(), shutdown.clone()));
+        let listeners = vec![
+            tokio::spawn(listener::serve(public, http::public_router(house.clone()), shutdown.clone())),
+            tokio::spawn(listener::serve(admin, http::admin_router(house), shutdown)),
+        ];
+        tracing::info!(public = %public_address, admin = %admin_address, database = store.kind(), "listening");
+        Ok(RunningApp {
+            public: public_address,
+            admin: admin_address,
+            rooms,
+            store,
+            controller,
+            listeners,
+            clockwork,
+            lock,
+        })
+    }
+
+    /// Opens the rooms for the command line: no listener, no job, no process lock. Proves the root key and migrates, as
+    /// `serve` does.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn open_for_cli(config: &Config, around: Surroundings) -> Result<OpenApp, StartError> {
+        install_crypto_provider();
+        let (controller, shutdown) = shutdown::channel();
+        check_root_key(config).await?;
+        let foundation = lay(config, around, shutdown).await?;
+        let store = foundation.store.clone();
+        let rooms = furnish(config, foundation, public_url_for_cli(config)).await?;
+        Ok(OpenApp { rooms, store, controller })
+    }
+}
+
+impl RunningApp {
+    /// The rooms. Drop what you clone from them before [`Self::stop`], which waits for it.
+    #[must_use]
+    pub fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
+    /// Where the outside finds us.
+    #[must_use]
+    pub fn public_url(&self) -> &Url {
+        &self.rooms.public_url
+    }
+
+    /// Stops in good order, within 25 seconds: no new connections, requests and refreshes in progress are finished, then
+    /// the database is closed (RL-32). Gives false when something had to be left unfinished.
+    pub async fn stop(self) -> bool {
+        tracing::info!("stopping");
+        self.rooms.health.obstruct("stopping", "this node is stopping");
+        self.controller.begin();
+        let Self { rooms, store, controller, listeners, mut clockwork, mut lock, .. } = self;
+        let finish = async {
+            for listener in listeners {
+                // A listener that crashed has nothing in progress any more.
+                let _ = listener.await;
+            }
+            while clockwork.join_next().await.is_some() {}
+            drop(rooms);
+            controller.finished().await;
+            store.close().await;
+        };
+        let in_order = deadline(STOP_WITHIN, finish).await.is_ok();
+        if !in_order {
+            tracing::error!("not everything in progress was finished in time");
+        }
+        if let Err(error) = lock.leave_note("") {
+            tracing::warn!(error = %error, "the lock file cannot be written");
+        }
+        in_order
+    }
+}
+
+impl OpenApp {
+    /// Closes the rooms: the last audit entries are written, then the database is closed.
+    pub async fn close(self) {
+        let Self { rooms, store, controller } = self;
+        controller.begin();
+        drop(rooms);
+        let finish = async {
+            controller.finished().await;
+            store.close().await;
+        };
+        // Every command has already waited for its own commit, so nothing can be lost here.
+        let _ = deadline(CLOSE_WITHIN, finish).await;
+    }
+}
+
+/// What the rooms stand on.
+struct Foundation {
+    store: Store,
+    keys: Keys,
+    audit: Audit,
+    outbound: Outbound,
+    bells: Bells,
+    around: Surroundings,
+    shutdown: Shutdown,
+}
+
+fn key_provider(config: &Config) -> Box<dyn KeyProvider> {
+    match &config.root_key_file {
+        Some(path) => Box::new(FileKey(path.clone())),
+        None => Box::new(EnvironmentKey(config.root_key.as_ref().map(|key| key.0.duplicate()))),
+    }
+}
+
+/// Proves the root key against the database as it lies there. Whatever is wrong with the key, no byte changes.
+async fn check_root_key(config: &Config) -> Result<(), StartError> {
+    let provider = key_provider(config);
+    // Parsed before the database is even looked at.
+    drop(provider.root_key()?);
+    let Some(store) = Store::open_to_look(&config.database_url.0).await? else { return Ok(()) };
+    let status = root_key_status(provider.as_ref(), Some(&store)).await;
+    store.close().await;
+    Ok(status.map(drop)?)
+}
+
+async fn lay(config: &Config, around: Surroundings, shutdown: Shutdown) -> Result<Foundation, StartError> {
+    let outbound = Outbound::new(&config.outbound_allow)?;
+    let store = Store::open(&config.database_url.0).await?;
+    let keys = Keys::open(key_provider(config).as_ref(), &store, around.clone()).await?;
+    let mut tx = store.begin().await?;
+    let audit_key = keys.installation_key(&mut tx, Purpose::Audit).await?;
+    tx.commit().await?;
+    let audit = Audit::new(audit_key, around.clone(), store.clone(), shutdown.clone());
+    Ok(Foundation { store, keys, audit, outbound, bells: Bells::default(), around, shutdown })
+}
+
+async fn furnish(config: &Config, on: Foundation, public_url: Url) -> Result<Rooms, StartError> {
+    let Foundation { store, keys, audit, outbound, bells, around, shutdown } = on;
+    let providers = Providers::new(outbound.clone(), around.clone(), &config.providers)?;
+    let accounts = Accounts::new(AccountsParts {
+        store: store.clone(),
+        keys: keys.clone(),
+        audit: audit.clone(),
+        around: around.clone(),
+        outbound: outbound.clone(),
+        allow_private_peers: config.allow_private_peers,
+    });
+    let credentials = Credentials::new(CredentialsParts {
+        store: store.clone(),
+        keys: keys.clone(),
+        providers: providers.clone(),
+        outbound: outbound.clone(),
+        audit: audit.clone(),
+        around: around.clone(),
+        bells: bells.clone(),
+        shutdown,
+    });
+    let connections = Connections::new(ConnectionsParts {
+        store: store.clone(),
+        keys: keys.clone(),
+        providers,
+        credentials: credentials.clone(),
+        audit: audit.clone(),
+        around: around.clone(),
+        bells: bells.clone(),
+        public_url: public_url.clone(),
+        ttl: config.ttl,
+    });
+    let elevenlabs = ElevenLabs::new(outbound.clone(), around.clone(), config.elevenlabs.base_url.clone());
+    let workspaces = Workspaces::new(WorkspacesParts {
+        store: store.clone(),
+        keys: keys.clone(),
+        audit: audit.clone(),
+        around: around.clone(),
+        elevenlabs: elevenlabs.clone(),
+        public_url: public_url.clone(),
+    });
+    let conversations = Conversations::new(ConversationsParts {
+        store,
+        keys: keys.clone(),
+        credentials: credentials.clone(),
+        connections: connections.clone(),
+        workspaces: workspaces.clone(),
+        elevenlabs,
+        outbound,
+        audit: audit.clone(),
+        around: around.clone(),
+        bells: bells.clone(),
+        public_url: public_url.clone(),
+        ttl: config.ttl,
+    });
+    let health = Health::default();
+    Ok(Rooms {
+        accounts,
+        connections,
+        credentials,
+        workspaces,
+        conversations,
+        audit,
+        keys,
+        health,
+        bells,
+        around,
+        public_url,
+    })
+}
+
+async fn house_parts(
+    config: &Config,
+    rooms: &Rooms,
+    store: &Store,
+    metrics: PrometheusHandle,
+) -> Result<HouseParts, StartError> {
+    Ok(HouseParts {
+        accounts: rooms.accounts.clone(),
+        connections: rooms.connections.clone(),
+        credentials: rooms.credentials.clone(),
+        workspaces: rooms.workspaces.clone(),
+        conversations: rooms.conversations.clone(),
+        audit: rooms.audit.clone(),
+        cursors: rooms.keys.cursors(store).await?,
+        around: rooms.around.clone(),
+        health: rooms.health.clone(),
+        metrics,
+        public_url: rooms.public_url.clone(),
+        ttl: config.ttl,
+        trusted_proxies: config.trusted_proxies.clone(),
+    })
+}
+
+async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Bind { setting, address, source })
+}
+
+fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+/// With port 0 only the running `serve` knows its port; on SQLite it has left a note.
+fn public_url_for_cli(config: &Config) -> Url {
+    let note = || Store::note_of_server(&config.database_url.0).and_then(|note| note.parse().ok());
+    let by_port = config.public_url.is_none() && config.bind.port() == 0;
+    by_port.then(note).flatten().unwrap_or_else(|| config.public_url_for(config.bind))
+}
+
+/// Hears other nodes' bells, and listens again when the connection was lost. Polling carries on meanwhile.
+async fn relay_bells(bells: Bells, store: Store, around: Surroundings, shutdown: Shutdown) {
+    while !shutdown.has_begun() {
+        bells.relay(&store, &shutdown).await;
+        tokio::select! {
+            () = shutdown.begun() => {}
+            () = around.clock.sleep(RELAY_AGAIN) => {}
+        }
+    }
+}
+
+/// The OpenAPI 3.1 document of the platform API, as JSON.
+///
+/// # Errors
+/// Never in practice: the document is made of texts and lists.
+pub fn openapi() -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(http::openapi())
+}
+
+/// The settings' database URL, for what must look at it without opening the house.
+fn database_url(config: &Config) -> &Secret {
+    &config.database_url.0
+}

@@ -132,9 +132,30 @@ pub struct ElevenLabsSettings {
 }
 
 /// A setting that may hold a secret: it is read but never printed or written.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug)]
 pub struct HiddenText(pub Secret);
+
+/// Takes anything: a secret that happens to look like a number must not end in an error that quotes it.
+impl<'de> Deserialize<'de> for HiddenText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Any {
+            Text(Secret),
+            Whole(i128),
+            Number(f64),
+            Yes(bool),
+            Else(serde::de::IgnoredAny),
+        }
+        Ok(Self(match Any::deserialize(deserializer)? {
+            Any::Text(text) => text,
+            Any::Whole(number) => Secret::new(number.to_string()),
+            Any::Number(number) => Secret::new(number.to_string()),
+            Any::Yes(yes) => Secret::new(yes.to_string()),
+            Any::Else(_) => Secret::new(""),
+        }))
+    }
+}
 
 impl Serialize for HiddenText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -233,6 +254,16 @@ mod tests {
         let config = load(&[("root_key", "dmtjYW5hcnk="), ("database_url", "postgres://u:pw@h/d")]).expect("valid");
         let text = serde_json::to_string(&config).expect("serializes");
         assert!(!text.contains("pw") && !text.contains("dmtjYW5hcnk"), "{text}");
+    }
+
+    #[test]
+    fn a_secret_that_looks_like_a_number_is_never_quoted() {
+        let config = Figment::new()
+            .merge(Serialized::defaults(Defaults {}))
+            .merge(("root_key", 12_345_678))
+            .extract::<Config>()
+            .expect("read as text");
+        assert_eq!(config.root_key.expect("set").0.expose(), "12345678");
     }
 
     #[test]

@@ -1,3 +1,7 @@
 //! The `valetkey` program: it only finds the command and reports how it ended.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    valetkey::cli::main()
+}

@@ -6,6 +6,7 @@ mod links;
 mod logins;
 mod sessions;
 mod tenants;
+mod upkeep;
 mod users;
 mod visitors;
 

@@ -7,6 +7,7 @@ mod import;
 mod integrations;
 mod manage;
 mod telegram;
+mod upkeep;
 mod view;
 
 use url::Url;

@@ -21,6 +21,7 @@ pub use crate::providers::ApiCall;
 pub use broker::{BrokerAnswer, BrokerCall};
 pub use read::{Account, ReadWish, Token, Warm};
 pub use store::{NewCredential, Revocation};
+pub use sweep::DueBell;
 
 use crate::audit::{Audit, AuditError};
 use crate::caller::{Denied, SystemScope};

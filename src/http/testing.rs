@@ -18,12 +18,19 @@ use crate::audit::Audit;
 use crate::caller::{Caller, Role};
 use crate::clock::{Millis, SeededEntropy, Surroundings, TestClock};
 use crate::config::Ttl;
+use crate::connections::{Connections, ConnectionsParts};
+use crate::conversations::{Conversations, ConversationsParts};
+use crate::credentials::{Credentials, CredentialsParts};
 use crate::crypto::derive::Purpose;
+use crate::elevenlabs::ElevenLabs;
 use crate::health::Health;
 use crate::keys::{EnvironmentKey, Keys};
 use crate::outbound::Outbound;
+use crate::providers::Providers;
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::store::bell::Bells;
+use crate::workspaces::{Workspaces, WorkspacesParts};
 
 pub(super) const PUBLIC: &str = "https://vault.example";
 pub(super) const PASSWORD: &str = "correct horse battery staple";
@@ -48,7 +55,55 @@ impl TestHouse {
         let audit_key = keys.installation_key(&mut tx, Purpose::Audit).await.expect("key");
         tx.commit().await.expect("commits");
         let (_, shutdown) = crate::shutdown::channel();
-        let audit = Audit::new(audit_key, around.clone(), store.clone(), shutdown);
+        let audit = Audit::new(audit_key, around.clone(), store.clone(), shutdown.clone());
+        let outbound = Outbound::new(&[]).expect("gate");
+        let providers = Providers::new(outbound.clone(), around.clone(), &BTreeMap::new()).expect("catalogue");
+        let bells = Bells::default();
+        let public_url: url::Url = PUBLIC.parse().expect("url");
+        let credentials = Credentials::new(CredentialsParts {
+            store: store.clone(),
+            keys: keys.clone(),
+            providers: providers.clone(),
+            outbound: outbound.clone(),
+            audit: audit.clone(),
+            around: around.clone(),
+            bells: bells.clone(),
+            shutdown,
+        });
+        let connections = Connections::new(ConnectionsParts {
+            store: store.clone(),
+            keys: keys.clone(),
+            providers,
+            credentials: credentials.clone(),
+            audit: audit.clone(),
+            around: around.clone(),
+            bells: bells.clone(),
+            public_url: public_url.clone(),
+            ttl: Ttl::default(),
+        });
+        let elevenlabs = ElevenLabs::new(outbound.clone(), around.clone(), None);
+        let workspaces = Workspaces::new(WorkspacesParts {
+            store: store.clone(),
+            keys: keys.clone(),
+            audit: audit.clone(),
+            around: around.clone(),
+            elevenlabs: elevenlabs.clone(),
+            public_url: public_url.clone(),
+        });
+        let conversations = Conversations::new(ConversationsParts {
+            store: store.clone(),
+            keys: keys.clone(),
+            credentials: credentials.clone(),
+            connections: connections.clone(),
+            workspaces: workspaces.clone(),
+            elevenlabs,
+            outbound,
+            audit: audit.clone(),
+            around: around.clone(),
+            bells,
+            public_url: public_url.clone(),
+            ttl: Ttl::default(),
+        });
         let accounts = Accounts::new(AccountsParts {
             store: store.clone(),
             keys: keys.clone(),
@@ -59,12 +114,16 @@ impl TestHouse {
         });
         let parts = HouseParts {
             accounts,
+            connections,
+            credentials,
+            workspaces,
+            conversations,
             audit,
             cursors: keys.cursors(&store).await.expect("cursors"),
             around,
             health: Health::default(),
             metrics: crate::telemetry::start_metrics(),
-            public_url: PUBLIC.parse().expect("url"),
+            public_url,
             ttl: Ttl::default(),
             trusted_proxies: vec!["10.0.0.0/8".to_owned()],
         };

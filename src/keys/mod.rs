@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use cursors::Cursors;
-pub use root::{EnvironmentKey, FileKey, KeyProvider, generate_key_file};
+pub use root::{EnvironmentKey, FileKey, KeyProvider, KnownRootKey, RootKeyStatus, generate_key_file, root_key_status};
 use root::{RootKey, RootKeys};
 pub use tokens::{fingerprint_of, hash_of, looks_right, mint, mint_handle};
 

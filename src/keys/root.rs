@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use data_encoding::{BASE64, HEXLOWER};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{BELOW_THE_GATES, KeyError};
@@ -103,36 +104,20 @@ pub(super) struct RootKeys {
 impl RootKeys {
     /// Proves that `root` belongs to `store`, or makes it the first key of an empty database.
     pub(super) async fn prove(root: RootKey, store: &Store, around: &Surroundings) -> Result<Self, KeyError> {
-        if store.has_schema().await? {
-            let mut tx = store.read().await?;
+        let status = look(&root, store).await?;
+        store.migrate().await.map_err(KeyError::Schema)?;
+        if !status.proven {
+            let check = seal(&root.key, &root.check_context(), CHECK_TEXT, around.entropy.as_ref())
+                .map_err(|_| KeyError::Refused)?;
+            let mut tx = store.begin().await?;
+            root_key_insert(&mut tx, BELOW_THE_GATES, &root.id, check.as_bytes(), around.now().0).await?;
+            // Of two nodes that start with different keys on an empty database one was first; the other's key is wrong.
             let known = root_keys(&mut tx, BELOW_THE_GATES).await?;
-            if let Some(row) = known.iter().find(|row| row.id == root.id && row.state != RETIRED) {
-                let text = open(&root.key, &root.check_context(), &Sealed::from_stored(row.check_value.clone()))?;
-                if text.as_slice() != CHECK_TEXT {
-                    return Err(KeyError::Refused);
-                }
-                drop(tx);
-                store.migrate().await.map_err(KeyError::Schema)?;
-                return Ok(Self { active: root });
-            }
-            if let Some(other) = known.iter().find(|row| row.state != RETIRED) {
+            if let Some(other) = known.iter().find(|row| row.state == "active" && row.id != root.id) {
                 return Err(KeyError::Wrong { expected: other.id.clone() });
             }
-            if tenant_keys_exist(&mut tx, BELOW_THE_GATES).await? {
-                return Err(KeyError::Inconsistent);
-            }
+            tx.commit().await?;
         }
-        store.migrate().await.map_err(KeyError::Schema)?;
-        let check = seal(&root.key, &root.check_context(), CHECK_TEXT, around.entropy.as_ref())
-            .map_err(|_| KeyError::Refused)?;
-        let mut tx = store.begin().await?;
-        root_key_insert(&mut tx, BELOW_THE_GATES, &root.id, check.as_bytes(), around.now().0).await?;
-        // Of two nodes that start with different keys on an empty database one was first; the other's key is wrong.
-        let known = root_keys(&mut tx, BELOW_THE_GATES).await?;
-        if let Some(other) = known.iter().find(|row| row.state == "active" && row.id != root.id) {
-            return Err(KeyError::Wrong { expected: other.id.clone() });
-        }
-        tx.commit().await?;
         Ok(Self { active: root })
     }
 
@@ -143,6 +128,60 @@ impl RootKeys {
     pub(super) fn by_id(&self, id: &str) -> Option<&RootKey> {
         Some(&self.active).filter(|root| root.id == id)
     }
+}
+
+/// What a database says about the root key at hand.
+#[derive(Clone, Debug, Serialize)]
+pub struct RootKeyStatus {
+    /// Fingerprint of the key at hand.
+    pub id: String,
+    /// True when the database's check value opens with it; false for a database that has no key yet.
+    pub proven: bool,
+    /// Every root key this database has known.
+    pub known: Vec<KnownRootKey>,
+}
+
+/// A root key that a database has known.
+#[derive(Clone, Debug, Serialize)]
+pub struct KnownRootKey {
+    /// Its fingerprint.
+    pub id: String,
+    /// `active`, `retiring` or `retired`.
+    pub state: String,
+}
+
+/// Compares the key from `provider` with `store` and changes nothing. `None` stands for a database that is not there.
+///
+/// # Errors
+/// [`KeyError`], as `serve` would meet it.
+pub async fn root_key_status(provider: &dyn KeyProvider, store: Option<&Store>) -> Result<RootKeyStatus, KeyError> {
+    let root = provider.root_key()?;
+    match store {
+        Some(store) => look(&root, store).await,
+        None => Ok(RootKeyStatus { id: root.id, proven: false, known: Vec::new() }),
+    }
+}
+
+async fn look(root: &RootKey, store: &Store) -> Result<RootKeyStatus, KeyError> {
+    let mut status = RootKeyStatus { id: root.id.clone(), proven: false, known: Vec::new() };
+    if !store.has_schema().await? {
+        return Ok(status);
+    }
+    let mut tx = store.read().await?;
+    let known = root_keys(&mut tx, BELOW_THE_GATES).await?;
+    if let Some(row) = known.iter().find(|row| row.id == root.id && row.state != RETIRED) {
+        let text = open(&root.key, &root.check_context(), &Sealed::from_stored(row.check_value.clone()))?;
+        if text.as_slice() != CHECK_TEXT {
+            return Err(KeyError::Refused);
+        }
+        status.proven = true;
+    } else if let Some(other) = known.iter().find(|row| row.state != RETIRED) {
+        return Err(KeyError::Wrong { expected: other.id.clone() });
+    } else if tenant_keys_exist(&mut tx, BELOW_THE_GATES).await? {
+        return Err(KeyError::Inconsistent);
+    }
+    status.known = known.into_iter().map(|row| KnownRootKey { id: row.id, state: row.state }).collect();
+    Ok(status)
 }
 
 /// Writes a new root key to a file that only its owner can read. Never overwrites.

@@ -1,6 +1,7 @@
 //! Opening and migrating: the part where the two databases differ most.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -40,7 +41,21 @@ pub enum OpenError {
 /// Held by `serve` for as long as it uses an SQLite file.
 #[derive(Debug)]
 pub struct ProcessLock {
-    _file: Option<File>,
+    file: Option<File>,
+}
+
+impl ProcessLock {
+    /// Leaves a note for the command line beside it: where this `serve` really listens, which nothing else knows when
+    /// it was given port 0. On PostgreSQL there is no place for it.
+    ///
+    /// # Errors
+    /// When the lock file cannot be written.
+    pub fn leave_note(&mut self, text: &str) -> std::io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(text.as_bytes())
+    }
 }
 
 impl Store {
@@ -96,11 +111,63 @@ impl Store {
     /// # Errors
     /// [`OpenError::InUse`] when another process holds it.
     pub fn lock_for_serving(url: &Secret) -> Result<ProcessLock, OpenError> {
-        let Some(path) = sqlite_path(url) else { return Ok(ProcessLock { _file: None }) };
-        let file = File::create(beside(&path, ".lock")).map_err(|error| OpenError::Connect(error.into()))?;
+        let Some(path) = lock_path(url) else { return Ok(ProcessLock { file: None }) };
+        // Not truncated: until the lock is ours, the note in it is another's.
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|error| OpenError::Connect(error.into()))?;
         file.try_lock().map_err(|_| OpenError::InUse)?;
-        Ok(ProcessLock { _file: Some(file) })
+        Ok(ProcessLock { file: Some(file) })
     }
+
+    /// The note of the `serve` that uses this SQLite file; `None` when it stopped in good order or left none.
+    #[must_use]
+    pub fn note_of_server(url: &Secret) -> Option<String> {
+        std::fs::read_to_string(lock_path(url)?).ok().filter(|note| !note.is_empty())
+    }
+
+    /// Opens a database that is there already for reading only: no byte of it changes, not even by a checkpoint of
+    /// what a killed process left. `None` when there is no such SQLite file.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_to_look(url: &Secret) -> Result<Option<Self>, OpenError> {
+        let Some(path) = sqlite_path(url) else { return Self::open(url).await.map(Some) };
+        if !path.exists() {
+            return Ok(None);
+        }
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).disable_statement_logging();
+        let readers = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_LIMIT)
+            .connect_with(options)
+            .await
+            .map_err(OpenError::Connect)?;
+        Ok(Some(Self::Sqlite { writer: readers.clone(), readers }))
+    }
+
+    /// The database server's clock in milliseconds UTC; `None` where it is our own.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn server_time(&self) -> Result<Option<i64>, StoreError> {
+        match self {
+            Self::Sqlite { .. } => Ok(None),
+            Self::Postgres(pool) => Ok(Some(
+                sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+                    .fetch_one(pool)
+                    .await?,
+            )),
+        }
+    }
+}
+
+fn lock_path(url: &Secret) -> Option<PathBuf> {
+    Some(beside(&sqlite_path(url)?, ".lock"))
 }
 
 /// `serve` and a command may both find an empty file. SQLite has no lock that spans several transactions, as PostgreSQL

@@ -1,0 +1,30 @@
+//! What the room throws away by itself once its time is over.
+
+use super::{Accounts, BEFORE_ANY_SCOPE};
+use crate::store::StoreError;
+use crate::store::idempotency::idempotency_delete_expired;
+use crate::store::sessions::session_delete_expired;
+
+impl Accounts {
+    /// Deletes browser sessions that have ended; gives the number.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn sessions_expire(&self) -> Result<u64, StoreError> {
+        let mut tx = self.store.begin().await?;
+        let gone = session_delete_expired(&mut tx, BEFORE_ANY_SCOPE, self.around.now().0).await?;
+        tx.commit().await?;
+        Ok(gone)
+    }
+
+    /// Deletes kept answers whose day is over (AP-11); gives the number.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn answers_expire(&self) -> Result<u64, StoreError> {
+        let mut tx = self.store.begin().await?;
+        let gone = idempotency_delete_expired(&mut tx, BEFORE_ANY_SCOPE, self.around.now().0).await?;
+        tx.commit().await?;
+        Ok(gone)
+    }
+}

@@ -1,0 +1,202 @@
+//! What can be wrong with an installation, looked at without changing anything.
+
+use serde::Serialize;
+use url::{Host, Url};
+
+use super::{database_url, key_provider};
+use crate::clock::{Millis, Surroundings};
+use crate::config::Config;
+use crate::keys::{KeyError, RootKeyStatus, root_key_status};
+use crate::outbound::{Outbound, install_crypto_provider};
+use crate::providers::Providers;
+use crate::store::{OpenError, Store};
+
+/// A clock before this is certainly wrong: 2026-01-01T00:00:00Z.
+const EARLIEST: Millis = Millis(1_767_225_600_000);
+/// A clock after this is, too: 2100-01-01T00:00:00Z.
+const LATEST: Millis = Millis(4_102_444_800_000);
+/// Leases and tickets of several nodes are compared, so clocks must agree; NTP keeps them within milliseconds.
+const MOST_SKEW_MS: u64 = 5_000;
+
+/// What was looked at and what was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// Whether it is well.
+    pub ok: bool,
+    /// What was found. No secrets.
+    pub detail: String,
+    /// What to do, when it is not well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+impl Check {
+    fn well(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, ok: true, detail: detail.into(), next: None }
+    }
+
+    fn ill(name: &'static str, detail: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { name, ok: false, detail: detail.into(), next: Some(next.into()) }
+    }
+}
+
+/// Looks at root key, database, clock, outgoing calls, providers and URLs.
+pub async fn examine(config: &Config, around: &Surroundings) -> Vec<Check> {
+    install_crypto_provider();
+    let opened = Store::open_to_look(database_url(config)).await;
+    let store = opened.as_ref().ok().and_then(Option::as_ref);
+    let mut checks =
+        vec![root_key(config), database(&opened), key_fits(config, &opened).await, clock(store, around).await];
+    if let Some(store) = store {
+        store.close().await;
+    }
+    checks.extend([outbound(config), providers(config, around), public_url(config), listeners(config)]);
+    checks
+}
+
+/// Compares the root key with the database, changing nothing.
+///
+/// # Errors
+/// As `serve` would meet them.
+pub async fn key_status(config: &Config) -> Result<RootKeyStatus, super::StartError> {
+    install_crypto_provider();
+    let provider = key_provider(config);
+    drop(provider.root_key()?);
+    let store = Store::open_to_look(database_url(config)).await?;
+    let status = root_key_status(provider.as_ref(), store.as_ref()).await;
+    if let Some(store) = store {
+        store.close().await;
+    }
+    Ok(status?)
+}
+
+fn root_key(config: &Config) -> Check {
+    let whence = if config.root_key_file.is_some() { "VALETKEY_ROOT_KEY_FILE" } else { "VALETKEY_ROOT_KEY" };
+    match key_provider(config).root_key() {
+        Ok(_) => Check::well("root key", format!("usable, from {whence}")),
+        Err(error) => Check::ill(
+            "root key",
+            error.to_string(),
+            "make one with `valetkey key generate --out FILE`, or point VALETKEY_ROOT_KEY_FILE at the one you have",
+        ),
+    }
+}
+
+fn database(opened: &Result<Option<Store>, OpenError>) -> Check {
+    match opened {
+        Ok(Some(store)) => Check::well("database", format!("{}, opened", store.kind())),
+        Ok(None) => Check::well("database", "not there yet; `valetkey migrate` or `valetkey serve` makes it"),
+        Err(error) => Check::ill("database", error.to_string(), "correct VALETKEY_DATABASE_URL or start the database"),
+    }
+}
+
+async fn key_fits(config: &Config, opened: &Result<Option<Store>, OpenError>) -> Check {
+    const NAME: &str = "key and database";
+    let Ok(store) = opened else {
+        return Check::ill(NAME, "not looked at: the database cannot be opened", "correct the database first");
+    };
+    match root_key_status(key_provider(config).as_ref(), store.as_ref()).await {
+        Ok(RootKeyStatus { proven: true, id, .. }) => Check::well(NAME, format!("this database was made with {id}")),
+        Ok(RootKeyStatus { id, .. }) => Check::well(NAME, format!("the database is empty; {id} will be its key")),
+        Err(KeyError::Missing | KeyError::Unusable(_)) => {
+            Check::ill(NAME, "not looked at: there is no usable root key", "correct the root key first")
+        }
+        Err(error) => Check::ill(NAME, error.to_string(), "find the key file that this database was made with"),
+    }
+}
+
+async fn clock(store: Option<&Store>, around: &Surroundings) -> Check {
+    const NEXT: &str = "set this machine's clock, and keep it right with NTP";
+    let now = around.now();
+    if now < EARLIEST || now > LATEST {
+        return Check::ill("clock", format!("it shows {}", now.rfc3339()), NEXT);
+    }
+    let Some(store) = store else { return Check::well("clock", format!("it shows {}", now.rfc3339())) };
+    match store.server_time().await {
+        Ok(None) => Check::well("clock", format!("it shows {}", now.rfc3339())),
+        Ok(Some(server)) if server.abs_diff(around.now().0) > MOST_SKEW_MS => {
+            let seconds = server.abs_diff(around.now().0) / 1000;
+            Check::ill("clock", format!("it differs from the database server's by {seconds} s"), NEXT)
+        }
+        Ok(Some(server)) => {
+            let millis = server.abs_diff(around.now().0);
+            Check::well("clock", format!("{millis} ms from the database server's"))
+        }
+        Err(error) => Check::ill("clock", error.to_string(), "see the database check"),
+    }
+}
+
+fn outbound(config: &Config) -> Check {
+    let listed = config.outbound_allow.join(", ");
+    match Outbound::new(&config.outbound_allow) {
+        Ok(_) if listed.is_empty() => Check::well("outgoing calls", "https to public addresses only"),
+        Ok(_) => {
+            Check::well("outgoing calls", format!("plain http and loopback allowed for {listed}: not for production"))
+        }
+        Err(error) => Check::ill(
+            "outgoing calls",
+            error.to_string(),
+            "correct VALETKEY_OUTBOUND_ALLOW, or install the system's certificates",
+        ),
+    }
+}
+
+fn providers(config: &Config, around: &Surroundings) -> Check {
+    // Without the listed hosts: a bad list is the check above.
+    let Ok(gate) = Outbound::new(&[]) else {
+        return Check::ill(
+            "providers",
+            "not looked at: outgoing calls are not possible",
+            "correct outgoing calls first",
+        );
+    };
+    match Providers::new(gate, around.clone(), &config.providers) {
+        Ok(providers) => {
+            let ids: Vec<_> = providers.all().map(|one| one.descriptor().id).collect();
+            Check::well("providers", ids.join(", "))
+        }
+        Err(error) => Check::ill("providers", error.to_string(), "correct the VALETKEY_PROVIDERS__… setting it names"),
+    }
+}
+
+fn public_url(config: &Config) -> Check {
+    const NAME: &str = "public URL";
+    let Some(url) = &config.public_url else {
+        return Check::well(
+            NAME,
+            format!("not set; {} is used, which only this machine reaches", config.public_url_for(config.bind)),
+        );
+    };
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+        return Check::ill(NAME, "it has more than scheme, host and path", "leave out query, fragment and user name");
+    }
+    match url.scheme() {
+        "https" => Check::well(NAME, url.as_str()),
+        "http" if is_loopback(url) => Check::well(NAME, format!("{url}, which only this machine reaches")),
+        _ => Check::ill(NAME, format!("{url} is not https"), "put a TLS proxy in front and set its https:// URL"),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(v4)) => v4.is_loopback(),
+        Some(Host::Ipv6(v6)) => v6.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+fn listeners(config: &Config) -> Check {
+    let (public, admin) = (config.bind, config.admin_bind);
+    if public == admin && public.port() != 0 {
+        let next = "give VALETKEY_BIND and VALETKEY_ADMIN_BIND different ports";
+        return Check::ill("listeners", format!("both are {public}"), next);
+    }
+    if !admin.ip().is_loopback() && admin.port() == public.port() {
+        let next = "give health and metrics a port that the outside cannot reach";
+        return Check::ill("listeners", format!("health and metrics share port {}", admin.port()), next);
+    }
+    Check::well("listeners", format!("public {public}, health and metrics {admin}"))
+}

@@ -1,0 +1,98 @@
+//! `valetkey integration set`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::output::Output;
+use super::session::{Session, operator_for, read_secret};
+use super::trouble::Trouble;
+use crate::connections::{ConnectionsError, IntegrationDraft};
+
+const SET: &str = "\
+Register the redirect URI that it answers with at the provider, character by character. Running it again changes the
+client; a new client id pauses the connections that were made with the old one.
+
+Examples:
+  valetkey integration set google --tenant acme --client-id 123.apps.googleusercontent.com \\
+      --client-secret-file google.secret --scopes https://www.googleapis.com/auth/gmail.readonly
+  valetkey integration set slack --tenant acme --client-id 1.2 --client-secret-file - --scopes chat:write \\
+      --user-scopes search:read < slack.secret
+  valetkey integration set telegram --tenant acme --bot-token-file bot.token";
+
+/// Set a tenant's OAuth clients at providers
+#[derive(Debug, Subcommand)]
+pub(super) enum Integration {
+    Set(Set),
+}
+
+/// Set a tenant's OAuth client, or its bot, at a provider
+#[derive(Debug, Args)]
+#[command(after_help = SET)]
+pub(super) struct Set {
+    /// google, slack or telegram
+    provider: String,
+    /// Name or id of the tenant
+    #[arg(long)]
+    tenant: String,
+    /// The client id that the provider gave
+    #[arg(long)]
+    client_id: Option<String>,
+    /// File with the client secret, or - for stdin; without it the one that is stored stays
+    #[arg(long, value_name = "FILE")]
+    client_secret_file: Option<PathBuf>,
+    /// Scopes to ask for, with commas between (Slack: of the bot)
+    #[arg(long, value_delimiter = ',')]
+    scopes: Vec<String>,
+    /// Scopes to ask of the person, with commas between (Slack)
+    #[arg(long, value_delimiter = ',')]
+    user_scopes: Vec<String>,
+    /// File with the platform's own bot token, or - for stdin (Telegram)
+    #[arg(long, value_name = "FILE")]
+    bot_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Integration {
+    pub(super) async fn run(self, session: &Session) -> Result<(), Trouble> {
+        match self {
+            Self::Set(command) => command.run(session).await,
+        }
+    }
+}
+
+impl Set {
+    async fn run(self, session: &Session) -> Result<(), Trouble> {
+        let from_stdin = [&self.client_secret_file, &self.bot_token_file];
+        if from_stdin.iter().all(|path| path.as_ref().is_some_and(|path| path.as_os_str() == "-")) {
+            return Err(Trouble::usage("only one secret can be read from stdin").next("put the other one into a file"));
+        }
+        let secret =
+            |option: &str, path: &Option<PathBuf>| path.as_ref().map(|path| read_secret(option, path)).transpose();
+        let draft = IntegrationDraft {
+            client_id: self.client_id.clone(),
+            client_secret: secret("--client-secret-file", &self.client_secret_file)?,
+            scopes: self.scopes.clone(),
+            user_scopes: self.user_scopes.clone(),
+            bot_token: secret("--bot-token-file", &self.bot_token_file)?,
+        };
+        session
+            .in_the_house(|rooms| async move {
+                let caller = operator_for(&rooms, &self.tenant).await?;
+                let set = rooms.connections.integration_put(&caller, &self.provider, draft).await;
+                let integration = set.map_err(|error| match error {
+                    ConnectionsError::NotFound("provider") => {
+                        Trouble::usage(format!("there is no provider {:?}", self.provider))
+                            .next("the catalogue has google, slack and telegram")
+                    }
+                    other => other.into(),
+                })?;
+                let text = format!("Integration {}\nRedirect URI: {}", integration.id, integration.redirect_uri);
+                let answer = json!({ "id": integration.id, "redirect_uri": integration.redirect_uri });
+                self.output.say(&answer, &text)
+            })
+            .await
+    }
+}
