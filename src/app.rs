@@ -5,38 +5,33 @@
 
 mod doctor;
 mod listener;
+mod rooms;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use url::Url;
 
 pub use doctor::{Check, examine, key_status};
+pub use rooms::Rooms;
 
-use crate::accounts::{Accounts, AccountsParts};
-use crate::audit::Audit;
 use crate::clock::{Surroundings, deadline};
 use crate::config::Config;
-use crate::connections::{Connections, ConnectionsParts};
-use crate::conversations::{Conversations, ConversationsParts};
-use crate::credentials::{Credentials, CredentialsParts};
-use crate::crypto::derive::Purpose;
-use crate::elevenlabs::ElevenLabs;
-use crate::health::Health;
-use crate::http::{self, House, HouseError, HouseParts};
+use crate::http::{self, House, HouseError};
 use crate::jobs::{self, Clockwork};
-use crate::keys::{EnvironmentKey, FileKey, KeyError, KeyProvider, Keys, root_key_status};
-use crate::outbound::{Outbound, OutboundSetupError, install_crypto_provider};
-use crate::providers::{CatalogueError, Providers};
+use crate::keys::{EnvironmentKey, FileKey, KeyError, KeyProvider, root_key_status};
+use crate::outbound::{OutboundSetupError, install_crypto_provider};
+use crate::providers::CatalogueError;
 use crate::secret::Secret;
 use crate::shutdown::{self, Shutdown, ShutdownController};
 use crate::store::bell::Bells;
 use crate::store::{OpenError, ProcessLock, Store, StoreError};
 use crate::telemetry::start_metrics;
-use crate::workspaces::{Workspaces, WorkspacesParts};
+use rooms::{Foundation, furnish, house_parts, lay};
 
 /// The longest that stopping may take (RL-32).
 const STOP_WITHIN: Duration = Duration::from_secs(25);
@@ -82,34 +77,6 @@ pub enum StartError {
 /// Opens houses.
 #[derive(Debug)]
 pub struct App;
-
-/// Every room, furnished, for doors, jobs, the command line and tests. Whoever keeps a clone keeps the house from
-/// closing.
-#[derive(Clone, Debug)]
-pub struct Rooms {
-    /// Tenants, people and keys.
-    pub accounts: Accounts,
-    /// Accounts of end users at providers.
-    pub connections: Connections,
-    /// Token sets.
-    pub credentials: Credentials,
-    /// ElevenLabs workspaces and agents.
-    pub workspaces: Workspaces,
-    /// Runs of agents.
-    pub conversations: Conversations,
-    /// The book.
-    pub audit: Audit,
-    /// The key cabinet.
-    pub keys: Keys,
-    /// What keeps this node from being ready.
-    pub health: Health,
-    /// "Look now".
-    pub bells: Bells,
-    /// Clock and randomness.
-    pub around: Surroundings,
-    /// The only source of redirect and tool URLs.
-    pub public_url: Url,
-}
 
 /// A house without doors, for the command line: works beside a running `serve`.
 #[derive(Debug)]
@@ -262,17 +229,6 @@ impl OpenApp {
     }
 }
 
-/// What the rooms stand on.
-struct Foundation {
-    store: Store,
-    keys: Keys,
-    audit: Audit,
-    outbound: Outbound,
-    bells: Bells,
-    around: Surroundings,
-    shutdown: Shutdown,
-}
-
 fn key_provider(config: &Config) -> Box<dyn KeyProvider> {
     match &config.root_key_file {
         Some(path) => Box::new(FileKey(path.clone())),
@@ -289,111 +245,6 @@ async fn check_root_key(config: &Config) -> Result<(), StartError> {
     let status = root_key_status(provider.as_ref(), Some(&store)).await;
     store.close().await;
     Ok(status.map(drop)?)
-}
-
-async fn lay(config: &Config, around: Surroundings, shutdown: Shutdown) -> Result<Foundation, StartError> {
-    let outbound = Outbound::new(&config.outbound_allow)?;
-    let store = Store::open(&config.database_url.0).await?;
-    let keys = Keys::open(key_provider(config).as_ref(), &store, around.clone()).await?;
-    let mut tx = store.begin().await?;
-    let audit_key = keys.installation_key(&mut tx, Purpose::Audit).await?;
-    tx.commit().await?;
-    let audit = Audit::new(audit_key, around.clone(), store.clone(), shutdown.clone());
-    Ok(Foundation { store, keys, audit, outbound, bells: Bells::default(), around, shutdown })
-}
-
-async fn furnish(config: &Config, on: Foundation, public_url: Url) -> Result<Rooms, StartError> {
-    let Foundation { store, keys, audit, outbound, bells, around, shutdown } = on;
-    let providers = Providers::new(outbound.clone(), around.clone(), &config.providers)?;
-    let accounts = Accounts::new(AccountsParts {
-        store: store.clone(),
-        keys: keys.clone(),
-        audit: audit.clone(),
-        around: around.clone(),
-        outbound: outbound.clone(),
-        allow_private_peers: config.allow_private_peers,
-    });
-    let credentials = Credentials::new(CredentialsParts {
-        store: store.clone(),
-        keys: keys.clone(),
-        providers: providers.clone(),
-        outbound: outbound.clone(),
-        audit: audit.clone(),
-        around: around.clone(),
-        bells: bells.clone(),
-        shutdown,
-    });
-    let connections = Connections::new(ConnectionsParts {
-        store: store.clone(),
-        keys: keys.clone(),
-        providers,
-        credentials: credentials.clone(),
-        audit: audit.clone(),
-        around: around.clone(),
-        bells: bells.clone(),
-        public_url: public_url.clone(),
-        ttl: config.ttl,
-    });
-    let elevenlabs = ElevenLabs::new(outbound.clone(), around.clone(), config.elevenlabs.base_url.clone());
-    let workspaces = Workspaces::new(WorkspacesParts {
-        store: store.clone(),
-        keys: keys.clone(),
-        audit: audit.clone(),
-        around: around.clone(),
-        elevenlabs: elevenlabs.clone(),
-        public_url: public_url.clone(),
-    });
-    let conversations = Conversations::new(ConversationsParts {
-        store,
-        keys: keys.clone(),
-        credentials: credentials.clone(),
-        connections: connections.clone(),
-        workspaces: workspaces.clone(),
-        elevenlabs,
-        outbound,
-        audit: audit.clone(),
-        around: around.clone(),
-        bells: bells.clone(),
-        public_url: public_url.clone(),
-        ttl: config.ttl,
-    });
-    let health = Health::default();
-    Ok(Rooms {
-        accounts,
-        connections,
-        credentials,
-        workspaces,
-        conversations,
-        audit,
-        keys,
-        health,
-        bells,
-        around,
-        public_url,
-    })
-}
-
-async fn house_parts(
-    config: &Config,
-    rooms: &Rooms,
-    store: &Store,
-    metrics: PrometheusHandle,
-) -> Result<HouseParts, StartError> {
-    Ok(HouseParts {
-        accounts: rooms.accounts.clone(),
-        connections: rooms.connections.clone(),
-        credentials: rooms.credentials.clone(),
-        workspaces: rooms.workspaces.clone(),
-        conversations: rooms.conversations.clone(),
-        audit: rooms.audit.clone(),
-        cursors: rooms.keys.cursors(store).await?,
-        around: rooms.around.clone(),
-        health: rooms.health.clone(),
-        metrics,
-        public_url: rooms.public_url.clone(),
-        ttl: config.ttl,
-        trusted_proxies: config.trusted_proxies.clone(),
-    })
 }
 
 async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

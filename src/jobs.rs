@@ -14,7 +14,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinSet;
 
 use crate::accounts::Accounts;
-use crate::clock::{Surroundings, deadline};
+use crate::clock::{Elapsed, Surroundings, deadline};
 use crate::connections::Connections;
 use crate::conversations::Conversations;
 use crate::credentials::{Credentials, DueBell};
@@ -128,7 +128,10 @@ async fn keep_running(mut task: Task, around: Surroundings, health: Health, shut
     let mut record = Record { name: task.name, needed: task.needed, health, failing: false };
     while !shutdown.has_begun() {
         let outcome = deadline(task.limit, (task.run)()).await;
-        record.note(outcome.unwrap_or_else(|elapsed| Err(elapsed.into())), &around);
+        match outcome {
+            Ok(outcome) => record.note(outcome, &around),
+            Err(Elapsed) => record.give_up(),
+        }
         let rung = async {
             match &mut task.bell {
                 Some(bell) => bell.rung().await,
@@ -153,8 +156,7 @@ struct Record {
 
 impl Record {
     fn note(&mut self, outcome: anyhow::Result<u64>, around: &Surroundings) {
-        let word = if outcome.is_ok() { "done" } else { "failed" };
-        metrics::counter!("valetkey_job_runs_total", "job" => self.name, "outcome" => word).increment(1);
+        self.count(if outcome.is_ok() { "done" } else { "failed" });
         match outcome {
             Ok(count) => {
                 metrics::counter!("valetkey_job_items_total", "job" => self.name).increment(count);
@@ -167,13 +169,28 @@ impl Record {
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!(job = self.name, error = %Chain(&error), "a task fails; it is tried again at every interval");
-                }
+                self.complain(&Chain(&error));
                 if self.needed {
                     self.health.obstruct(self.name, error.to_string());
                 }
             }
+        }
+    }
+
+    /// Slowness, such as a provider's, is no reason to send requests elsewhere: the node stays ready.
+    fn give_up(&mut self) {
+        self.count("given_up");
+        self.complain(&Elapsed);
+    }
+
+    fn count(&self, outcome: &'static str) {
+        metrics::counter!("valetkey_job_runs_total", "job" => self.name, "outcome" => outcome).increment(1);
+    }
+
+    /// Said when it begins, not at every run.
+    fn complain(&mut self, error: &dyn fmt::Display) {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!(job = self.name, error = %error, "a task fails; it is tried again at every interval");
         }
     }
 }
@@ -269,15 +286,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_run_that_hangs_is_given_up_at_its_limit() {
-        let (_clock, around) = surroundings();
-        let (controller, shutdown) = shutdown::channel();
-        let health = Health::default();
-        let hanging = task("hangs", MINUTE, Duration::from_millis(1), &(), |()| std::future::pending());
-        let running = tokio::spawn(keep_running(hanging.needed(), around, health.clone(), shutdown));
-        while health.obstacles().is_empty() {
-            tokio::task::yield_now().await;
+    async fn a_run_that_hangs_is_given_up_at_its_limit_and_comes_again() {
+        async fn hang(runs: mpsc::UnboundedSender<u64>) -> anyhow::Result<u64> {
+            let _ = runs.send(0);
+            std::future::pending().await
         }
+        let (clock, around) = surroundings();
+        let (controller, shutdown) = shutdown::channel();
+        let (runs, mut seen) = mpsc::unbounded_channel();
+        let health = Health::default();
+        let hanging = task("hangs", MINUTE, Duration::from_millis(1), &runs, hang).needed();
+        let running = tokio::spawn(keep_running(hanging, around, health.clone(), shutdown));
+        for _ in 0..2 {
+            while seen.try_recv().is_err() {
+                clock.advance(MINUTE);
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(health.obstacles().is_empty(), "slow is not unready");
         controller.begin();
         running.await.expect("ends");
     }

@@ -40,7 +40,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutd
             Some(_) = guests.join_next(), if !guests.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    guests.spawn(attend(stream, peer, router.clone(), shutdown.clone()));
+                    guests.spawn(attend(stream, peer, router.clone(), shutdown.clone(), HEADERS_WITHIN));
                 }
                 Err(error) if is_of_the_peer(error.kind()) => {}
                 Err(error) => {
@@ -54,7 +54,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutd
     while guests.join_next().await.is_some() {}
 }
 
-async fn attend(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: Shutdown) {
+async fn attend(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: Shutdown, headers_within: Duration) {
     // Small answers leave at once; it only costs bandwidth where it fails.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -64,7 +64,7 @@ async fn attend(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: S
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_WITHIN)
+        .header_read_timeout(headers_within)
         .max_buf_size(MAX_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -130,5 +130,22 @@ mod tests {
         // Closed without an answer, or never accepted: either way the idle client is not kept.
         let _ = idle.read_to_end(&mut nothing).await;
         assert!(nothing.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_finishes_its_headers_is_sent_away() {
+        // AP-09
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("an address");
+        for beginning in [&b""[..], b"G", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PRI * HTTP/2.0\r\n"] {
+            let mut client = dial(address).await;
+            client.write_all(beginning).await.expect("writes");
+            let (stream, peer) = listener.accept().await.expect("accepts");
+            let (_controller, shutdown) = shutdown::channel();
+            attend(stream, peer, Router::new(), shutdown, Duration::from_millis(20)).await;
+            let mut answer = String::new();
+            let _ = client.read_to_string(&mut answer).await;
+            assert!(!answer.contains("200"), "{answer}");
+        }
     }
 }

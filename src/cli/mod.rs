@@ -18,6 +18,7 @@ mod session;
 mod setup_link;
 mod tenant;
 mod trouble;
+mod workspace;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -71,6 +72,8 @@ enum Command {
     Integration(integration::Integration),
     #[command(subcommand)]
     Member(member::Member),
+    #[command(subcommand)]
+    Workspace(workspace::Workspace),
 }
 
 /// Runs the command that the process's arguments name.
@@ -117,6 +120,7 @@ async fn obey(cli: Cli) -> Result<(), Trouble> {
         Command::ApiKey(command) => command.run(&session).await,
         Command::Integration(command) => command.run(&session).await,
         Command::Member(command) => command.run(&session).await,
+        Command::Workspace(command) => command.run(&session).await,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::accounts::AccountsError;
 use crate::app::StartError;
 use crate::config::ConfigError;
 use crate::connections::ConnectionsError;
+use crate::workspaces::WorkspacesError;
 
 /// Why a command was not done.
 #[derive(Debug)]
@@ -73,6 +74,12 @@ impl Trouble {
 impl From<StartError> for Trouble {
     fn from(error: StartError) -> Self {
         Self::of(&error).next("`valetkey doctor` looks at key, database and settings and says what is missing")
+    }
+}
+
+impl From<WorkspacesError> for Trouble {
+    fn from(error: WorkspacesError) -> Self {
+        Self::of(&error)
     }
 }
 
