@@ -31,7 +31,7 @@ async fn planted(app: TestApp) -> BTreeSet<String> {
     // Without the marker, so that other tests of this process do not find it in the metrics they share.
     let secret = format!("planted-{}", data_encoding::HEXLOWER.encode(&rand_bytes(&app)));
     app.known.borrow_mut().learn(Kind::Planted, &secret);
-    tracing::debug!(secret = %secret, "a careless line");
+    tracing::debug!(target: "valetkey::planted", secret = %secret, "a careless line");
     metrics::counter!("valetkey_planted_total", "secret" => secret.clone()).increment(1);
     app.database.execute(&format!("UPDATE tenants SET name = '{secret}' WHERE name = 'acme'")).await;
     // A name is an answer that may carry no secret.

@@ -17,7 +17,7 @@ async fn while_the_provider_is_down_a_living_token_is_lent_and_called_degraded()
     let app = TestApp::start().await;
     let platform = app.platform().await;
     for fault in ["http_502_html", "drop_before", "http_429:30", "garbage"] {
-        let user = format!("u-{}", &fault[..8]);
+        let user = format!("u-{}", fault.len());
         let id = app.google(&platform, &user, Account::ADA, Life::Fresh).await;
         app.street.fault("google", "refresh", fault, 1000).await;
         app.advance(45);
@@ -153,15 +153,17 @@ async fn an_answer_lost_within_the_providers_grace_is_fetched_again() {
 }
 
 #[tokio::test]
-async fn a_refresh_that_answers_for_another_account_is_quarantined() {
+async fn a_refresh_that_answers_for_another_account_lends_nothing_and_is_quarantined() {
     // OA-10
     let app = TestApp::start().await;
     let platform = app.platform().await;
-    let id = app.slack(&platform, "u-1", Account::ADA, Life::Expired).await;
-    app.street.fault("slack", "refresh", "swap_subject", 1).await;
+    let id = app.google(&platform, "u-1", Account::ADA, Life::Expired).await;
+    app.street.fault("google", "refresh", "swap_subject", 1).await;
     let refused = token(&platform, &id, 60).await;
-    assert_eq!(refused.status, 409, "{}", refused.text);
+    assert_eq!(refused.problem(), (409, "needs_reauth".to_owned()));
     let shown = connection(&platform, &id).await;
     assert_eq!((&shown["status"], &shown["reason"]), (&json!("quarantined"), &json!("identity_changed")));
+    assert_eq!(token(&platform, &id, 60).await.status, 409, "nor later");
+    assert!(app.entries("token.read").await.is_empty());
     app.finish().await;
 }
