@@ -16,12 +16,13 @@ use std::sync::Arc;
 pub use event::{Action, Event, Outcome};
 pub use exposed::{Durable, Exposed};
 
-use crate::caller::{Caller, TenantScope};
+use crate::caller::{Caller, Denied, Permission, TenantScope};
 use crate::clock::Surroundings;
 use crate::crypto::Key32;
 use crate::crypto::signature::mac;
 use crate::ids::{AuditId, EventId};
 use crate::shutdown::Shutdown;
+pub use crate::store::audit::AuditRow as Entry;
 use crate::store::audit::{AuditRow, audit_insert, audit_list, outbox_insert};
 use crate::store::{Store, StoreError, Tx};
 use writer::Writer;
@@ -37,11 +38,23 @@ pub enum AuditError {
     TooSlow,
 }
 
+/// Entries cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum EntriesError {
+    /// The caller lacks a permission.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The database did not answer.
+    #[error("the database did not answer")]
+    Store(#[from] StoreError),
+}
+
 /// The pen: knows the key that entries are MACed with.
 #[derive(Clone, Debug)]
 pub struct Audit {
     key: Arc<Key32>,
     around: Surroundings,
+    store: Store,
     writer: Writer,
 }
 
@@ -49,7 +62,7 @@ impl Audit {
     /// A pen for `store`. Its writer stops when `shutdown` begins and every waiting entry is written.
     #[must_use]
     pub fn new(key: Key32, around: Surroundings, store: Store, shutdown: Shutdown) -> Self {
-        Self { key: Arc::new(key), around, writer: Writer::start(store, shutdown) }
+        Self { key: Arc::new(key), around, store: store.clone(), writer: Writer::start(store, shutdown) }
     }
 
     /// Writes the entry and, for what the outside is told about, the outbox row into `tx`.
@@ -101,6 +114,16 @@ impl Audit {
         limit: i64,
     ) -> Result<Vec<AuditRow>, StoreError> {
         audit_list(tx, scope, before, limit).await
+    }
+
+    /// The tenant's entries, newest first, before `before` (empty means from the end).
+    ///
+    /// # Errors
+    /// [`EntriesError::Denied`] without `audit:read`.
+    pub async fn entries(&self, caller: &Caller, before: &str, limit: i64) -> Result<Vec<Entry>, EntriesError> {
+        let scope = caller.require(Permission::AuditRead)?;
+        let mut tx = self.store.read().await?;
+        Ok(audit_list(&mut tx, &scope, before, limit).await?)
     }
 
     fn row(&self, caller: &Caller, event: &Event<'_>) -> AuditRow {

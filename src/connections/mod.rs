@@ -2,6 +2,7 @@
 
 mod activity;
 mod connect_sessions;
+mod erase;
 mod exchange;
 mod handshakes;
 mod import;
@@ -16,6 +17,7 @@ use url::Url;
 
 pub use activity::{Happened, Overview, Refusal};
 pub use connect_sessions::{Confirmation, ConnectLink, ConnectSession, ConnectVisit, NewConnectSession};
+pub use erase::{ErasedConnection, Receipt};
 pub use handshakes::{Begin, Begun, Callback, Ending, Finished, RedirectTo, Visitor};
 pub use import::{Import, ImportAccount, ImportCredential, ImportRow};
 pub use integrations::{Integration, IntegrationDraft, ProviderCard};

@@ -15,7 +15,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::accounts::{AccountsError, IdempotencyError};
-use crate::audit::AuditError;
+use crate::audit::{AuditError, EntriesError};
 use crate::caller::{Denied, Permission};
 use crate::connections::ConnectionsError;
 use crate::conversations::ConversationsError;
@@ -311,6 +311,15 @@ impl From<AuditError> for Problem {
         Self::new(Code::AuditUnavailable, "this cannot be written down right now, so it was not done")
             .because(error)
             .retry_after(SHORT_WAIT)
+    }
+}
+
+impl From<EntriesError> for Problem {
+    fn from(error: EntriesError) -> Self {
+        match error {
+            EntriesError::Denied(denied) => denied.into(),
+            EntriesError::Store(ref store) => Self::outage_or_defect(store.is_outage(), error),
+        }
     }
 }
 

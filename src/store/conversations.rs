@@ -202,6 +202,29 @@ pub async fn conversations_end_by_connection(
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 
+/// Ends every open conversation of a user; gives the number.
+///
+/// # Errors
+/// As every statement.
+pub async fn conversations_end_by_user(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    user: &str,
+    reason: &str,
+    now: i64,
+) -> Result<u64, StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE conversations SET status = 'ended', end_reason = $3, ended_at = $4, start_data = NULL
+         WHERE tenant_id = $1 AND user_id = $2 AND ended_at IS NULL",
+        scope.tenant(),
+        user,
+        reason,
+        now
+    )
+}
+
 /// Ends what has outlived its ticket; gives the number.
 ///
 /// # Errors

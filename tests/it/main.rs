@@ -4,3 +4,5 @@
 
 mod program;
 mod starts;
+#[cfg(feature = "sandbox")]
+mod walkthrough;

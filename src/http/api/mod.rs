@@ -2,6 +2,7 @@
 //! documents it, so what is not in the document is not there.
 
 mod api_keys;
+mod audit;
 mod connect_sessions;
 mod connections;
 mod conversations;
@@ -48,10 +49,11 @@ pub(super) fn router() -> OpenApiRouter<House> {
         .routes(routes!(own::me))
         .routes(routes!(own::settings, own::settings_change))
         .routes(routes!(users::users))
-        .routes(routes!(users::user, users::user_put))
+        .routes(routes!(users::user, users::user_put, users::user_erase))
         .routes(routes!(portal::portal_session_create))
         .routes(routes!(api_keys::api_keys, api_keys::api_key_create))
         .routes(routes!(api_keys::api_key_revoke))
+        .routes(routes!(audit::audit))
         .routes(routes!(integrations::providers))
         .routes(routes!(integrations::integrations))
         .routes(routes!(integrations::integration, integrations::integration_put, integrations::integration_delete))

@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use crate::accounts::{Profile, User};
 use crate::http::{
-    Answer, House, List, OptionalJson, Paging, PathId, PathText, PlatformCaller, Problem, ProblemBody, idempotent,
+    Answer, House, List, NoBody, OptionalJson, Paging, PathId, PathText, PlatformCaller, Problem, ProblemBody,
+    idempotent,
 };
 
 const LIST: &str = "users";
@@ -61,6 +62,30 @@ pub(super) async fn user_put(
     idempotent(&house, &caller, written, async move {
         let profile = Profile { display_name: value.display_name, email: value.email };
         Answer::ok(&UserView::from(rooms.accounts.user_put(&who, &user, profile).await?))
+    })
+    .await
+}
+
+/// The receipt of an erasure.
+#[derive(Debug, Serialize)]
+struct Erased {
+    receipt: crate::connections::Receipt,
+}
+
+/// Erases a user: key, connections, conversations; then revokes at the providers.
+#[utoipa::path(delete, path = "/v1/users/{user}", tag = "users", params(("user" = String, Path, description = "The tenant's own id")), responses(
+    (status = 200, description = "{receipt:{user, erased_at, connections[{provider, revoked, removal_page}]}}", body = Object),
+    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub(super) async fn user_erase(
+    State(house): State<House>,
+    PlatformCaller(caller): PlatformCaller,
+    PathId(user): PathText,
+    NoBody(written): NoBody,
+) -> Result<Response, Problem> {
+    let (rooms, who) = (house.clone(), caller.clone());
+    idempotent(&house, &caller, written, async move {
+        Answer::ok(&Erased { receipt: rooms.connections.erase_user(&who, &user).await? })
     })
     .await
 }
