@@ -8,7 +8,7 @@ use crate::store::conversations::{
     conversations_end_by_connection, conversations_end_by_user, conversations_end_expired, ticket_use_count,
 };
 
-pub(super) fn conversation(id: &str, user: &str) -> ConversationRow {
+fn conversation(id: &str, user: &str) -> ConversationRow {
     ConversationRow {
         tenant_id: A.to_owned(),
         id: id.to_owned(),
@@ -165,7 +165,7 @@ async fn conversations_end_with_their_tickets() {
     .await;
 }
 
-pub(super) fn uses(connection: &str, is_primary: i64) -> ConversationConnectionRow {
+fn uses(connection: &str, is_primary: i64) -> ConversationConnectionRow {
     ConversationConnectionRow {
         provider: "google".to_owned(),
         connection_id: connection.to_owned(),

@@ -8,7 +8,7 @@ use crate::store::idempotency::{
 };
 use crate::store::sql;
 
-pub(super) fn entry(tenant: &str, id: &str, user: Option<&str>) -> AuditRow {
+fn entry(tenant: &str, id: &str, user: Option<&str>) -> AuditRow {
     AuditRow {
         tenant_id: tenant.to_owned(),
         id: id.to_owned(),

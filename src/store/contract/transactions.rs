@@ -127,60 +127,6 @@ async fn one_serve_at_a_time_holds_an_sqlite_file_rl_30() {
     .await;
 }
 
-#[tokio::test]
-async fn the_serve_that_holds_an_sqlite_file_can_leave_a_note() {
-    on_both_fresh(Contents::Schema, async |fresh: Fresh| {
-        assert_eq!(Store::note_of_server(&fresh.url), None);
-        let mut lock = Store::lock_for_serving(&fresh.url).expect("free");
-        assert_eq!(Store::note_of_server(&fresh.url), None, "it has left none yet");
-        for note in ["http://127.0.0.1:1234/longer", "http://127.0.0.1:2"] {
-            lock.leave_note(note).unwrap();
-            let wanted = (fresh.store.kind() == "sqlite").then(|| note.to_owned());
-            assert_eq!(Store::note_of_server(&fresh.url), wanted);
-        }
-        let _ = Store::lock_for_serving(&fresh.url);
-        assert_eq!(Store::note_of_server(&fresh.url).is_some(), fresh.store.kind() == "sqlite", "a try erases nothing");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn looking_reads_what_is_committed_and_changes_no_byte() {
-    on_both_fresh(Contents::Schema, async |fresh: Fresh| {
-        let files = |fresh: &Fresh| -> Vec<Vec<u8>> {
-            let Some(file) = &fresh.file else { return vec![] };
-            [file, &file.with_file_name("valetkey.db-wal")].map(|path| std::fs::read(path).expect("a file")).into()
-        };
-        furnish(&fresh.store).await;
-        let before = files(&fresh);
-        let looking = Store::open_to_look(&fresh.url).await.expect("opens").expect("it is there");
-        let mut tx = looking.read().await.unwrap();
-        assert!(tenant_find(&mut tx, TEST, A).await.unwrap().is_some());
-        drop(tx);
-        if looking.kind() == "sqlite" {
-            let mut tx = looking.read().await.unwrap();
-            let refused = tenant_insert(&mut tx, TEST, &tenant_row("ten_1", "written")).await;
-            assert!(refused.as_ref().is_err_and(StoreError::is_outage), "{refused:?}");
-        }
-        looking.close().await;
-        assert_eq!(files(&fresh), before);
-    })
-    .await;
-    let missing = Store::open_to_look(&Secret::new("sqlite:/no/such/folder/x.db")).await;
-    assert!(matches!(missing, Ok(None)), "a look makes no file");
-}
-
-#[tokio::test]
-async fn only_a_server_has_a_clock_of_its_own() {
-    in_a_house(async |store| {
-        let time = store.server_time().await.unwrap();
-        assert_eq!(time.is_some(), store.kind() == "postgres");
-        // Between 2020 and 2100: milliseconds, not seconds or microseconds.
-        assert!(time.is_none_or(|time| (1_577_836_800_000..4_102_444_800_000).contains(&time)), "{time:?}");
-    })
-    .await;
-}
-
 #[test]
 fn only_what_may_pass_by_itself_is_an_outage() {
     assert!(StoreError::from(sqlx::Error::PoolTimedOut).is_outage());
