@@ -2,9 +2,12 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail like tests")]
 
+mod broker;
+mod conversations;
 mod harness;
 mod leak_search;
 mod program;
+mod refresh_tool;
 mod starts;
 mod tokens;
 mod trouble;

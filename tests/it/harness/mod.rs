@@ -229,6 +229,20 @@ impl TestApp {
         browser
     }
 
+    /// One GET whose target arrives exactly as written, which no HTTP library sends; gives the whole answer.
+    pub async fn raw_get(&self, target: &str, headers: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let address = self.nodes[0].public;
+        #[expect(clippy::disallowed_methods, reason = "the test is the outside, not the house")]
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("an answer");
+        self.known.borrow_mut().record("raw answer", &[], answer.clone());
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
     /// Moves the clock; everything that waits for a time wakes. Wait for what it brings with [`Self::until`].
     pub fn advance(&self, minutes: u64) {
         self.clock.advance(Duration::from_secs(minutes * 60));

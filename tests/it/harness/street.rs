@@ -29,6 +29,7 @@ impl Account {
     pub const ADA: Self = Self { email: "ada@example.com", google: "100000000000000000001", slack: "T0SANDBOX/U0ADA" };
     pub const GRACE: Self =
         Self { email: "grace@example.com", google: "100000000000000000002", slack: "T0SANDBOX/U0GRACE" };
+    pub const OPS: Self = Self { email: "ops@example.org", google: "100000000000000000003", slack: "T0NORTH/U0OPS" };
 }
 
 /// Everything outside the house.
