@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail like tests")]
 
+#[cfg(feature = "sandbox")]
+mod demo;
 mod program;
 mod starts;
 #[cfg(feature = "sandbox")]
