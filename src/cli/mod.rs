@@ -112,7 +112,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn obey(cli: Cli) -> Result<(), Trouble> {
     let session = Session::new(cli.config);
     match cli.command {
-        Command::Demo(command) => command.run().await,
+        Command::Demo(command) => command.run(&session).await,
         Command::Serve(command) => command.run(&session).await,
         Command::Migrate(command) => command.run(&session).await,
         Command::Doctor(command) => command.run(&session).await,

@@ -6,6 +6,7 @@ mod broker;
 mod conversations;
 mod harness;
 mod leak_search;
+mod demo;
 mod program;
 mod refresh_tool;
 mod starts;

@@ -24,6 +24,7 @@ mod town;
 
 use clap::Args;
 
+use super::session::Session;
 use super::trouble::Trouble;
 
 const EXAMPLES: &str = "\
@@ -64,7 +65,7 @@ pub(super) struct Demo {
 #[cfg(not(feature = "sandbox"))]
 impl Demo {
     #[expect(clippy::unused_async, reason = "as the command with a sandbox")]
-    pub(super) async fn run(self) -> Result<(), Trouble> {
+    pub(super) async fn run(self, _: &Session) -> Result<(), Trouble> {
         let Self { once: _, json: _, port: _, fault: _ } = self;
         Err(Trouble::usage("this build has no sandbox, so there is nothing to try against").next(
             "use the released binary for your own machine, or build it with `cargo build --release --features sandbox`",
@@ -74,16 +75,35 @@ impl Demo {
 
 #[cfg(feature = "sandbox")]
 impl Demo {
-    pub(super) async fn run(self) -> Result<(), Trouble> {
+    pub(super) async fn run(self, session: &Session) -> Result<(), Trouble> {
         let fault = match self.fault.as_deref() {
             None => None,
             Some(name) => Some(town::Fault::named(name).ok_or_else(|| unknown_fault(name))?),
         };
-        if self.once {
-            return play::once(self.port, fault, self.json).await;
+        // Heard from the first moment: a stop during the start is a stop.
+        let stopped = stop_signal()?;
+        if !self.once {
+            return stay(self.port, fault, session.config()?.log, stopped).await;
         }
-        stay(self.port, fault).await
+        tokio::select! {
+            outcome = play::once(self.port, fault, self.json) => outcome,
+            // Dropping the town removes its folder.
+            () = stopped => Err(Trouble::new("stopped before the end")),
+        }
     }
+}
+
+/// Resolves at Ctrl-C or when asked to terminate.
+#[cfg(feature = "sandbox")]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }
 
 #[cfg(feature = "sandbox")]
@@ -92,17 +112,21 @@ fn unknown_fault(name: &str) -> Trouble {
     Trouble::usage(format!("--fault: there is no fault {name:?}")).next(format!("use one of: {}", known.join(", ")))
 }
 
-/// Stays open until somebody stops it.
+/// Opens the town and says where it is, until it is stopped.
 #[cfg(feature = "sandbox")]
-async fn stay(port: u16, fault: Option<town::Fault>) -> Result<(), Trouble> {
-    use super::output::line;
-    use super::session::start_logs;
-    use tokio::signal::unix::{SignalKind, signal};
-
-    start_logs("warn,valetkey::app=error")?;
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let town = town::Town::open(port, fault).await?;
-    line(&format!(
+async fn stay(
+    port: u16,
+    fault: Option<town::Fault>,
+    log: Option<String>,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), Trouble> {
+    super::session::start_logs(log.as_deref().unwrap_or("warn,valetkey::app=error"))?;
+    let mut stopped = std::pin::pin!(stopped);
+    let town = tokio::select! {
+        town = town::Town::open(port, fault) => town?,
+        () = &mut stopped => return Ok(()),
+    };
+    super::output::line(&format!(
         "Everything is ready. Open the platform page in a browser and click through the job:\n\n  \
          platform page      {platform}\n  \
          the vault          {vault}\n  \
@@ -116,9 +140,6 @@ async fn stay(port: u16, fault: Option<town::Fault>) -> Result<(), Trouble> {
         email = town::MEMBER,
         password = town.password.expose(),
     ))?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
+    stopped.await;
     if town.close().await { Ok(()) } else { Err(Trouble::new("the vault did not stop in good order")) }
 }

@@ -4,12 +4,11 @@ use serde_json::{Value, json};
 
 use super::leaks::{Hidden, PLACES, Places, Search, counts, database_bytes};
 use super::probes;
-use super::stage::Stage;
+use super::stage::{Stage, print_of};
 use super::tell::{Paper, Timeline};
 use super::town::{Fault, Town};
 use crate::cli::output::line;
 use crate::cli::trouble::Trouble;
-use crate::keys::fingerprint_of;
 use crate::sandbox::CANARY;
 use crate::sandbox::person::Person;
 use crate::sandbox::platform::ACCOUNT;
@@ -30,28 +29,46 @@ pub(super) async fn once(port: u16, fault: Option<Fault>, as_json: bool) -> Resu
     telemetry::start_logs(Some("debug"), move || pen.clone(), true).map_err(|error| Trouble::new(error.to_string()))?;
     let mut timeline = Timeline::new(as_json);
     timeline.heading("The main job, once, on this machine");
-    let town = Town::open(port, fault).await?;
-    let mut stage = Stage::new(town)?;
+    let opened = Town::open(port, fault).await.and_then(Stage::new);
+    let mut stage = match opened {
+        Ok(stage) => stage,
+        Err(trouble) => {
+            timeline.step("open", "The town opens", &Err("Not everybody could be started.".to_owned()));
+            tell_log(&timeline, &paper);
+            return answer(as_json, &timeline, false, &unsearched()).and(Err(trouble));
+        }
+    };
     let played = job(&mut stage, &mut timeline).await;
+    stage.hang_up().await;
     tell_received(&stage, &timeline);
     timeline.heading("Where no secret may be");
-    let (hits, clean) = look_for_leaks(&stage, &mut timeline, &paper).await;
+    let (hits, clean) = look_for_leaks(&stage, &mut timeline, &paper, played.is_ok()).await;
     if played.is_err() {
         tell_log(&timeline, &paper);
     }
     let stopped = stage.town.close().await;
     timeline.step("stop", "Everything stops", &stopped_well(stopped));
     let ok = played.is_ok() && clean && stopped;
-    if as_json {
-        let answer = json!({"ok": ok, "steps": timeline.steps(), "canary_hits": hits});
-        line(&answer.to_string())?;
-    }
+    answer(as_json, &timeline, ok, &hits)?;
     match played {
         Err(why) => Err(Trouble::new(why)),
         Ok(()) if !clean => Err(Trouble::new("a secret was found where none may be, or could not be looked for")),
         Ok(()) if !stopped => Err(Trouble::new("the vault did not stop in good order")),
         Ok(()) => Ok(()),
     }
+}
+
+/// The last word on stdout, for programs.
+fn answer(as_json: bool, timeline: &Timeline, ok: bool, hits: &Value) -> Result<(), Trouble> {
+    if !as_json {
+        return Ok(());
+    }
+    line(&json!({"ok": ok, "steps": timeline.steps(), "canary_hits": hits}).to_string())
+}
+
+/// The counts when nothing could be searched: a zero would claim that somebody had looked.
+fn unsearched() -> Value {
+    PLACES.iter().map(|place| ((*place).to_owned(), Value::Null)).collect()
 }
 
 fn stopped_well(stopped: bool) -> Result<String, String> {
@@ -73,6 +90,7 @@ async fn job(stage: &mut Stage, timeline: &mut Timeline) -> Result<(), String> {
     tell("connect_slack", "The same person connects Slack", stage.connect("slack", "Slack").await)?;
     tell("connect_telegram", "And Telegram", stage.connect_telegram().await)?;
     tell("sealed", "The vault has sealed the tokens", stage.sealed())?;
+    tell("fresh", "And keeps them fresh", stage.fresh().await)?;
     tell("start", "A conversation starts through the relay", stage.start().await)?;
     tell("inject", "First way, inject: a tool uses the token", stage.inject().await)?;
     tell("expire", "In mid-call the token expires", stage.expire().await)?;
@@ -93,7 +111,7 @@ fn tell_received(stage: &Stage, timeline: &Timeline) {
         for (name, value) in start["frame"]["dynamic_variables"].as_object().into_iter().flatten() {
             let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             if name.starts_with("secret__") && shown != SENTINEL {
-                timeline.pair(name, &format!("fingerprint {}", fingerprint_of(&shown)));
+                timeline.pair(name, &print_of(&shown));
             } else {
                 timeline.pair(name, &shown);
             }
@@ -103,26 +121,31 @@ fn tell_received(stage: &Stage, timeline: &Timeline) {
     for call in stage.town.elevenlabs.tool_calls().as_array().into_iter().flatten() {
         let status =
             call["status"].as_u64().map_or_else(|| "not sent".to_owned(), |status| format!("answered {status}"));
-        let header = call["headers"]["Authorization"].as_str().unwrap_or("nothing");
-        timeline.pair(call["tool"].as_str().unwrap_or_default(), &format!("{status}; Authorization was {header}"));
+        let sent = format!("{status}; its Authorization was {}", stage.header(call));
+        timeline.pair(call["tool"].as_str().unwrap_or_default(), &sent);
     }
 }
 
 /// The self-test and the search; gives the counts and whether all is well.
-async fn look_for_leaks(stage: &Stage, timeline: &mut Timeline, paper: &Paper) -> (Value, bool) {
+async fn look_for_leaks(stage: &Stage, timeline: &mut Timeline, paper: &Paper, played: bool) -> (Value, bool) {
     let tested = probes::self_test(&stage.town, paper).await;
     let tested = timeline.step("self_test", "Would a leak be found? One is planted in each place", &tested);
     let places = match places(stage, paper).await {
         Ok(places) => places,
         Err(why) => {
-            timeline.step("leak_search", "Every place is searched", &Err(why));
-            return (counts(&[]), false);
+            timeline.step("leak_search", "Every place is searched for every secret", &Err(why));
+            return (unsearched(), false);
         }
     };
+    let empty = places.iter().find(|(_, bytes)| bytes.len() <= 2).map(|(place, _)| *place);
     let search = Search::new(hidden(stage));
     let hits = search.look(&places);
     let (secrets, forms) = search.size();
     let outcome = match hits.first() {
+        // After a whole job something must be everywhere; after a broken one there may be nothing.
+        None if played && empty.is_some() => {
+            Err(format!("{} is empty, so a search of it proves nothing.", empty.unwrap_or_default()))
+        }
         None => Ok(format!(
             "{secrets} secrets in {forms} forms (as they are, hex, base64, percent-encoded): none was found."
         )),
@@ -147,7 +170,7 @@ async fn places(stage: &Stage, paper: &Paper) -> Result<Places, String> {
     let metrics = person.get(&format!("http://{}/metrics", stage.town.app.admin)).await.map_err(|e| e.to_string())?;
     let file = stage.town.folder.file("vault.db");
     let database = database_bytes(&file).map_err(|error| format!("the database's file cannot be read: {error}"))?;
-    let places = Places::from([
+    Ok(Places::from([
         ("model_view", sink("model_view")),
         ("transcript", sink("transcript")),
         ("post_call", sink("post_call")),
@@ -155,11 +178,7 @@ async fn places(stage: &Stage, paper: &Paper) -> Result<Places, String> {
         ("metrics", metrics.body.into_bytes()),
         ("browser", [stage.browser_saw(), sink("client_events")].concat()),
         ("database", database),
-    ]);
-    match places.iter().find(|(_, bytes)| bytes.len() <= 2) {
-        Some((empty, _)) => Err(format!("{empty} is empty, so a search of it proves nothing")),
-        None => Ok(places),
-    }
+    ]))
 }
 
 /// Every secret that there is in the town.
@@ -206,9 +225,16 @@ fn hidden(stage: &Stage) -> Vec<Hidden> {
 fn tell_log(timeline: &Timeline, paper: &Paper) {
     let text = String::from_utf8_lossy(&paper.read()).into_owned();
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let loud: Vec<&Value> = lines.iter().filter(|line| line["level"] == "WARN" || line["level"] == "ERROR").collect();
+    let is_loud = |line: &&Value| line["level"] == "WARN" || line["level"] == "ERROR";
+    // That the demo's neighbours are on loopback is said at every start and explains nothing.
+    let is_news = |line: &&Value| line.get("allowed").is_none();
+    let loud: Vec<&Value> = lines.iter().filter(is_loud).filter(is_news).collect();
+    if loud.is_empty() {
+        return;
+    }
     timeline.heading("The last warnings in the log");
     for line in loud.iter().skip(loud.len().saturating_sub(LAST_LINES)) {
-        timeline.text(&line.to_string());
+        let said = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        timeline.text(&format!("{} {}: {}", said("level"), said("message"), said("error")));
     }
 }

@@ -9,6 +9,7 @@ use url::form_urlencoded;
 use super::leaks::{Hidden, Places, Search, database_bytes};
 use super::town::Town;
 use crate::cli::trouble::Trouble;
+use crate::keys::fingerprint_of;
 use crate::sandbox::person::{Page, Person, PersonError};
 use crate::sandbox::platform::{ACCOUNT, GOOGLE_VARIABLE, Talk};
 
@@ -22,6 +23,8 @@ pub(super) struct Stage {
     /// Every page that the person's browser got.
     pages: Vec<Page>,
     relay: Option<(String, Talk)>,
+    /// `sanitized` or `status_only`, as the vault said at the start.
+    refresh_tool: String,
     backend: Option<(String, Talk)>,
     /// What relays sent to browsers that are closed by now.
     heard: String,
@@ -38,7 +41,15 @@ fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String>
 impl Stage {
     pub(super) fn new(town: Town) -> Result<Self, Trouble> {
         let person = Person::new().map_err(|error| Trouble::new(error.to_string()))?;
-        Ok(Self { town, person, pages: Vec::new(), relay: None, backend: None, heard: String::new() })
+        Ok(Self {
+            town,
+            person,
+            pages: Vec::new(),
+            relay: None,
+            refresh_tool: String::new(),
+            backend: None,
+            heard: String::new(),
+        })
     }
 
     pub(super) fn opened(&self) -> Said {
@@ -94,6 +105,21 @@ impl Stage {
             .to_owned())
     }
 
+    pub(super) async fn fresh(&self) -> Said {
+        let before = self.town.platform.connected("slack").await.map_err(why)?;
+        let id = before["id"].as_str().unwrap_or_default();
+        let issued = self.town.sandbox.issued().len();
+        let after = self.town.platform.refresh(id).await.map_err(why)?;
+        expect(after["status"] == "active", || format!("the connection is {}", after["status"]))?;
+        let counters = self.town.sandbox.ask("/counters").await.map_err(why)?;
+        expect(counters["slack"]["refreshes"] == 1, || "Slack was not asked for new tokens".to_owned())?;
+        let new = self.town.sandbox.issued().len() - issued;
+        Ok(format!(
+            "It refreshes every token before it expires; here the platform asked for it at once. Slack rotates: it gave \
+             {new} new secrets and will take the old refresh token no more, so the vault had one chance to keep them.",
+        ))
+    }
+
     pub(super) fn sealed(&self) -> Said {
         let database = database_bytes(&self.town.folder.file("vault.db")).map_err(why)?;
         let size = database.len();
@@ -122,6 +148,7 @@ impl Stage {
         let origin = self.town.platform.base.origin().ascii_serialization();
         let talk = Talk::open(&url, Some(&origin), &Talk::empty_initiation()).await.map_err(why)?;
         let greeting = talk.greeting.clone();
+        self.refresh_tool = started["refresh_tool"].as_str().unwrap_or_default().to_owned();
         self.relay = Some((id, talk));
         let variables = self.received();
         let token = self.newest_google_token()?;
@@ -132,8 +159,12 @@ impl Stage {
         Ok(format!(
             "The browser got a single-use address at the vault and nothing else. The vault opened the real socket at \
              ElevenLabs and put the secrets into its first frame; frames now pass through it. The agent says: \
-             \"{greeting}\" Refresh tool: {}.",
-            started["refresh_tool"].as_str().unwrap_or_default(),
+             \"{greeting}\" Its refresh tool is {}.",
+            if self.refresh_tool == "sanitized" {
+                "proven to keep tokens from the model"
+            } else {
+                "not proven, so it gets no tokens"
+            },
         ))
     }
 
@@ -144,7 +175,7 @@ impl Stage {
         Ok(format!(
             "Asked for the next meeting, the agent called Google's calendar with the header from {GOOGLE_VARIABLE} \
              ({}), straight from ElevenLabs. Answer: \"{answer}\"",
-            header(&call),
+            self.header(&call),
         ))
     }
 
@@ -155,7 +186,7 @@ impl Stage {
     }
 
     pub(super) async fn refresh(&mut self) -> Said {
-        let before = header(&self.last_calls(1).pop().unwrap_or_default());
+        let before = self.header(&self.last_calls(1).pop().unwrap_or_default());
         let already = self.calls().len();
         let answer = self.ask("What is my next meeting?").await?;
         let calls = self.calls().split_off(already);
@@ -168,30 +199,35 @@ impl Stage {
         let second = reads.get(1).cloned().unwrap_or_default();
         expect(second["status"] == 200, || self.why_no_new_token(&answer, &refresh, &second))?;
         let token = self.newest_google_token()?;
-        expect(header(&second) == print_of(&format!("Bearer {token}")), || {
+        expect(self.header(&second) == print_of(&format!("Bearer {token}")), || {
             "the second call did not use the newest token".to_owned()
         })?;
         Ok(format!(
             "Google said 401, so the agent called the vault's refresh tool with its ticket. The vault refreshed at \
              Google; the answer went into {GOOGLE_VARIABLE}, sanitized, so the model read only a status. The header \
              changed from {before} to {}, and the second try worked: \"{answer}\"",
-            header(&second),
+            self.header(&second),
         ))
     }
 
     fn why_no_new_token(&self, answer: &str, refresh: &Value, second: &Value) -> String {
         let assigned = refresh["assigned"].as_array().is_some_and(|names| !names.is_empty());
-        let refreshed = self.town.sandbox.issued().iter().filter(|one| one.kind == "access_token").count();
         if second.is_null() {
             return format!("the vault gave no new token; the agent says: \"{answer}\"");
         }
+        if self.refresh_tool == "status_only" {
+            return format!(
+                "the vault refreshed the token but kept it: the agent's refresh tool is set up so that the model would \
+                 read it. The second call went out with the old header ({}), and Google answered {}",
+                self.header(second),
+                second["status"],
+            );
+        }
         if !assigned {
             return format!(
-                "the vault's refresh tool answered 200 ({refreshed} access tokens were issued in all), but ElevenLabs \
-                 put nothing into {GOOGLE_VARIABLE}: either the answer held no token, because the tool is not proven to \
-                 keep it from the model, or the assignment was not carried out. The second call went out with the old \
-                 header ({}) and Google answered {}",
-                header(second),
+                "the vault answered the refresh tool with a new token, but ElevenLabs did not put it into \
+                 {GOOGLE_VARIABLE}. The second call went out with the old header ({}), and Google answered {}",
+                self.header(second),
                 second["status"],
             );
         }
@@ -290,9 +326,6 @@ impl Stage {
             saw.push_str(&text);
         }
         saw.push_str(&self.heard);
-        if let Some((_, talk)) = &self.relay {
-            saw.push_str(talk.received());
-        }
         saw.into_bytes()
     }
 
@@ -322,6 +355,27 @@ impl Stage {
         let sinks = self.town.elevenlabs.sinks();
         let last = sinks["received"].as_array().and_then(|list| list.last());
         last.map(|start| start["frame"]["dynamic_variables"].clone()).unwrap_or_default()
+    }
+
+    /// The fingerprint of the `Authorization` header that a tool call was sent with. The stand-in has fingerprints of
+    /// its own; every secret that it can know is tried, so that one secret has one fingerprint in what is told.
+    pub(super) fn header(&self, call: &Value) -> String {
+        let Some(theirs) = call["headers"]["Authorization"].as_str() else { return "missing".to_owned() };
+        let issued = self.town.sandbox.issued().into_iter().map(|one| format!("Bearer {}", one.value));
+        let sinks = self.town.elevenlabs.sinks();
+        let starts = sinks["received"].as_array().into_iter().flatten();
+        let variables = starts.flat_map(|start| start["frame"]["dynamic_variables"].as_object().into_iter().flatten());
+        let given = variables.filter_map(|(_, value)| value.as_str().map(str::to_owned));
+        let mine = issued.chain(given).find(|value| their_print_of(value) == theirs);
+        mine.map_or_else(|| theirs.to_owned(), |value| print_of(&value))
+    }
+
+    /// Ends what is still open, so that ElevenLabs writes its post-call report.
+    pub(super) async fn hang_up(&mut self) {
+        for (_, mut talk) in self.relay.take().into_iter().chain(self.backend.take()) {
+            talk.hang_up().await;
+            self.heard.push_str(talk.received());
+        }
     }
 
     fn calls(&self) -> Vec<Value> {
@@ -356,13 +410,13 @@ impl Stage {
     }
 }
 
-/// The fingerprint of a call's `Authorization` header.
-fn header(call: &Value) -> String {
-    call["headers"]["Authorization"].as_str().unwrap_or("no header").to_owned()
+/// The fingerprint of a secret as this demo shows it.
+pub(super) fn print_of(value: &str) -> String {
+    format!("fingerprint {}", fingerprint_of(value))
 }
 
-/// A fingerprint as the ElevenLabs stand-in makes it.
-fn print_of(value: &str) -> String {
+/// The fingerprint of a value as the ElevenLabs stand-in makes it.
+fn their_print_of(value: &str) -> String {
     let digest = HEXLOWER.encode(&Sha256::digest(value.as_bytes()));
     format!("sha256:{}", digest.get(..12).unwrap_or_default())
 }

@@ -296,6 +296,14 @@ impl Platform {
         self.inside.control.post("expire", json!({"provider": provider})).await.map(drop)
     }
 
+    /// Has the vault refresh a connection's tokens now.
+    ///
+    /// # Errors
+    /// As [`PlatformError`].
+    pub async fn refresh(&self, connection: &str) -> Result<Value, PlatformError> {
+        self.inside.vault.post(&format!("v1/connections/{connection}/refresh"), json!({})).await
+    }
+
     /// Disconnects a connection: the vault revokes it at the provider, then deletes it.
     ///
     /// # Errors

@@ -275,9 +275,8 @@ struct Return {
 }
 
 async fn connected(State(inside): Shared, Query(with): Query<Return>) -> Response {
-    let (Some(session), Some(code)) = (with.connect_session, with.completion_code) else {
-        return back(&inside, Ok("Nothing was connected.".to_owned()));
-    };
+    let Some(session) = with.connect_session else { return Redirect::to("/").into_response() };
+    let Some(code) = with.completion_code else { return back(&inside, Ok("Nothing was connected.".to_owned())) };
     // Only this server knows who sits before the browser: the platform's own session would say so.
     let outcome = inside.confirm(&session, &code).await;
     let said = |made: Value| format!("Connected {}.", string(&made["provider"]));
