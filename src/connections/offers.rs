@@ -33,10 +33,12 @@ pub enum Ends {
 }
 
 impl Connections {
-    /// The provider's name for people; its id when the catalogue does not know it.
+    /// The provider's name within a sentence, without what the catalogue adds in brackets; its id when the catalogue does
+    /// not know it.
     #[must_use]
     pub fn provider_name(&self, provider: &str) -> String {
-        self.providers.get(provider).map_or(provider, |known| known.descriptor().display_name).to_owned()
+        let name = self.providers.get(provider).map_or(provider, |known| known.descriptor().display_name);
+        name.split(" (").next().unwrap_or(name).to_owned()
     }
 
     /// The origin to which beginning a handshake redirects the browser: what a page's `form-action` must list

@@ -2,5 +2,10 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail like tests")]
 
+mod harness;
+mod leak_search;
 mod program;
 mod starts;
+mod tokens;
+mod trouble;
+mod walkthrough;
