@@ -115,7 +115,10 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
 
 /// Counts as API.md section 1 wants them: every place, also those without a hit.
 pub(super) fn counts(hits: &[Hit]) -> Value {
-    PLACES.iter().map(|place| ((*place).to_owned(), json!(hits.iter().filter(|hit| hit.place == *place).count()))).collect()
+    PLACES
+        .iter()
+        .map(|place| ((*place).to_owned(), json!(hits.iter().filter(|hit| hit.place == *place).count())))
+        .collect()
 }
 
 /// The database's own bytes: its file, its write-ahead log and its journal. The key stands beside it on purpose, and

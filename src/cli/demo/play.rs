@@ -101,7 +101,8 @@ fn tell_received(stage: &Stage, timeline: &Timeline) {
     }
     timeline.text("Tool calls it made:");
     for call in stage.town.elevenlabs.tool_calls().as_array().into_iter().flatten() {
-        let status = call["status"].as_u64().map_or_else(|| "not sent".to_owned(), |status| format!("answered {status}"));
+        let status =
+            call["status"].as_u64().map_or_else(|| "not sent".to_owned(), |status| format!("answered {status}"));
         let header = call["headers"]["Authorization"].as_str().unwrap_or("nothing");
         timeline.pair(call["tool"].as_str().unwrap_or_default(), &format!("{status}; Authorization was {header}"));
     }
@@ -122,8 +123,12 @@ async fn look_for_leaks(stage: &Stage, timeline: &mut Timeline, paper: &Paper) -
     let hits = search.look(&places);
     let (secrets, forms) = search.size();
     let outcome = match hits.first() {
-        None => Ok(format!("{secrets} secrets in {forms} forms (as they are, hex, base64, percent-encoded): none was found.")),
-        Some(first) => Err(format!("{} findings; the first: {} in {} at byte {}", hits.len(), first.what, first.place, first.at)),
+        None => Ok(format!(
+            "{secrets} secrets in {forms} forms (as they are, hex, base64, percent-encoded): none was found."
+        )),
+        Some(first) => {
+            Err(format!("{} findings; the first: {} in {} at byte {}", hits.len(), first.what, first.place, first.at))
+        }
     };
     let clean = timeline.step("leak_search", "Every place is searched for every secret", &outcome);
     let found = counts(&hits);

@@ -49,7 +49,8 @@ async fn at_elevenlabs(town: &Town, secret: &str) -> Result<(Value, Vec<u8>), St
         "name": "Leaky",
         "conversation_config": {"agent": {"first_message": "{{leak}}", "prompt": {"prompt": "{{leak}}"}}},
     });
-    let url = Platform::open_agent(&stand_in.base, &stand_in.api_key(), agent).await.map_err(|error| error.to_string())?;
+    let url =
+        Platform::open_agent(&stand_in.base, &stand_in.api_key(), agent).await.map_err(|error| error.to_string())?;
     let initiation = json!({
         "type": "conversation_initiation_client_data", "dynamic_variables": {"leak": secret},
     });

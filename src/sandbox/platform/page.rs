@@ -207,7 +207,8 @@ fn received(start: &Value) -> Vec<Pair> {
     let variables = start["frame"]["dynamic_variables"].as_object().into_iter().flatten();
     let shown = |(name, value): (&String, &Value)| {
         let print = start["fingerprints"][name].as_str();
-        let value = print.map_or_else(|| value.as_str().map_or_else(|| value.to_string(), str::to_owned), str::to_owned);
+        let value =
+            print.map_or_else(|| value.as_str().map_or_else(|| value.to_string(), str::to_owned), str::to_owned);
         Pair { name: name.clone(), value, is_secret: print.is_some() }
     };
     variables.map(shown).collect()
@@ -219,7 +220,9 @@ fn turns(view: &Value) -> Vec<Pair> {
     let turn = |message: &Value| {
         let said = match message["content"].as_str() {
             Some(content) => content.to_owned(),
-            None => format!("uses {} {}", string(&message["tool_call"]["name"]), string(&message["tool_call"]["arguments"])),
+            None => {
+                format!("uses {} {}", string(&message["tool_call"]["name"]), string(&message["tool_call"]["arguments"]))
+            }
         };
         let value = said.chars().take(LONGEST_TURN).collect();
         Pair { name: string(&message["role"]), value, is_secret: false }
@@ -322,7 +325,9 @@ async fn start(State(inside): Shared) -> Response {
 async fn end(State(inside): Shared) -> Response {
     let conversation = inside.memory().conversation.take();
     let outcome = match conversation {
-        Some(id) => inside.vault.call_end(&id).await.map(|_| "The conversation has ended; its ticket opens nothing now."),
+        Some(id) => {
+            inside.vault.call_end(&id).await.map(|_| "The conversation has ended; its ticket opens nothing now.")
+        }
         None => Ok("There is no conversation."),
     };
     back(&inside, outcome.map(str::to_owned))

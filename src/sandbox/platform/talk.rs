@@ -114,7 +114,8 @@ impl Talk {
                     }
                     Some(Ok(message)) => {
                         self.keep(&message);
-                        let frame: Value = message.to_text().ok().and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+                        let frame: Value =
+                            message.to_text().ok().and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
                         if frame["type"] == "agent_response" {
                             let said = &frame["agent_response_event"]["agent_response"];
                             return Ok(said.as_str().unwrap_or_default().to_owned());
