@@ -64,7 +64,7 @@ async fn disconnect(person: &mut Person, site: &Site, id: &str) {
     assert_eq!(list.query("done").as_deref(), Some("disconnected"), "{}", list.body);
 }
 
-// OA-10, OA-31, DC-02
+// OA-06, OA-08, OA-17, RL-04
 #[tokio::test]
 async fn a_google_account_is_connected_refreshed_and_disconnected_at_a_strict_stranger() {
     let Some(node) = Node::with_counterparts() else { return };
@@ -100,7 +100,7 @@ async fn a_google_account_is_connected_refreshed_and_disconnected_at_a_strict_st
     assert!(house.stop().await, "in good order");
 }
 
-// RF-01, RF-02
+// RL-11, AG-01
 #[tokio::test]
 async fn nobody_gets_a_google_token_that_the_stranger_calls_expired() {
     let Some(node) = Node::with_counterparts() else { return };

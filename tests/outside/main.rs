@@ -3,8 +3,10 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail like tests")]
 
+mod browser;
 mod google;
 mod node;
 mod relay;
+mod screens;
 mod site;
 mod slack;

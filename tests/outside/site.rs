@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 use url::Url;
 use valetkey::accounts::{NewApiKey, NewMember, NewTenant};
@@ -14,12 +14,15 @@ use valetkey::clock::{self, Surroundings, deadline};
 use valetkey::config::{Config, ElevenLabsSettings, HiddenText, ProviderSettings};
 use valetkey::connections::IntegrationDraft;
 use valetkey::ids::TenantId;
+use valetkey::sandbox::Sandbox;
 use valetkey::sandbox::person::{Page, Person};
 use valetkey::secret::Secret;
 
 use crate::node::Manner;
 
 pub const PASSWORD: &str = "correct horse battery staple";
+/// Where the platform's own pages are.
+pub const ORIGIN: &str = "https://app.example";
 pub const RETURN_URL: &str = "https://app.example/back";
 
 /// Where a house stands: its folder, its address and the street it may use.
@@ -29,6 +32,7 @@ pub struct Site {
     pub allow: Vec<String>,
     pub providers: BTreeMap<String, ProviderSettings>,
     pub elevenlabs: Option<Url>,
+    pub around: Surroundings,
 }
 
 /// The tenant of a site.
@@ -47,6 +51,7 @@ impl Site {
             allow: Vec::new(),
             providers: BTreeMap::new(),
             elevenlabs: None,
+            around: Surroundings::system(),
         }
     }
 
@@ -72,14 +77,29 @@ impl Site {
 
     /// Works in the rooms before any door is open.
     pub async fn prepare<T>(&self, work: impl AsyncFnOnce(&Rooms) -> T) -> T {
-        let house = App::open_for_cli(&self.config(), Surroundings::system()).await.expect("opens");
+        let house = App::open_for_cli(&self.config(), self.around.clone()).await.expect("opens");
         let outcome = work(&house.rooms).await;
         house.close().await;
         outcome
     }
 
     pub async fn open(&self) -> RunningApp {
-        App::start(self.config(), Surroundings::system()).await.expect("starts")
+        App::start(self.config(), self.around.clone()).await.expect("starts")
+    }
+
+    /// The pretend providers are on the street from now on.
+    pub fn meets_sandbox(&mut self, sandbox: &Sandbox) {
+        let mut fields: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+        for (name, value) in sandbox.settings() {
+            let setting = name.strip_prefix("VALETKEY_PROVIDERS__").and_then(|rest| rest.split_once("__"));
+            if let Some((provider, setting)) = setting {
+                fields.entry(provider.to_lowercase()).or_default().insert(setting.to_lowercase(), value.into());
+            }
+        }
+        for (provider, fields) in fields {
+            self.providers.insert(provider, serde_json::from_value(fields.into()).expect("settings"));
+        }
+        self.allow.extend(sandbox.hosts());
     }
 
     /// A strict provider is on the street from now on.
@@ -92,7 +112,12 @@ impl Site {
 
 /// A tenant with one return URL and one key for everything.
 pub async fn tenant(rooms: &Rooms) -> Tenant {
-    let new = NewTenant { name: "Acme".into(), return_urls: vec![RETURN_URL.into()], ..NewTenant::default() };
+    let new = NewTenant {
+        name: "Acme".into(),
+        return_urls: vec![RETURN_URL.into()],
+        origins: vec![ORIGIN.into()],
+        ..NewTenant::default()
+    };
     let id = rooms.accounts.tenant_create(new).await.expect("a tenant").id;
     let new =
         NewApiKey { name: "back end".into(), scopes: vec!["all".into()], allowed_ips: Vec::new(), expires_at: None };

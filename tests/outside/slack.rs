@@ -64,7 +64,7 @@ fn text(answer: &Value) -> String {
     answer["access_token"].as_str().expect("a token").to_owned()
 }
 
-// OA-20, OA-21, RF-10, DC-02
+// OA-02, OA-17, RL-04
 #[tokio::test]
 async fn a_slack_account_is_linked_confirmed_rotated_and_disconnected_at_a_strict_stranger() {
     let Some(node) = Node::with_counterparts() else { return };
@@ -97,7 +97,7 @@ async fn a_slack_account_is_linked_confirmed_rotated_and_disconnected_at_a_stric
     assert!(house.stop().await, "in good order");
 }
 
-// RF-03, RF-10: a second use of one refresh token would end the grant, and all that follows with it.
+// RL-01: a second use of one refresh token would end the grant, and all that follows with it.
 #[tokio::test]
 async fn many_askers_at_once_never_spend_a_slack_refresh_token_twice() {
     let Some(node) = Node::with_counterparts() else { return };
