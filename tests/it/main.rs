@@ -4,9 +4,9 @@
 
 mod broker;
 mod conversations;
+mod demo;
 mod harness;
 mod leak_search;
-mod demo;
 mod program;
 mod refresh_tool;
 mod starts;
