@@ -2,12 +2,14 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail like tests")]
 
+mod audit;
 mod broker;
 mod conversations;
 mod harness;
 mod leak_search;
 mod program;
 mod refresh_tool;
+mod relay;
 mod starts;
 mod tokens;
 mod trouble;
