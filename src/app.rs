@@ -124,9 +124,7 @@ impl App {
         let Foundation { store, bells, shutdown, .. } = &foundation;
         let (store, bells, shutdown) = (store.clone(), bells.clone(), shutdown.clone());
         let rooms = furnish(&config, foundation, public_url).await?;
-        if !config.outbound_allow.is_empty() {
-            tracing::warn!(allowed = %config.outbound_allow.join(", "), "VALETKEY_OUTBOUND_ALLOW is set: these may be called over plain http and on loopback; never use this in production");
-        }
+        warn_of_settings(&config);
         let metrics = start_metrics();
         let house = House::new(house_parts(&config, &rooms, &store, metrics.clone()).await?)?;
         let mut clockwork = jobs::start(Clockwork {
@@ -170,6 +168,23 @@ impl App {
         let store = foundation.store.clone();
         let rooms = furnish(config, foundation, public_url_for_cli(config)).await?;
         Ok(OpenApp { rooms, store, controller })
+    }
+}
+
+/// Settings that whoever starts a vault should know the effect of.
+fn warn_of_settings(config: &Config) {
+    if !config.outbound_allow.is_empty() {
+        tracing::warn!(allowed = %config.outbound_allow.join(", "), "VALETKEY_OUTBOUND_ALLOW is set: these may be called over plain http and on loopback; never use this in production");
+    }
+    if config.spool_dir.is_some() {
+        tracing::warn!(
+            "VALETKEY_SPOOL_DIR has no effect in this version: tokens that cannot be stored are held in memory"
+        );
+    }
+    if config.elevenlabs.primary_key_file.is_some() || config.elevenlabs.secondary_key_file.is_some() {
+        tracing::warn!(
+            "VALETKEY_ELEVENLABS__*_KEY_FILE has no effect in this version: set the operator's workspace with `valetkey workspace set`"
+        );
     }
 }
 

@@ -41,7 +41,7 @@ where
     let filter = EnvFilter::try_new(filter.unwrap_or(DEFAULT_FILTER))?;
     let text = tracing_subscriber::fmt::layer().with_ansi(false);
     let layer = if json {
-        text.with_writer(writer).json().flatten_event(true).boxed()
+        text.with_writer(writer).json().flatten_event(true).with_span_list(false).boxed()
     } else {
         text.with_target(false).with_writer(writer).boxed()
     };

@@ -5,6 +5,7 @@ CREATE TABLE root_keys (
     state TEXT NOT NULL CONSTRAINT root_keys_state_check CHECK (state IN ('active', 'retiring', 'retired')),
     created_at BIGINT NOT NULL
 );
+CREATE UNIQUE INDEX root_keys_active_key ON root_keys (state) WHERE state = 'active';
 
 -- A tenant's key, wrapped by a root key.
 CREATE TABLE tenant_keys (

@@ -1,12 +1,19 @@
 //! Several houses in one process, each with a clock and randomness of its own.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use tower_sessions::SessionStore;
+use tower_sessions::cookie::time::OffsetDateTime;
+use tower_sessions::session::{Id, Record};
+
 use super::*;
-use crate::accounts::NewTenant;
+use crate::accounts::{NewTenant, Profile, Repeatable};
+use crate::caller::{Caller, Origin};
 use crate::clock::{Millis, SeededEntropy, TestClock};
 use crate::config::HiddenText;
+use crate::connections::{Begin, IntegrationDraft};
 
 const NEW_YEAR: Millis = Millis(1_798_761_600_000);
 
@@ -69,4 +76,45 @@ async fn a_taken_address_is_named_by_its_setting() {
     config.admin_bind = taken.local_addr().expect("an address");
     let refused = App::start(config, around(4).1).await.map(drop).expect_err("taken");
     assert!(refused.to_string().starts_with("VALETKEY_ADMIN_BIND"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_has_ended_is_thrown_away_and_nothing_sooner() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (clock, surroundings) = around(5);
+    let app = App::open_for_cli(&config(folder.path()), surroundings).await.expect("opens");
+    let Rooms { accounts, connections, .. } = app.rooms.clone();
+    let new = NewTenant { name: "acme".into(), confirm: Some("none".into()), ..NewTenant::default() };
+    let operator = Caller::operator(accounts.tenant_create(new).await.expect("made").id);
+
+    let sessions = accounts.session_store(Duration::from_secs(3600));
+    let mut record = Record { id: Id(0), data: HashMap::new(), expiry_date: OffsetDateTime::UNIX_EPOCH };
+    sessions.create(&mut record).await.expect("kept");
+    let write = Repeatable { key: "k".into(), route: "POST /v1/x".into(), payload: Vec::new() };
+    accounts.idempotency_begin(&operator, &write).await.expect("taken");
+    let draft = IntegrationDraft {
+        client_id: Some("c".into()),
+        client_secret: Some(Secret::new("s")),
+        scopes: vec!["https://www.googleapis.com/auth/gmail.readonly".into()],
+        ..IntegrationDraft::default()
+    };
+    connections.integration_put(&operator, "google", draft).await.expect("set");
+    let user = accounts.user_put(&operator, "u-1", Profile::default()).await.expect("made");
+    let person = Caller::end_user(operator.tenant().clone(), user.id, Origin::default());
+    let begin = Begin { provider: "google", browser: &Secret::new("cookie"), reconnects: None };
+    connections.begin(&person, begin).await.expect("begun");
+
+    // A handshake lasts ten minutes, and a code may wait ten more for its platform.
+    clock.advance(Duration::from_secs(1199));
+    assert_eq!(connections.handshakes_expire().await.expect("looked"), 0);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(connections.handshakes_expire().await.expect("looked"), 1);
+    assert_eq!(accounts.sessions_expire().await.expect("looked"), 0);
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(accounts.sessions_expire().await.expect("looked"), 1);
+    assert_eq!(accounts.answers_expire().await.expect("looked"), 0, "AP-11: kept for a day");
+    clock.advance(Duration::from_secs(24 * 3600));
+    assert_eq!(accounts.answers_expire().await.expect("looked"), 1);
+    drop((accounts, connections, sessions));
+    app.close().await;
 }

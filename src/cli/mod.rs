@@ -6,6 +6,7 @@
 
 mod api_key;
 mod config;
+mod demo;
 mod doctor;
 mod integration;
 mod key;
@@ -34,6 +35,7 @@ const LAST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
+  valetkey demo
   valetkey key generate --out root.key
   VALETKEY_ROOT_KEY_FILE=root.key valetkey serve
   valetkey tenant create acme --return-url https://acme.example/connected
@@ -56,6 +58,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Serve(serve::Serve),
     Migrate(migrate::Migrate),
     Doctor(doctor::Doctor),
@@ -109,6 +112,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn obey(cli: Cli) -> Result<(), Trouble> {
     let session = Session::new(cli.config);
     match cli.command {
+        Command::Demo(command) => command.run(&session).await,
         Command::Serve(command) => command.run(&session).await,
         Command::Migrate(command) => command.run(&session).await,
         Command::Doctor(command) => command.run(&session).await,

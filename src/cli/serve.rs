@@ -1,7 +1,7 @@
 //! `valetkey serve`.
 
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::line;
@@ -38,18 +38,26 @@ impl Serve {
             started = App::start(config, Surroundings::system()) => started?,
             () = either(&mut term, &mut int) => return Ok(()),
         };
-        let listening = json!({
-            "event": "listening",
-            "public": format!("http://{}", app.public),
-            "admin": format!("http://{}", app.admin),
-        });
-        line(&listening.to_string())?;
+        let listening = Listening {
+            event: "listening",
+            public: format!("http://{}", app.public),
+            admin: format!("http://{}", app.admin),
+        };
+        line(&serde_json::to_string(&listening).map_err(|error| Trouble::new(error.to_string()))?)?;
         either(&mut term, &mut int).await;
         tokio::select! {
             in_order = app.stop() => if in_order { Ok(()) } else { Err(unfinished()) },
             () = either(&mut term, &mut int) => Err(unfinished()),
         }
     }
+}
+
+/// The one line on stdout, in the order that API.md shows.
+#[derive(Serialize)]
+struct Listening {
+    event: &'static str,
+    public: String,
+    admin: String,
 }
 
 async fn either(term: &mut Signal, int: &mut Signal) {

@@ -75,6 +75,10 @@ pub struct ConnectVisit {
     pub platform: String,
     /// How the platform calls the user.
     pub user: String,
+    /// The user's display name is theirs to read: whoever holds the link, as the user it is for.
+    pub holder: Caller,
+    /// Whether the page is a popup of the platform's.
+    pub popup: bool,
     /// What may be connected: provider and the scopes that are asked for.
     pub offers: Vec<(String, Vec<String>)>,
     /// Where the browser goes afterwards.
@@ -171,17 +175,32 @@ impl Connections {
         if row.state != "open" || row.expires_at <= self.around.now().0 {
             return Err(ConnectionsError::Gone);
         }
-        let scope = visitor(&row, Origin::default()).require(Permission::ConnectionsRead)?;
+        let holder = visitor(&row, Origin::default());
+        let scope = holder.require(Permission::ConnectionsRead)?;
         let tenant = tenant_own(&mut tx, &scope).await?.ok_or(ConnectionsError::Gone)?;
         let user = user_by_id(&mut tx, &scope, &row.user_id).await?.ok_or(ConnectionsError::Gone)?;
         let offers = self.offers(&mut tx, &scope, &row).await?;
         Ok(ConnectVisit {
             platform: tenant.name,
             user: user.external_id,
+            holder,
+            popup: row.mode == "popup",
             offers,
             returns_to: row.return_url,
             expires_at: Millis(row.expires_at),
         })
+    }
+
+    /// The platform's name, when a link is one of its that somebody has continued with; nothing of any other link.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn connect_used(&self, token: &Secret) -> Result<Option<String>, ConnectionsError> {
+        let mut tx = self.store.read().await?;
+        let row = connect_session_by_token(&mut tx, BY_SECRET, &hash_of(token.expose())).await?;
+        let Some(row) = row.filter(|row| row.state != "open") else { return Ok(None) };
+        let scope = visitor(&row, Origin::default()).require(Permission::ConnectionsRead)?;
+        Ok(tenant_own(&mut tx, &scope).await?.map(|tenant| tenant.name))
     }
 
     /// Uses a link and begins the handshake: "Continue".

@@ -22,6 +22,7 @@ use crate::store::connect_sessions::{ConnectSessionRow, connect_session_set_stat
 use crate::store::connections::{ConnectionRow, connection_by_id};
 use crate::store::handshakes::{HandshakeRow, handshake_consume, handshake_insert, handshakes_live};
 use crate::store::integrations::{IntegrationRow, integration_by_id, integration_by_provider};
+use crate::store::tenants::tenant_own;
 use crate::store::{Tx, from_json_list, to_json_list};
 
 /// Unfinished handshakes that one user may have (OA-13).
@@ -128,6 +129,15 @@ pub enum Finished {
     },
 }
 
+/// How a handshake ended, and whose it was.
+#[derive(Debug)]
+pub struct Ending {
+    /// The tenant's name.
+    pub platform: String,
+    /// How it ended.
+    pub finished: Finished,
+}
+
 impl Connections {
     /// Begins a handshake for the end user who is signed in.
     ///
@@ -164,8 +174,11 @@ impl Connections {
         let verifier = (descriptor.pkce == Pkce::S256).then(|| mint_handle(&self.around));
         let redirect_uri = self.redirect_uri(begin.provider, &integration.id);
         let mut scopes = from_json_list(&integration.scopes);
-        scopes.extend(extra_scopes.iter().filter(|one| !scopes.contains(one)).cloned().collect::<Vec<_>>());
         let user_scopes = from_json_list(&integration.user_scopes);
+        // What is asked of the person already is not asked of the app, too: Slack refuses some scopes for bots.
+        let is_new = |one: &&String| !scopes.contains(one) && !user_scopes.contains(one);
+        let more: Vec<String> = extra_scopes.iter().filter(is_new).cloned().collect();
+        scopes.extend(more);
         let challenge = verifier.as_ref().map(pkce_challenge);
         let request = AuthorizeRequest {
             client_id: &integration.client_id,
@@ -264,7 +277,7 @@ impl Connections {
         callback: Callback,
         visitor: Visitor<'_>,
         origin: Origin,
-    ) -> Result<Finished, ConnectionsError> {
+    ) -> Result<Ending, ConnectionsError> {
         let state = callback.state.as_ref().ok_or(ConnectionsError::UnknownState)?;
         let now = self.around.now();
         let mut tx = self.store.begin().await?;
@@ -282,15 +295,18 @@ impl Connections {
             return Err(ConnectionsError::UnknownState);
         }
         let scope = person.require(Permission::ConnectionsWrite)?;
-        match self.judge(&scope, &handshake, callback).await? {
-            Ok(code) => self.go_on(&person, &scope, handshake, code).await,
+        let tenant = tenant_own(&mut self.store.read().await?, &scope).await?;
+        let platform = tenant.ok_or(ConnectionsError::UnknownState)?.name;
+        let finished = match self.judge(&scope, &handshake, callback).await? {
+            Ok(code) => self.go_on(&person, &scope, handshake, code).await?,
             Err("access_denied") => {
                 let redirect = self.end_session(&scope, &handshake, "denied", None).await?;
                 self.note_failure(&person, &handshake, "access_denied").await?;
-                Ok(Finished::Denied { provider: handshake.provider, redirect })
+                Finished::Denied { provider: handshake.provider, redirect }
             }
-            Err(reason) => self.failed(&person, &scope, handshake, reason).await,
-        }
+            Err(reason) => self.failed(&person, &scope, handshake, reason).await?,
+        };
+        Ok(Ending { platform, finished })
     }
 
     /// The code, or the word for why there is none.

@@ -267,7 +267,7 @@ impl Connections {
         })
     }
 
-    fn shown(&self, row: &IntegrationRow) -> Integration {
+    pub(super) fn shown(&self, row: &IntegrationRow) -> Integration {
         Integration {
             id: IntegrationId::stored(row.id.clone()),
             provider: row.provider.clone(),

@@ -1,5 +1,6 @@
 //! Connections: how an end user's account gets into the vault, what is known of it, and how it leaves.
 
+mod activity;
 mod connect_sessions;
 mod erase;
 mod exchange;
@@ -7,19 +8,22 @@ mod handshakes;
 mod import;
 mod integrations;
 mod manage;
+mod offers;
 mod telegram;
 mod upkeep;
 mod view;
 
 use url::Url;
 
+pub use activity::{Happened, Overview, Refusal};
 pub use connect_sessions::{Confirmation, ConnectLink, ConnectSession, ConnectVisit, NewConnectSession};
 pub use erase::{ErasedConnection, Receipt};
-pub use handshakes::{Begin, Begun, Callback, Finished, RedirectTo, Visitor};
+pub use handshakes::{Begin, Begun, Callback, Ending, Finished, RedirectTo, Visitor};
 pub use import::{Import, ImportAccount, ImportCredential, ImportRow};
 pub use integrations::{Integration, IntegrationDraft, ProviderCard};
 pub use manage::{ConnectionChange, Disconnected, ListFilter};
-pub use telegram::{BotSource, TelegramDraft};
+pub use offers::{Ends, Preview};
+pub use telegram::{BotSource, START_LIFE, TelegramDraft};
 pub use view::{AccountView, Connection, CredentialView};
 
 use crate::audit::{Audit, AuditError};

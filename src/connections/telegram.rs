@@ -25,7 +25,7 @@ use crate::store::users::user_ensure;
 use crate::store::{StoreError, Tx};
 
 /// How long a person may take to press Start.
-const START_LIFE: Duration = Duration::from_secs(30 * 60);
+pub const START_LIFE: Duration = Duration::from_secs(30 * 60);
 /// Between two looks at a bot's updates.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Waits looked at in one round.
@@ -168,6 +168,18 @@ impl Connections {
         let event = Event::done(Action::ConnectionCreated, "connection", &row.id).of_user(row.user_id.as_deref());
         self.audit.record_and_commit(tx, &caller, &event).await?;
         Ok(true)
+    }
+
+    /// What the platform's bot is called, with `@`. Without an answer from Telegram it is not offered.
+    pub(super) async fn platform_bot_name(&self, scope: &TenantScope) -> Result<Option<String>, ConnectionsError> {
+        let (token, _) = self.platform_bot(scope).await?;
+        match self.providers.telegram().get_me(&token).await {
+            Ok(bot) => Ok(Some(format!("@{}", bot.username))),
+            Err(failure) => {
+                tracing::warn!(code = %failure.code(), "the platform's bot does not answer, so it is not offered");
+                Ok(None)
+            }
+        }
     }
 
     async fn platform_bot(&self, scope: &TenantScope) -> Result<(Secret, String), ConnectionsError> {

@@ -536,3 +536,6 @@ fn record_name(record: &Record) -> &'static str {
         Record::Reauth { .. } => "needs_reauth",
     }
 }
+
+#[cfg(test)]
+mod differential;

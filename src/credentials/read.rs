@@ -6,7 +6,7 @@ use super::flights::{Boarding, Landing};
 use super::refresh::{Verdict, Wish, enough};
 use super::row::{access_place, integration_of, life_left, owner, view};
 use super::{CredentialError, Credentials, ONE_CREDENTIAL};
-use crate::audit::{Action, Durable, Event};
+use crate::audit::{Action, Durable, Event, Exposed};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::{Millis, deadline};
 use crate::secret::Secret;
@@ -89,6 +89,14 @@ pub struct Token {
     pub refreshable: bool,
     /// The proof that the hand-out is in the book.
     pub durable: Durable,
+}
+
+impl Token {
+    /// Lets the secret out, into one answer. Its entry is in the book.
+    #[must_use]
+    pub fn hand_out(self) -> Exposed {
+        Exposed::new(self.secret, &self.durable)
+    }
 }
 
 /// A token that is there, without the token.

@@ -17,7 +17,7 @@ use crate::accounts::{Accounts, AccountsParts, NewApiKey, NewMember, NewTenant, 
 use crate::audit::Audit;
 use crate::caller::{Caller, Role};
 use crate::clock::{Millis, SeededEntropy, Surroundings, TestClock};
-use crate::config::Ttl;
+use crate::config::{ProviderSettings, Ttl};
 use crate::connections::{Connections, ConnectionsParts};
 use crate::conversations::{Conversations, ConversationsParts};
 use crate::credentials::{Credentials, CredentialsParts};
@@ -27,6 +27,8 @@ use crate::health::Health;
 use crate::keys::{EnvironmentKey, Keys};
 use crate::outbound::Outbound;
 use crate::providers::Providers;
+#[cfg(feature = "sandbox")]
+use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::secret::Secret;
 use crate::store::Store;
 use crate::store::bell::Bells;
@@ -44,20 +46,33 @@ pub(super) struct TestHouse {
 
 impl TestHouse {
     pub(super) async fn build() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let clock = TestClock::at(Millis(1_790_000_000_000));
-        let around = Surroundings { clock: Arc::new(clock.clone()), entropy: Arc::new(SeededEntropy::new(7)) };
-        let url = Secret::new(format!("sqlite:{}", folder.path().join("house.db").display()));
-        let store = Store::open(&url).await.expect("opens");
-        let root = EnvironmentKey(Some(Secret::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")));
-        let keys = Keys::open(&root, &store, around.clone()).await.expect("keys");
+        let (clock, around) = surroundings();
+        Self::assemble(clock, around, &[], &BTreeMap::new()).await
+    }
+
+    /// A house whose street is the sandbox, with one clock for both.
+    #[cfg(feature = "sandbox")]
+    pub(super) async fn beside_the_sandbox() -> (Self, Sandbox) {
+        let (clock, around) = surroundings();
+        let sandbox = Sandbox::start(SandboxOptions::new(around.clone())).await.expect("the sandbox starts");
+        let house = Self::assemble(clock, around, &sandbox.hosts(), &overrides(&sandbox)).await;
+        (house, sandbox)
+    }
+
+    async fn assemble(
+        clock: TestClock,
+        around: Surroundings,
+        allow: &[String],
+        overrides: &BTreeMap<String, ProviderSettings>,
+    ) -> Self {
+        let (folder, store, keys) = shelves(&around).await;
         let mut tx = store.begin().await.expect("begins");
         let audit_key = keys.installation_key(&mut tx, Purpose::Audit).await.expect("key");
         tx.commit().await.expect("commits");
         let (_, shutdown) = crate::shutdown::channel();
         let audit = Audit::new(audit_key, around.clone(), store.clone(), shutdown.clone());
-        let outbound = Outbound::new(&[]).expect("gate");
-        let providers = Providers::new(outbound.clone(), around.clone(), &BTreeMap::new()).expect("catalogue");
+        let outbound = Outbound::new(allow).expect("gate");
+        let providers = Providers::new(outbound.clone(), around.clone(), overrides).expect("catalogue");
         let bells = Bells::default();
         let public_url: url::Url = PUBLIC.parse().expect("url");
         let credentials = Credentials::new(CredentialsParts {
@@ -168,6 +183,36 @@ impl TestHouse {
         let Store::Sqlite { readers, .. } = &self.store else { panic!("tests use SQLite") };
         sqlx::query_scalar(sql).fetch_one(readers).await.expect("counts")
     }
+}
+
+/// A database in a folder of its own, and the keys to it.
+async fn shelves(around: &Surroundings) -> (tempfile::TempDir, Store, Keys) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = Secret::new(format!("sqlite:{}", folder.path().join("house.db").display()));
+    let store = Store::open(&url).await.expect("opens");
+    let root = EnvironmentKey(Some(Secret::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")));
+    let keys = Keys::open(&root, &store, around.clone()).await.expect("keys");
+    (folder, store, keys)
+}
+
+fn surroundings() -> (TestClock, Surroundings) {
+    let clock = TestClock::at(Millis(1_790_000_000_000));
+    let around = Surroundings { clock: Arc::new(clock.clone()), entropy: Arc::new(SeededEntropy::new(7)) };
+    (clock, around)
+}
+
+/// The sandbox's settings as the configuration would read them.
+#[cfg(feature = "sandbox")]
+fn overrides(sandbox: &Sandbox) -> BTreeMap<String, ProviderSettings> {
+    let mut all: BTreeMap<String, serde_json::Map<String, Value>> = BTreeMap::new();
+    for (name, value) in sandbox.settings() {
+        if let Some((provider, key)) = name.strip_prefix("VALETKEY_PROVIDERS__").and_then(|name| name.split_once("__"))
+        {
+            all.entry(provider.to_lowercase()).or_default().insert(key.to_lowercase(), value.into());
+        }
+    }
+    let read = |settings| serde_json::from_value(Value::Object(settings)).expect("settings");
+    all.into_iter().map(|(provider, settings)| (provider, read(settings))).collect()
 }
 
 pub(super) struct Client {

@@ -29,8 +29,8 @@ use crate::crypto::signature::mac;
 use crate::ids::{DataKeyId, TenantId, TenantKeyId, UserId};
 use crate::secret::Secret;
 use crate::store::keys::{
-    DataKeyRow, TenantKeyRow, data_key_active, data_key_by_id, data_key_insert, data_keys_destroy, tenant_key_active,
-    tenant_key_by_id, tenant_key_insert,
+    DataKeyRow, TenantKeyRow, data_key_active, data_key_by_id, data_key_insert, data_keys_destroy,
+    data_keys_were_destroyed, tenant_key_active, tenant_key_by_id, tenant_key_insert,
 };
 use crate::store::{OpenError as OpenStoreError, Store, StoreError, Tx};
 
@@ -190,7 +190,7 @@ impl Keys {
     /// write.
     ///
     /// # Errors
-    /// See [`KeyError`].
+    /// [`KeyError::Destroyed`] when the owner was erased.
     pub async fn seal(
         &self,
         tx: &mut Tx,
@@ -312,6 +312,10 @@ impl Keys {
             let key = self.unwrap_data_key(tx, owner, &row).await?;
             return Ok((row.id, key));
         }
+        if data_keys_were_destroyed(tx, BELOW_THE_GATES, tenant.as_str(), owner.kind(), &owner_id).await? {
+            // A task that began before the erasure must not seal anew for somebody who is gone.
+            return Err(KeyError::Destroyed);
+        }
         let (tenant_key_id, tenant_key) = self.tenant_key(tx, &tenant).await?;
         let id = DataKeyId::new(&self.around).to_string();
         let key = Key32::generate(self.around.entropy.as_ref());
@@ -412,3 +416,6 @@ fn context<'a>(
         generation: place.generation,
     }
 }
+
+#[cfg(test)]
+mod tests;

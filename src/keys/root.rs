@@ -17,6 +17,8 @@ use crate::secret::Secret;
 use crate::store::Store;
 use crate::store::keys::{root_key_insert, root_keys, tenant_keys_exist};
 
+/// The state of a key that wraps nothing any more, and never will again.
+const RETIRED: &str = "retired";
 const CHECK_TEXT: &[u8] = b"valetkey root key check";
 
 /// Where a root key comes from.
@@ -109,6 +111,11 @@ impl RootKeys {
                 .map_err(|_| KeyError::Refused)?;
             let mut tx = store.begin().await?;
             root_key_insert(&mut tx, BELOW_THE_GATES, &root.id, check.as_bytes(), around.now().0).await?;
+            // Of two nodes that start with different keys on an empty database one was first; the other's key is wrong.
+            let known = root_keys(&mut tx, BELOW_THE_GATES).await?;
+            if let Some(other) = known.iter().find(|row| row.state == "active" && row.id != root.id) {
+                return Err(KeyError::Wrong { expected: other.id.clone() });
+            }
             tx.commit().await?;
         }
         Ok(Self { active: root })
@@ -162,13 +169,13 @@ async fn look(root: &RootKey, store: &Store) -> Result<RootKeyStatus, KeyError> 
     }
     let mut tx = store.read().await?;
     let known = root_keys(&mut tx, BELOW_THE_GATES).await?;
-    if let Some(row) = known.iter().find(|row| row.id == root.id) {
+    if let Some(row) = known.iter().find(|row| row.id == root.id && row.state != RETIRED) {
         let text = open(&root.key, &root.check_context(), &Sealed::from_stored(row.check_value.clone()))?;
         if text.as_slice() != CHECK_TEXT {
             return Err(KeyError::Refused);
         }
         status.proven = true;
-    } else if let Some(other) = known.iter().find(|row| row.state != "retired") {
+    } else if let Some(other) = known.iter().find(|row| row.state != RETIRED) {
         return Err(KeyError::Wrong { expected: other.id.clone() });
     } else if tenant_keys_exist(&mut tx, BELOW_THE_GATES).await? {
         return Err(KeyError::Inconsistent);

@@ -20,6 +20,7 @@ mod google_tokens;
 pub mod html;
 mod oauth;
 pub mod person;
+pub mod platform;
 mod serve;
 mod slack;
 mod slack_api;

@@ -199,7 +199,8 @@ pub async fn integration_limit_rate(
     Ok(())
 }
 
-/// Takes the one probe a minute that a misconfigured client may have; false when somebody took it.
+/// Takes the one probe a minute that a misconfigured client may have; false when somebody took it. A client that has
+/// come to work again meanwhile holds nobody up.
 ///
 /// # Errors
 /// As every statement.
@@ -214,7 +215,7 @@ pub async fn integration_take_probe(
     Ok(sql!(
         tx,
         execute,
-        "UPDATE integrations SET probe_at = $4 WHERE tenant_id = $1 AND id = $2 AND (probe_at IS NULL OR probe_at <= $3)",
+        "UPDATE integrations SET probe_at = $4 WHERE tenant_id = $1 AND id = $2 AND (status = 'active' OR probe_at IS NULL OR probe_at <= $3)",
         tenant,
         id,
         now,

@@ -23,7 +23,7 @@ pub async fn root_keys(tx: &mut Tx, _: SystemScope) -> Result<Vec<RootKeyRow>, S
     sql!(tx, all RootKeyRow, "SELECT id, check_value, state FROM root_keys ORDER BY created_at")
 }
 
-/// Adds the first root key; a parallel start may have been faster.
+/// Adds the first root key; none is added where one is active already, since a parallel start may have been faster.
 ///
 /// # Errors
 /// As every statement.
@@ -37,7 +37,7 @@ pub async fn root_key_insert(
     sql!(
         tx,
         execute,
-        "INSERT INTO root_keys (id, check_value, state, created_at) VALUES ($1, $2, 'active', $3) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO root_keys (id, check_value, state, created_at) VALUES ($1, $2, 'active', $3) ON CONFLICT DO NOTHING",
         id,
         check_value,
         now
@@ -214,4 +214,26 @@ pub async fn data_keys_destroy(
         owner_id,
         now
     )
+}
+
+/// True when keys of this owner were destroyed: it was erased, and nothing is sealed for it any more.
+///
+/// # Errors
+/// As every statement.
+pub async fn data_keys_were_destroyed(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    owner_kind: &str,
+    owner_id: &str,
+) -> Result<bool, StoreError> {
+    Ok(sql!(
+        tx,
+        one (i64,),
+        "SELECT count(*) FROM data_keys WHERE tenant_id = $1 AND owner_kind = $2 AND owner_id = $3 AND state = 'destroyed'",
+        tenant,
+        owner_kind,
+        owner_id
+    )?
+    .0 > 0)
 }

@@ -10,6 +10,7 @@
 
 mod open;
 
+pub mod activity;
 pub mod agents;
 pub mod api_keys;
 pub mod audit;

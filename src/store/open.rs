@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -118,6 +119,7 @@ impl Store {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
             .open(path)
             .map_err(|error| OpenError::Connect(error.into()))?;
         file.try_lock().map_err(|_| OpenError::InUse)?;
@@ -194,9 +196,11 @@ fn sqlite_path(url: &Secret) -> Option<PathBuf> {
 }
 
 async fn open_sqlite(path: &Path) -> Result<Store, sqlx::Error> {
+    // Made here, so that nobody else on the machine may read it; SQLite gives its log and index the same mode.
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     let options = SqliteConnectOptions::new()
         .filename(path)
-        .create_if_missing(true)
+        .create_if_missing(false)
         .journal_mode(SqliteJournalMode::Wal)
         // A commit that a power cut undoes can be a rotated refresh token that is lost for good (RL-04).
         .synchronous(SqliteSynchronous::Full)

@@ -5,6 +5,7 @@
 mod audit;
 mod broker;
 mod conversations;
+mod demo;
 mod harness;
 mod leak_search;
 mod program;
@@ -13,3 +14,4 @@ mod relay;
 mod starts;
 mod tokens;
 mod trouble;
+mod walkthrough;

@@ -131,7 +131,7 @@ impl Bench {
         let address = |name: &str| {
             said[name].as_str().and_then(|url| url.strip_prefix("http://")).expect("an address").to_owned()
         };
-        Serving { public: address("public"), admin: address("admin"), child, stdout, said }
+        Serving { public: address("public"), admin: address("admin"), child, stdout, line }
     }
 }
 
@@ -139,7 +139,8 @@ impl Bench {
 pub struct Serving {
     pub public: String,
     pub admin: String,
-    pub said: Value,
+    /// The line on stdout, as it came.
+    pub line: String,
     child: Child,
     stdout: BufReader<ChildStdout>,
 }

@@ -58,7 +58,10 @@ async fn a_wrong_proof_is_refused_in_one_way_whatever_is_wrong() {
         ("another scheme", right.with("authorization", &format!("Basic {ticket}"))),
         ("a changed ticket", right.with("authorization", &format!("Bearer {nearly}"))),
         ("garbage for a ticket", right.with("authorization", "Bearer x")),
-        ("a platform key for a ticket", app.platform_key(&["all"]).await.with("x-valetkey-workspace", &desk.tool_header)),
+        (
+            "a platform key for a ticket",
+            app.platform_key(&["all"]).await.with("x-valetkey-workspace", &desk.tool_header),
+        ),
         ("garbage for a workspace", right.with("x-valetkey-workspace", "vkw_x")),
         ("another tenant's workspace", right.with("x-valetkey-workspace", other_header)),
         ("the ticket for a workspace", right.with("x-valetkey-workspace", ticket)),

@@ -106,7 +106,12 @@ fn serve_says_one_line_answers_health_and_ends_with_status_0() {
     let bench = Bench::new();
     for signal in ["TERM", "INT"] {
         let server = bench.serve();
-        assert_eq!(server.said["event"], "listening");
+        let (public, admin) = (&server.public, &server.admin);
+        let line = format!("{{\"event\":\"listening\",\"public\":\"http://{public}\",\"admin\":\"http://{admin}\"}}\n");
+        assert_eq!(server.line, line);
+        for file in ["vault.db", "vault.db-wal", "vault.db.lock"] {
+            assert_eq!(mode_of(&bench.path(file)), 0o600, "{file}");
+        }
         let health = get(&server.admin, "/healthz", "");
         assert!(health.starts_with("HTTP/1.1 200"), "{health}");
         assert!(get(&server.admin, "/readyz", "").starts_with("HTTP/1.1 200"));

@@ -63,10 +63,7 @@ async fn the_sweep_keeps_tokens_fresh_without_anybody_asking() {
     app.advance(59);
     app.until("the sweep has refreshed", async || app.street.counter("google/refreshes").await == 1).await;
     let path = format!("/v1/connections/{id}/token");
-    app.until("the new token is stored", async || {
-        platform.post(&path, &json!({})).await.ok()["generation"] == 2
-    })
-    .await;
+    app.until("the new token is stored", async || platform.post(&path, &json!({})).await.ok()["generation"] == 2).await;
     assert_eq!(app.street.counter("google/refreshes").await, 1, "the reader needed no refresh of its own");
     app.finish().await;
 }

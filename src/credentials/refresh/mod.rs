@@ -83,7 +83,7 @@ mod words;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod simulation;
+pub(super) mod simulation;
 #[cfg(test)]
 mod stories;
 

@@ -8,7 +8,7 @@
 //! `needs_reauth` without a cause).
 
 mod provider;
-mod world;
+pub(in crate::credentials) mod world;
 
 use self::world::{Family, Weather, World};
 

@@ -32,10 +32,11 @@ impl Page {
     }
 
     /// A form on this page is answered with a redirect to `origin`, such as `https://accounts.google.com`, which the
-    /// policy must allow (API.md 6, point 15).
+    /// policy must allow (API.md 6, point 15). Once for every form that leads elsewhere.
     #[must_use]
     pub fn forms_lead_to(mut self, origin: &str) -> Self {
-        self.forms_lead_to = Some(origin.to_owned());
+        let before = self.forms_lead_to.take().map(|origins| format!("{origins} ")).unwrap_or_default();
+        self.forms_lead_to = Some(before + origin);
         self
     }
 
@@ -68,11 +69,17 @@ impl IntoResponse for Page {
         ];
         let mut response = (self.status, headers, html).into_response();
         if self.keeps_opener {
-            let value = HeaderValue::from_static("unsafe-none");
-            response.headers_mut().insert(HeaderName::from_static("cross-origin-opener-policy"), value);
+            keep_opener(&mut response);
         }
         response
     }
+}
+
+/// Every answer on the way of a popup must say this, redirects included: one that does not, parts the window from its
+/// opener for good (HTML, "enforce a response's cross-origin opener policy").
+pub(super) fn keep_opener(response: &mut Response) {
+    let value = HeaderValue::from_static("unsafe-none");
+    response.headers_mut().insert(HeaderName::from_static("cross-origin-opener-policy"), value);
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -131,7 +131,7 @@ impl FromRequestParts<House> for Member {
 
 fn sent_session(parts: &Parts) -> bool {
     let cookies = parts.headers.get_all(header::COOKIE);
-    cookies.iter().filter_map(|value| value.to_str().ok()).any(|text| text.contains(SESSION_COOKIE))
+    cookies.iter().filter_map(|value| value.to_str().ok()).any(|text| text.contains(&format!("{SESSION_COOKIE}=")))
 }
 
 fn not_for_you() -> Problem {

@@ -106,6 +106,11 @@ async fn one_of_many_callers_probes_a_faulty_client_once_a_minute() {
         assert_eq!(taken.iter().filter(|won| **won).count(), 1);
         let mut tx = store.begin().await.unwrap();
         assert!(integration_take_probe(&mut tx, TEST, A, &id, NOW + 60_000, NOW + 120_000).await.unwrap());
+        assert!(integration_resume(&mut tx, TEST, A, &id).await.unwrap());
+        for _ in 0..2 {
+            let free = integration_take_probe(&mut tx, TEST, A, &id, NOW + 60_001, NOW + 120_001).await;
+            assert!(free.unwrap(), "a client that works again holds nobody up");
+        }
     })
     .await;
 }

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::store::keys::{
-    DataKeyRow, TenantKeyRow, data_key_active, data_key_by_id, data_key_insert, data_keys_destroy, root_key_insert,
-    root_keys, tenant_key_active, tenant_key_by_id, tenant_key_insert, tenant_keys_exist,
+    DataKeyRow, TenantKeyRow, data_key_active, data_key_by_id, data_key_insert, data_keys_destroy,
+    data_keys_were_destroyed, root_key_insert, root_keys, tenant_key_active, tenant_key_by_id, tenant_key_insert,
+    tenant_keys_exist,
 };
 
 fn tenant_key(id: &str) -> TenantKeyRow {
@@ -31,6 +32,21 @@ async fn a_root_keys_check_value_is_written_once_and_never_over() {
         let known = root_keys(&mut tx, TEST).await.unwrap();
         assert_eq!((known.len(), known[0].id.as_str(), known[0].state.as_str()), (1, "root_1", "active"));
         assert_eq!(known[0].check_value, bytes());
+        root_key_insert(&mut tx, TEST, "root_2", b"other", NOW + 2).await.unwrap();
+        assert_eq!(root_keys(&mut tx, TEST).await.unwrap().len(), 1, "one key is active");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_many_first_root_keys_one_stays() {
+    in_a_house(async |store| {
+        let seen = race(&store, async |tx, n| {
+            root_key_insert(tx, TEST, &format!("root_{n}"), &bytes(), NOW).await?;
+            root_keys(tx, TEST).await
+        })
+        .await;
+        assert!(seen.iter().all(|known| known.len() == 1 && known[0].id == seen[0][0].id), "{seen:?}");
     })
     .await;
 }
@@ -95,6 +111,11 @@ async fn destroying_takes_the_key_of_one_owner_and_leaves_a_tombstone() {
         let tombstone = data_key_by_id(&mut tx, TEST, A, "user", USER, "dky_1").await.unwrap().unwrap();
         assert_eq!(tombstone.wrapped, None);
         assert!(data_key_active(&mut tx, TEST, A, "user", OTHER).await.unwrap().is_some());
+        for (tenant, kind, owner, wanted) in
+            [(A, "user", USER, true), (A, "user", OTHER, false), (A, "tenant", USER, false), (B, "user", USER, false)]
+        {
+            assert_eq!(data_keys_were_destroyed(&mut tx, TEST, tenant, kind, owner).await.unwrap(), wanted);
+        }
     })
     .await;
 }

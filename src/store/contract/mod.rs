@@ -3,6 +3,7 @@
 //! Each story runs on a database of its own with two tenants. `ten_a` has two users, so that a scope which is bound to
 //! one of them can be seen to hide the other; `ten_b` is the neighbour, who must see and change nothing.
 
+mod activity;
 mod agents;
 mod connect;
 mod connections;
@@ -11,6 +12,7 @@ mod coverage;
 mod credentials;
 mod integrations;
 mod keys;
+mod opening;
 mod people;
 mod records;
 mod refresh_rows;

@@ -206,8 +206,7 @@ impl TestApp {
         let email = format!("{}@acme.example", role.as_str());
         let password = format!("correct horse vkcanary {}", role.as_str());
         self.known.borrow_mut().learn(Kind::Password, &password);
-        let new =
-            NewMember { email: email.clone(), password: Secret::new(&*password), role: Some(role), user: None };
+        let new = NewMember { email: email.clone(), password: Secret::new(&*password), role: Some(role), user: None };
         let operator = Caller::operator(self.tenant.id.clone());
         self.rooms().accounts.member_create(&operator, new).await.expect("a member");
         let mut browser = self.anon();

@@ -77,12 +77,8 @@ impl Street {
     /// A token set of Google for this person, as another application got it.
     pub async fn google_tokens(&self, account: Account) -> Value {
         let authorize = self.sandbox.google.join("o/oauth2/v2/auth").expect("a path");
-        let pairs = [
-            ("response_type", "code"),
-            ("access_type", "offline"),
-            ("prompt", "consent"),
-            ("scope", GOOGLE_SCOPES),
-        ];
+        let pairs =
+            [("response_type", "code"), ("access_type", "offline"), ("prompt", "consent"), ("scope", GOOGLE_SCOPES)];
         let code = self.consent(authorize, &pairs, account).await;
         let form = [
             ("grant_type", "authorization_code"),

@@ -1,13 +1,13 @@
 //! The nodes, the scheduler and the model store.
 
-mod shelf;
+pub(in crate::credentials) mod shelf;
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use self::shelf::new_row;
+use self::shelf::Shelf;
 use super::super::words::*;
 use super::super::*;
 use super::provider::{Provider, Reply};
@@ -15,8 +15,8 @@ use crate::clock::Millis;
 
 pub use super::provider::Family;
 
-const START: Millis = Millis(1_800_000_000_000);
-const LIFE: Duration = Duration::from_secs(600);
+pub(in crate::credentials) const START: Millis = Millis(1_800_000_000_000);
+pub(in crate::credentials) const LIFE: Duration = Duration::from_secs(600);
 
 /// A handle to a token set: the refresh token's number.
 pub type Tokens = usize;
@@ -52,6 +52,9 @@ impl Weather {
 pub struct Dice(u64);
 
 impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
     pub fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -102,8 +105,7 @@ pub struct World {
     /// The storm is over: only the sweep is at work.
     calm: bool,
     now: Millis,
-    row: View,
-    lease_owner: u64,
+    row: Shelf,
     /// The durable token set of every generation there ever was.
     tokens: HashMap<i64, Tokens>,
     provider: Provider,
@@ -140,8 +142,7 @@ impl World {
             dice,
             calm: false,
             now: START,
-            row: new_row(),
-            lease_owner: 0,
+            row: Shelf::new(),
             tokens: HashMap::from([(1, first)]),
             provider,
             nodes,
@@ -209,6 +210,8 @@ impl World {
         }
         let generation = self.row.generation;
         if self.row.status == Status::Active {
+            // A new consent does not mend the client: a probe or the end of a pause may be a minute away.
+            self.now = self.now.after(Duration::from_secs(61));
             self.start(0, Wish::forced());
             while self.nodes[0].running.is_some() {
                 self.round();
@@ -266,12 +269,9 @@ impl World {
             }
             _ if self.row.status != Status::Deleted => {
                 self.user_revoked = false;
-                let generation = self.row.generation + 1;
-                let (fence, consents) = (self.row.fence + 1, self.row.consents + 1);
-                self.row = View { generation, fence, consents, ..new_row() };
-                self.row.expires_at = Some(self.now.after(LIFE));
+                self.row.reconnect(self.now);
                 let first = self.provider.consent();
-                self.tokens.insert(generation, first);
+                self.tokens.insert(self.row.generation, first);
             }
             _ => {}
         }
@@ -414,7 +414,7 @@ impl World {
     }
 
     fn seen_by(&self, index: usize) -> View {
-        View { lease_is_mine: self.lease_owner == self.nodes[index].owner, ..self.row.clone() }
+        self.row.seen_by(self.nodes[index].owner)
     }
 
     /// A transaction: it may fail without effect, or leave its outcome unknown with or without effect.

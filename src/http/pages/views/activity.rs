@@ -14,10 +14,10 @@ pub struct ActivityPage {
     pub days: Vec<ActivityDay>,
     /// The account to which the page is narrowed (`?connection=con_…`), in words.
     pub only: Option<String>,
+    /// The id of that account's connection, which the link to the next page carries along.
+    pub connection: Option<String>,
     /// The opaque cursor of the next page: the link is `/activity?cursor=…`.
     pub older: Option<String>,
-    /// How long entries are kept, in days.
-    pub kept_days: u32,
 }
 
 /// One day.
@@ -55,7 +55,8 @@ pub enum Act {
     LentAgain,
     /// The vault called the provider for the agent.
     Called {
-        /// What was called, as the broker's allow-list names it: `GET calendar/v3/calendars`.
+        /// What was called, as the broker's allow-list names it: `GET calendar/v3/calendars`. Empty when the book
+        /// does not say it.
         what: String,
         /// False when the provider answered with an error.
         ok: bool,
@@ -87,7 +88,7 @@ impl Act {
     #[must_use]
     pub fn detail(&self) -> Option<&str> {
         match self {
-            Self::Called { what, .. } => Some(what),
+            Self::Called { what, .. } if !what.is_empty() => Some(what),
             _ => None,
         }
     }
@@ -152,13 +153,14 @@ mod samples {
                     ActivityDay { day: moment("Yesterday"), entries: before },
                 ],
                 only: None,
+                connection: None,
                 older: Some("b2xkZXI".into()),
-                kept_days: 90,
             };
             let empty = Self { days: vec![], older: None, ..full.clone() };
             let strange = Self {
                 days: vec![ActivityDay { day: moment("Thursday, 6 August 2026"), entries: odd }],
                 only: Some(EVIL.into()),
+                connection: Some(EVIL.into()),
                 ..full.clone()
             };
             let none_of_it = Self { only: Some("ada@example.com".into()), ..empty.clone() };

@@ -291,6 +291,7 @@ pub(super) mod samples {
             Health::NeedsYou(Need::BotBlocked),
             Health::Paused(Pause::PlatformSettings),
             Health::Paused(Pause::AnotherAccount),
+            Health::Paused(Pause::ProviderAway),
             Health::AwaitingStart { bot: EVIL.into(), start_link: None },
             Health::Disconnected,
         ]

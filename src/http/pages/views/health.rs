@@ -57,6 +57,8 @@ pub enum Pause {
     PlatformSettings,
     /// The provider answered for another account than the one that was connected (`quarantined`).
     AnotherAccount,
+    /// The stored access has run out and the provider does not renew it for now.
+    ProviderAway,
 }
 
 /// The colour and sign of a state. It never stands alone: the words always stand beside it.
@@ -132,6 +134,10 @@ impl Health {
             Self::Paused(Pause::AnotherAccount) => format!(
                 "{provider} answered for a different account than the one you connected, so we stopped using it. \
                  Reconnect with the right account, or disconnect."
+            ),
+            Self::Paused(Pause::ProviderAway) => format!(
+                "The access has run out, and {provider} did not renew it so far. We keep trying; there is nothing \
+                 for you to do."
             ),
             Self::AwaitingStart { bot, .. } => {
                 format!("Open {bot} in {provider} and press Start. Until then it may not write to you.")

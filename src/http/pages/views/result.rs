@@ -83,13 +83,15 @@ pub enum Failure {
     AdminForbids,
     /// The platform did not confirm in time.
     NotConfirmed,
+    /// The answer does not belong to anything that was begun in this browser, or what it belongs to has ended.
+    NotOurs,
     /// Anything else.
     Other,
 }
 
 impl Failure {
     /// Every reason there is.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::TooLate,
         Self::AlreadyUsed,
         Self::OtherBrowser,
@@ -99,6 +101,7 @@ impl Failure {
         Self::PlatformSettings,
         Self::AdminForbids,
         Self::NotConfirmed,
+        Self::NotOurs,
         Self::Other,
     ];
 
@@ -136,6 +139,14 @@ impl Failure {
                 "Ask the administrator to allow it, or connect another account.".into(),
             ),
             Self::NotConfirmed => (format!("{platform} did not confirm in time that it was you."), again),
+            Self::NotOurs => (
+                "This answer does not belong to anything that was begun in this browser, or it was used before. \
+                 Nothing was connected."
+                    .into(),
+                format!(
+                    "Begin again from {platform} and stay in one browser. If you did not begin this, close the page."
+                ),
+            ),
             Self::Other => ("Something went wrong on the way.".into(), again),
         }
     }

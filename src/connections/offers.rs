@@ -1,0 +1,120 @@
+//! What a person is told before connecting or disconnecting: what will be asked for, where the browser goes, and what
+//! can be ended at the provider.
+
+use super::{Connection, Connections, ConnectionsError};
+use crate::caller::{Caller, Permission};
+use crate::store::connections::credential_other_uses;
+use crate::store::from_json_list;
+use crate::store::integrations::integration_by_provider;
+
+/// How an account of one provider can be connected.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// The scopes that consent asks for; none when people cannot connect by consent.
+    pub consent: Option<Vec<String>>,
+    /// The name of the platform's own bot, with `@`, if there is one and it answers.
+    pub platform_bot: Option<String>,
+    /// Whether a person can hand in a bot of their own.
+    pub own_bot: bool,
+}
+
+/// What disconnecting does at the provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// The access is revoked there.
+    AtProvider,
+    /// Another connection uses the same grant, which therefore stays.
+    StillShared,
+    /// The provider has no way to revoke.
+    OnlyHere {
+        /// The provider's own page for removing access.
+        removal_page: &'static str,
+    },
+}
+
+impl Connections {
+    /// The provider's name within a sentence, without what the catalogue adds in brackets; its id when the catalogue does
+    /// not know it.
+    #[must_use]
+    pub fn provider_name(&self, provider: &str) -> String {
+        let name = self.providers.get(provider).map_or(provider, |known| known.descriptor().display_name);
+        name.split(" (").next().unwrap_or(name).to_owned()
+    }
+
+    /// The origin to which beginning a handshake redirects the browser: what a page's `form-action` must list
+    /// (API.md section 6, point 15). None for providers without consent.
+    #[must_use]
+    pub fn authorize_origin(&self, provider: &str) -> Option<String> {
+        let known = self.providers.get(provider)?;
+        known.descriptor().endpoints.authorize.as_ref().map(|url| url.origin().ascii_serialization())
+    }
+
+    /// Scopes that are asked for besides those that a tenant sets, because identity depends on them.
+    #[must_use]
+    pub fn always_asked(&self, provider: &str) -> &'static [&'static str] {
+        self.providers.get(provider).map_or(&[], |known| known.descriptor().fixed_scopes)
+    }
+
+    /// How an account of a provider can be connected. Asks Telegram for the name of the platform's bot.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::NotFound`] when it cannot be connected at this tenant at all.
+    pub async fn preview(&self, caller: &Caller, provider: &str) -> Result<Preview, ConnectionsError> {
+        let scope = caller.require(Permission::ConnectionsWrite)?;
+        let known = self.providers.get(provider).ok_or(ConnectionsError::NotFound("provider"))?;
+        let descriptor = known.descriptor();
+        let mut tx = self.store.read().await?;
+        let integration = integration_by_provider(&mut tx, &scope, provider).await?;
+        drop(tx);
+        let own_bot = descriptor.capabilities.direct_kinds.contains(&"bot_token");
+        let has_platform_bot = integration.as_ref().is_some_and(|row| row.bot_token.is_some());
+        let consent = integration.filter(|_| descriptor.capabilities.oauth).map(|row| {
+            let wanted = [from_json_list(&row.scopes), from_json_list(&row.user_scopes)].concat();
+            descriptor.fixed_scopes.iter().map(|one| (*one).to_owned()).chain(wanted).collect()
+        });
+        let platform_bot = if own_bot && has_platform_bot { self.platform_bot_name(&scope).await? } else { None };
+        if consent.is_none() && !own_bot {
+            return Err(ConnectionsError::NotFound("integration"));
+        }
+        Ok(Preview { consent, platform_bot, own_bot })
+    }
+
+    /// What disconnecting will do at the provider.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::Denied`].
+    pub async fn ends(&self, caller: &Caller, connection: &Connection) -> Result<Ends, ConnectionsError> {
+        let Some(known) = self.providers.get(&connection.provider) else {
+            return Err(ConnectionsError::NotFound("provider"));
+        };
+        let descriptor = known.descriptor();
+        if !descriptor.capabilities.revocable {
+            return Ok(Ends::OnlyHere { removal_page: descriptor.removal_page });
+        }
+        let shared = self.shared_credentials(caller, connection).await?;
+        if !shared.is_empty() && shared.len() == connection.credentials.len() {
+            return Ok(Ends::StillShared);
+        }
+        Ok(Ends::AtProvider)
+    }
+
+    /// The credentials (`crd_…`) of a connection that other connections use, too.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::Denied`].
+    pub async fn shared_credentials(
+        &self,
+        caller: &Caller,
+        connection: &Connection,
+    ) -> Result<Vec<String>, ConnectionsError> {
+        let scope = caller.require(Permission::ConnectionsRead)?;
+        let mut tx = self.store.read().await?;
+        let mut shared = Vec::new();
+        for one in &connection.credentials {
+            if credential_other_uses(&mut tx, &scope, &one.id, connection.id.as_str()).await? > 0 {
+                shared.push(one.id.clone());
+            }
+        }
+        Ok(shared)
+    }
+}

@@ -1,0 +1,466 @@
+//! The same actions on the model of the simulation and, through the driver, on both databases: after each of them a
+//! load sees the same, so what the simulation proves about the model holds for the rows.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::refresh::simulation::world::Dice;
+use super::super::refresh::simulation::world::shelf::Shelf;
+use super::super::refresh::simulation::world::{LIFE, START};
+use super::super::refresh::{Doubt, Integration, Replay, Revocation, Status, Unrecognised};
+use super::super::{CredentialsParts, NewCredential};
+use super::*;
+use crate::audit::Audit;
+use crate::caller::TenantScope;
+use crate::clock::{SeededEntropy, Surroundings, TestClock};
+use crate::crypto::derive::Purpose;
+use crate::ids::UserId;
+use crate::keys::{EnvironmentKey, Keys};
+use crate::outbound::Outbound;
+use crate::providers::{CredentialKind, Providers};
+use crate::secret::Secret;
+use crate::shutdown;
+use crate::store::Store;
+use crate::store::connections::{ConnectionRow, connection_insert};
+use crate::store::credentials::{credential_delete, credentials_of_connection, credentials_of_integration_pause};
+use crate::store::integrations::{integration_by_id, integration_insert, integration_update};
+use crate::store::tenants::{TenantRow, tenant_insert};
+use crate::store::testing::{TEST, on_both, scope_of};
+use crate::store::users::user_ensure;
+
+const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+const SEEDS: u64 = 25;
+const STEPS: u64 = 80;
+const CONNECTION: &str = "con_1";
+const INTEGRATION: &str = "int_1";
+const USER: &str = "usr_1";
+
+/// Two processes on one database, with the hands of their clock.
+struct House {
+    rooms: [Credentials; 2],
+    store: Store,
+    clock: TestClock,
+}
+
+impl House {
+    async fn build(store: &Store) -> Self {
+        let clock = TestClock::at(START);
+        let mut rooms = vec![];
+        for seed in [1, 2] {
+            let around = Surroundings { clock: Arc::new(clock.clone()), entropy: Arc::new(SeededEntropy::new(seed)) };
+            let root = EnvironmentKey(Some(Secret::new(ROOT)));
+            let keys = Keys::open(&root, store, around.clone()).await.expect("keys");
+            let mut tx = store.begin().await.unwrap();
+            let audit_key = keys.installation_key(&mut tx, Purpose::Audit).await.expect("a key");
+            tx.commit().await.unwrap();
+            let (_, handle) = shutdown::channel();
+            let outbound = Outbound::new(&[]).expect("a gate");
+            rooms.push(Credentials::new(CredentialsParts {
+                store: store.clone(),
+                keys,
+                providers: Providers::new(outbound.clone(), around.clone(), &BTreeMap::new()).expect("a catalogue"),
+                outbound,
+                audit: Audit::new(audit_key, around.clone(), store.clone(), handle.clone()),
+                around,
+                bells: crate::store::bell::Bells::default(),
+                shutdown: handle,
+            }));
+        }
+        let rooms = rooms.try_into().expect("two");
+        Self { rooms, store: store.clone(), clock }
+    }
+}
+
+/// One credential of one tenant, and what the model says about it.
+struct Story<'a> {
+    house: &'a House,
+    scope: TenantScope,
+    name: CredentialName,
+    drivers: [Driver; 2],
+    model: Shelf,
+    dice: Dice,
+    /// Claims that were won, for actions that come too late.
+    claims: Vec<Claimed>,
+    /// Access and refresh token that should be stored.
+    tokens: (String, String),
+    /// Which kinds of events there were.
+    seen: BTreeMap<&'static str, u64>,
+}
+
+impl<'a> Story<'a> {
+    async fn begin(house: &'a House, seed: u64) -> Self {
+        let tenant = format!("ten_{seed}");
+        let scope = scope_of(&tenant);
+        furnish(&house.store, &tenant, &scope).await;
+        let mut tx = house.store.begin().await.unwrap();
+        let owner = owner_of(&scope);
+        let first = consented(&owner, START, Duration::from_secs(100), "access 0", "refresh 0");
+        house.rooms[0].keep(&mut tx, &scope, first).await.unwrap();
+        let row = credentials_of_connection(&mut tx, &scope, CONNECTION).await.unwrap().remove(0);
+        tx.commit().await.unwrap();
+        let name = CredentialName { tenant_id: tenant, id: row.id };
+        let drivers = [0, 1].map(|room| Driver {
+            room: house.rooms[room].clone(),
+            name: name.clone(),
+            policy: Policy::new(Replay::Unsafe, true, Revocation::Impossible),
+            jitter: Jitter(7),
+            loaded: None,
+        });
+        let mut model = Shelf::new();
+        model.refreshed_at = START;
+        model.original_life = Some(Duration::from_secs(100));
+        Self {
+            house,
+            scope,
+            name,
+            drivers,
+            model,
+            dice: Dice::new(seed),
+            claims: vec![Claimed { generation: 1, fence: 0, consents: 1 }],
+            tokens: ("access 0".to_owned(), "refresh 0".to_owned()),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.house.rooms[0].around.now()
+    }
+
+    fn soon(&mut self, seconds: u64) -> Millis {
+        let ahead = Duration::from_millis(self.dice.roll(seconds * 1000));
+        self.now().after(ahead)
+    }
+
+    fn doubt(&mut self) -> Option<Doubt> {
+        let replays = u8::try_from(self.dice.roll(3)).unwrap();
+        let (first_sent, since) = (self.soon(1), self.soon(9));
+        self.dice.once_in(2).then_some(Doubt { first_sent, since, replays })
+    }
+
+    /// Mostly the row as it is, sometimes an older claim, sometimes one that never was.
+    fn claimed(&mut self) -> Claimed {
+        let mut claimed =
+            Claimed { generation: self.model.generation, fence: self.model.fence, consents: self.model.consents };
+        match self.dice.roll(8) {
+            0 => claimed = self.claims[usize::try_from(self.dice.roll(self.claims.len() as u64)).unwrap()],
+            1 => claimed.fence += 1,
+            2 => claimed.generation -= 1,
+            3 => claimed.consents += 1,
+            4 => claimed.fence -= 1,
+            _ => {}
+        }
+        claimed
+    }
+
+    fn failure(&mut self) -> Failure {
+        let claimed = self.claimed();
+        Failure {
+            generation: claimed.generation,
+            fence: claimed.fence,
+            attempts: u32::try_from(self.dice.roll(9)).unwrap(),
+            next_attempt_at: self.soon(60),
+            last_error: Code::new(
+                ["server_error", "rate_limited", "teapot"][usize::try_from(self.dice.roll(3)).unwrap()],
+            ),
+            doubt: self.doubt(),
+            unrecognised: Unrecognised { count: u32::try_from(self.dice.roll(4)).unwrap(), since: self.soon(2) },
+        }
+    }
+
+    async fn step(&mut self, number: u64) {
+        self.house.clock.advance(Duration::from_millis(self.dice.roll(20_000)));
+        let node = usize::try_from(self.dice.roll(2)).unwrap();
+        match self.dice.roll(16) {
+            0..=4 => self.claim(node).await,
+            5 | 6 => self.renew(node).await,
+            7..=9 => self.store(node, number).await,
+            10 | 11 => {
+                let record = self.record_of_any_kind();
+                self.write(node, record).await;
+            }
+            12 => {
+                let claimed = self.claimed();
+                let reason =
+                    if self.dice.once_in(2) { Code::ROTATION_RESPONSE_LOST } else { Code::new("invalid_grant") };
+                let heals_integration = self.dice.once_in(2);
+                let Claimed { generation, fence, .. } = claimed;
+                self.write(node, Record::Reauth { generation, fence, reason, heals_integration }).await;
+            }
+            13 => self.reconnect(number).await,
+            14 => self.tenant_acts().await,
+            _ if self.dice.once_in(20) => self.disconnect().await,
+            _ => {}
+        }
+        self.compare(number).await;
+    }
+
+    fn note(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+
+    async fn claim(&mut self, node: usize) {
+        let Claimed { generation, fence, consents } = self.claimed();
+        let faulty = matches!(self.model.integration, Integration::Faulty { .. });
+        let claim = Claim {
+            generation,
+            fence,
+            lease_until: self.soon(60),
+            believable: self.soon(120),
+            doubt: self.doubt(),
+            probe: (faulty || self.dice.once_in(3)).then(|| self.now().after(Duration::from_secs(60))),
+        };
+        let wanted = self.model.claim(self.now(), node as u64, claim);
+        let got = self.drivers[node].on_claim(claim).await;
+        match wanted {
+            Some(fence) => {
+                assert!(matches!(got, Event::Claimed { fence: ours } if ours == fence), "{got:?}, {claim:?}");
+                self.claims.push(Claimed { generation, fence, consents });
+                self.note("claimed");
+            }
+            None => {
+                assert!(matches!(got, Event::ClaimLost), "{got:?}, {claim:?}, {:?}", self.model);
+                self.note("claim lost");
+            }
+        }
+    }
+
+    async fn renew(&mut self, node: usize) {
+        let (claimed, until) = (self.claimed(), self.soon(90));
+        let wanted = self.model.renew(claimed, until);
+        let got = self.drivers[node].on_renew(claimed, until).await;
+        assert!(if wanted { matches!(got, Event::LeaseRenewed) } else { matches!(got, Event::LeaseLost) }, "{got:?}");
+        self.note(if wanted { "renewed" } else { "lease lost" });
+    }
+
+    async fn store(&mut self, node: usize, number: u64) {
+        let claimed = self.claimed();
+        let generation = if self.dice.once_in(6) { self.model.generation } else { claimed.generation };
+        let only_fence = self.dice.once_in(3);
+        let access = format!("access {number}");
+        let refresh = self.dice.once_in(2).then(|| format!("refresh {number}"));
+        let tokens = Fetched {
+            set: TokenSet {
+                kind: CredentialKind::User,
+                access_token: Secret::new(&*access),
+                refresh_token: refresh.as_deref().map(Secret::new),
+                token_type: "Bearer".to_owned(),
+                scopes: None,
+                expires_in: Some(LIFE),
+                refresh_expires_in: None,
+                subject: None,
+            },
+            received_at: self.now(),
+        };
+        let wanted = self.model.store(self.now(), claimed, generation, only_fence);
+        let got = self.drivers[node].on_store(&tokens, claimed, generation, only_fence).await;
+        if wanted {
+            assert!(matches!(got, Event::Stored), "{got:?}, {claimed:?}");
+            self.tokens = (access, refresh.unwrap_or_else(|| self.tokens.1.clone()));
+        } else {
+            assert!(matches!(got, Event::StoreLost(_) | Event::Gone), "{got:?}, {claimed:?}, {:?}", self.model);
+        }
+        self.note(if wanted { "stored" } else { "store lost" });
+    }
+
+    fn record_of_any_kind(&mut self) -> Record {
+        let failure = self.failure();
+        match self.dice.roll(3) {
+            0 => Record::Failure(failure),
+            1 => Record::RateLimited { until: self.soon(40), failure },
+            _ => Record::Configuration { code: Code::new("invalid_client"), probe_at: self.soon(60), failure },
+        }
+    }
+
+    async fn write(&mut self, node: usize, record: Record) {
+        let wanted = self.model.record(&record);
+        let got = self.drivers[node].on_record(&record).await;
+        assert!(
+            if wanted { matches!(got, Event::Recorded) } else { matches!(got, Event::RecordLost) },
+            "{got:?}, {record:?}"
+        );
+        self.note(if wanted { record_name(&record) } else { "record lost" });
+    }
+
+    async fn reconnect(&mut self, number: u64) {
+        if self.model.status == Status::Deleted {
+            return;
+        }
+        self.tokens = (format!("access {number}"), format!("refresh {number}"));
+        let (now, owner) = (self.now(), owner_of(&self.scope));
+        let mut tx = self.house.store.begin().await.unwrap();
+        let new = consented(&owner, now, LIFE, &self.tokens.0, &self.tokens.1);
+        self.house.rooms[1].keep(&mut tx, &self.scope, new).await.unwrap();
+        tx.commit().await.unwrap();
+        self.model.reconnect(now);
+        self.note("reconnected");
+    }
+
+    async fn tenant_acts(&mut self) {
+        let mut tx = self.house.store.begin().await.unwrap();
+        if self.dice.once_in(3) {
+            credentials_of_integration_pause(&mut tx, &self.scope, INTEGRATION, "client_changed").await.unwrap();
+            self.model.change_client();
+            self.note("client changed");
+        } else {
+            let row = integration_by_id(&mut tx, &self.scope, INTEGRATION).await.unwrap().unwrap();
+            integration_update(&mut tx, &self.scope, &row).await.unwrap();
+            self.model.mend_integration();
+            self.note("integration mended");
+        }
+        tx.commit().await.unwrap();
+    }
+
+    async fn disconnect(&mut self) {
+        let mut tx = self.house.store.begin().await.unwrap();
+        credential_delete(&mut tx, &self.scope, &self.name.id, self.now().0).await.unwrap();
+        tx.commit().await.unwrap();
+        self.model.status = Status::Deleted;
+        self.note("disconnected");
+    }
+
+    async fn compare(&mut self, number: u64) {
+        for node in [0, 1] {
+            let got = self.drivers[node].on_load().await;
+            if self.model.status == Status::Deleted {
+                assert!(matches!(got, Event::Gone), "step {number}: {got:?}");
+                continue;
+            }
+            let Event::Loaded(view) = got else { panic!("step {number}: {got:?}") };
+            assert_eq!(view, self.model.seen_by(node as u64), "step {number}, of {:?}, node {node}", self.name);
+        }
+        let Some(Loaded { row, .. }) = self.drivers[0].loaded.clone().filter(|_| self.model.status != Status::Deleted)
+        else {
+            return;
+        };
+        let keys = &self.house.rooms[1].keys;
+        let mut tx = self.house.store.read().await.unwrap();
+        for (place, sealed, wanted) in [
+            (access_place(&row.id, row.generation), &row.access_token, &self.tokens.0),
+            (refresh_place(&row.id, row.generation), &row.refresh_token, &self.tokens.1),
+        ] {
+            let opened = keys.open_secret(&mut tx, &owner(&row), place, sealed.as_deref().expect("a token")).await;
+            assert_eq!(opened.expect("opens where it stands").expose(), wanted);
+        }
+    }
+}
+
+fn owner_of(scope: &TenantScope) -> Owner {
+    Owner::User(scope.tenant_id().clone(), UserId::stored(USER.to_owned()))
+}
+
+fn consented<'a>(
+    owner: &'a Owner,
+    obtained_at: Millis,
+    life: Duration,
+    access: &str,
+    refresh: &str,
+) -> NewCredential<'a> {
+    NewCredential {
+        connection: CONNECTION,
+        owner,
+        integration: Some(INTEGRATION),
+        provider: "google",
+        kind: CredentialKind::User,
+        access_token: Secret::new(access),
+        refresh_token: Some(Secret::new(refresh)),
+        token_type: "Bearer".to_owned(),
+        scopes: vec!["openid".to_owned()],
+        obtained_at,
+        expires_at: Some(obtained_at.after(life)),
+        refresh_expires_at: None,
+    }
+}
+
+async fn furnish(store: &Store, tenant: &str, scope: &TenantScope) {
+    let mut tx = store.begin().await.unwrap();
+    let row = TenantRow {
+        id: tenant.to_owned(),
+        name: tenant.to_owned(),
+        environment: "test".to_owned(),
+        confirm: "none".to_owned(),
+        return_urls: "[]".to_owned(),
+        origins: "[]".to_owned(),
+        created_at: START.0,
+    };
+    tenant_insert(&mut tx, TEST, &row).await.unwrap();
+    user_ensure(&mut tx, scope, USER, "user", START.0).await.unwrap();
+    let integration = IntegrationRow {
+        tenant_id: tenant.to_owned(),
+        id: INTEGRATION.to_owned(),
+        provider: "google".to_owned(),
+        client_id: "client".to_owned(),
+        client_secret: None,
+        bot_token: None,
+        scopes: "[]".to_owned(),
+        user_scopes: "[]".to_owned(),
+        status: "active".to_owned(),
+        reason: None,
+        probe_at: None,
+        rate_limited_until: None,
+        revision: 1,
+        created_at: START.0,
+        updated_at: START.0,
+    };
+    integration_insert(&mut tx, scope, &integration).await.unwrap();
+    let connection = ConnectionRow {
+        tenant_id: tenant.to_owned(),
+        id: CONNECTION.to_owned(),
+        user_id: Some(USER.to_owned()),
+        provider: "google".to_owned(),
+        integration_id: Some(INTEGRATION.to_owned()),
+        account_id: "account".to_owned(),
+        account: None,
+        target: None,
+        label: String::new(),
+        is_default: 1,
+        status: "active".to_owned(),
+        reason: None,
+        missing_scopes: "[]".to_owned(),
+        created_at: START.0,
+        updated_at: START.0,
+        last_used_at: None,
+    };
+    connection_insert(&mut tx, scope, &connection).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn model_and_databases_agree_after_every_action() {
+    on_both(async |store: Store| {
+        let house = House::build(&store).await;
+        let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+        for seed in 0..SEEDS {
+            let mut story = Story::begin(&house, seed).await;
+            story.compare(0).await;
+            for number in 1..=STEPS {
+                story.step(number).await;
+            }
+            for (what, times) in story.seen {
+                *seen.entry(what).or_default() += times;
+            }
+        }
+        for what in WANTED {
+            assert!(seen.get(what).is_some_and(|times| *times >= 3), "too few of `{what}`: {seen:?}");
+        }
+    })
+    .await;
+}
+
+/// What has to occur for the comparison to mean something.
+const WANTED: [&str; 15] = [
+    "claimed",
+    "claim lost",
+    "renewed",
+    "lease lost",
+    "stored",
+    "store lost",
+    "failed",
+    "rate_limited",
+    "configuration",
+    "needs_reauth",
+    "record lost",
+    "reconnected",
+    "client changed",
+    "integration mended",
+    "disconnected",
+];

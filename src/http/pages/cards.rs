@@ -1,0 +1,158 @@
+//! A connection as its page shows it: health in words, scopes in words, who used it last.
+
+use serde::{Deserialize, Serialize};
+
+use super::Browser;
+use super::results::account_of;
+use super::views::{
+    ConnectionCard, CredentialRow, Health, LastUse, Moment, Need, Pause, Provider, Renewal, Scope, WebLink,
+};
+use crate::caller::Caller;
+use crate::clock::Millis;
+use crate::connections::{Connection, CredentialView, Integration, START_LIFE};
+use crate::http::{House, Problem};
+
+const START_LINKS: &str = "start_links";
+
+/// A link to press Start behind, which the room says only once.
+#[derive(Debug, Serialize, Deserialize)]
+struct StartLink {
+    connection: String,
+    link: String,
+    until: i64,
+}
+
+/// Remembers, for this browser, where Start is pressed, until it is too late for it.
+pub(super) async fn keep_start_link(house: &House, browser: &Browser, connection: &Connection) -> Result<(), Problem> {
+    let Some(link) = connection.start_link.clone() else { return Ok(()) };
+    let now = house.around.now();
+    let mut links = start_links(browser, now).await?;
+    links.retain(|one| one.connection != connection.id.as_str());
+    links.push(StartLink { connection: connection.id.to_string(), link, until: now.after(START_LIFE).0 });
+    let text = serde_json::to_string(&links).map_err(Problem::internal)?;
+    browser.keep(START_LINKS, &text).await
+}
+
+async fn start_links(browser: &Browser, now: Millis) -> Result<Vec<StartLink>, Problem> {
+    let text = browser.kept(START_LINKS).await?;
+    let mut links: Vec<StartLink> = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    links.retain(|one| one.until > now.0);
+    Ok(links)
+}
+
+/// Everything that cards need besides their connection.
+#[derive(Debug)]
+pub(super) struct Desk<'a> {
+    house: &'a House,
+    caller: &'a Caller,
+    integrations: Vec<Integration>,
+    links: Vec<StartLink>,
+    now: Millis,
+}
+
+impl<'a> Desk<'a> {
+    pub(super) async fn open(house: &'a House, caller: &'a Caller, browser: &Browser) -> Result<Self, Problem> {
+        let now = house.around.now();
+        let integrations = house.connections.integration_list(caller).await?;
+        Ok(Self { house, caller, integrations, links: start_links(browser, now).await?, now })
+    }
+
+    pub(super) async fn card(&self, connection: &Connection) -> Result<ConnectionCard, Problem> {
+        let name = self.house.connections.provider_name(&connection.provider);
+        let last_used = match connection.last_used {
+            Some(_) => self.house.connections.last_use(self.caller, &connection.id).await?,
+            None => None,
+        };
+        let scopes = connection.credentials.iter().flat_map(|one| one.scopes.iter().map(String::as_str));
+        let missing = connection.missing_scopes.iter().map(String::as_str);
+        let account = account_of(connection);
+        let detail = connection.account.name.clone().filter(|name| *name != account);
+        Ok(ConnectionCard {
+            id: connection.id.to_string(),
+            provider: Provider::new(&connection.provider, &name),
+            account_detail: detail,
+            label: Some(connection.label.clone()).filter(|label| !label.is_empty()),
+            is_default: connection.default,
+            scopes: Scope::list(&connection.provider, scopes),
+            missing: Scope::list(&connection.provider, missing),
+            health: self.health(connection, &account),
+            connected: self.moment(Millis::parse_rfc3339(&connection.created_at).unwrap_or(self.now)),
+            last_used: last_used.map(|use_| LastUse {
+                agent: use_.agent.unwrap_or_else(|| "the platform".to_owned()),
+                at: self.moment(use_.at),
+            }),
+            renewed: connection.credentials.iter().filter_map(|one| one.last_refreshed).max().map(|at| self.moment(at)),
+            expires: connection.credentials.first().and_then(|one| one.expires).map(|at| self.moment(at)),
+            account,
+        })
+    }
+
+    pub(super) fn credential(&self, connection: &Connection, one: &CredentialView, shared: bool) -> CredentialRow {
+        let is_usable = matches!(connection.status.as_str(), "active" | "needs_reauth");
+        let health = if is_usable && one.status == "active" {
+            self.working(connection, one)
+        } else {
+            self.health(connection, &account_of(connection))
+        };
+        CredentialRow {
+            kind: one.kind.clone(),
+            health,
+            renewed: one.last_refreshed.map(|at| self.moment(at)),
+            expires: one.expires.map(|at| self.moment(at)),
+            shared,
+        }
+    }
+
+    pub(super) fn moment(&self, at: Millis) -> Moment {
+        Moment::relative(at, self.now)
+    }
+
+    fn health(&self, connection: &Connection, account: &str) -> Health {
+        match connection.status.as_str() {
+            "awaiting_start" => Health::AwaitingStart {
+                bot: connection.account.name.clone().unwrap_or_else(|| account.to_owned()),
+                start_link: self.start_link(connection),
+            },
+            "needs_reauth" => Health::NeedsYou(need(connection.reason.as_deref())),
+            "misconfigured" => Health::NeedsYou(Need::ClientChanged),
+            "quarantined" => Health::Paused(Pause::AnotherAccount),
+            "revoked" => Health::Disconnected,
+            // `user` comes before `bot`: what acts as the person says how the connection is.
+            _ => match connection.credentials.first() {
+                Some(one) => self.working(connection, one),
+                None => Health::NeedsYou(Need::Ended),
+            },
+        }
+    }
+
+    fn working(&self, connection: &Connection, one: &CredentialView) -> Health {
+        let is_alive = one.expires.is_none_or(|end| end > self.now);
+        match (one.refreshable, one.expires.is_none()) {
+            (false, true) => Health::Working(Renewal::NoExpiry),
+            (false, false) if is_alive => Health::Working(Renewal::Impossible),
+            (false, false) => Health::NeedsYou(Need::Ended),
+            (true, _) if !connection.degraded => Health::Working(Renewal::Automatic),
+            (true, _) if is_alive => Health::Unsteady,
+            (true, _) if self.is_refused(&connection.provider) => Health::Paused(Pause::PlatformSettings),
+            (true, _) => Health::Paused(Pause::ProviderAway),
+        }
+    }
+
+    fn is_refused(&self, provider: &str) -> bool {
+        self.integrations.iter().any(|one| one.provider == provider && one.status == "misconfigured")
+    }
+
+    fn start_link(&self, connection: &Connection) -> Option<WebLink> {
+        let own = self.links.iter().find(|one| one.connection == connection.id.as_str())?;
+        WebLink::parse(&own.link)
+    }
+}
+
+fn need(reason: Option<&str>) -> Need {
+    match reason {
+        Some("rotation_response_lost") => Need::AnswerLost,
+        Some("bot_blocked") => Need::BotBlocked,
+        Some("refresh_token_missing" | "refresh_token_expired" | "expired") => Need::Ended,
+        _ => Need::AccessRefused,
+    }
+}

@@ -1,0 +1,89 @@
+"use strict";
+// The browser's side of a conversation, as the ElevenLabs SDK has it: one WebSocket at a single-use address.
+const $ = (id) => document.getElementById(id);
+const chat = $("chat"), raw = $("raw"), say = $("say");
+let socket = null;
+
+function line(kind, text) {
+  const item = document.createElement("li");
+  item.className = kind;
+  item.textContent = text;
+  chat.append(item);
+  chat.scrollTop = chat.scrollHeight;
+}
+
+function enable(talking) {
+  $("start").disabled = talking;
+  for (const control of document.querySelectorAll("#end, #say input, #say button, [data-say]")) control.disabled = !talking;
+}
+
+async function refresh() {
+  const answer = await fetch("/panels");
+  if (answer.ok) $("panels").innerHTML = await answer.text();
+}
+
+function hear(event) {
+  raw.textContent += event.data + "\n";
+  const frame = JSON.parse(event.data);
+  if (frame.type === "ping") socket.send(JSON.stringify({ type: "pong", event_id: frame.ping_event.event_id }));
+  if (frame.type === "agent_tool_request") line("note", "uses " + frame.agent_tool_request.tool_name);
+  if (frame.type === "agent_response") {
+    line("", frame.agent_response_event.agent_response);
+    refresh();
+  }
+}
+
+async function start() {
+  $("start").disabled = true;
+  const answer = await fetch("/conversation", { method: "POST" });
+  const started = await answer.json();
+  if (!answer.ok) {
+    line("note", started.error);
+    enable(false);
+    return;
+  }
+  chat.replaceChildren();
+  raw.textContent = started.signed_url + "\n";
+  socket = new WebSocket(started.signed_url, "convai");
+  socket.onopen = () => {
+    socket.send(JSON.stringify({ type: "conversation_initiation_client_data" }));
+    enable(true);
+  };
+  socket.onmessage = hear;
+  socket.onclose = (event) => {
+    line("note", "The conversation has ended (" + event.code + ").");
+    enable(false);
+    refresh();
+  };
+}
+
+function tell(text) {
+  if (!text || !socket) return;
+  line("me", text);
+  socket.send(JSON.stringify({ type: "user_message", text }));
+}
+
+$("start").addEventListener("click", start);
+$("end").addEventListener("click", async () => {
+  await fetch("/conversation/end", { method: "POST" });
+  refresh();
+});
+say.addEventListener("submit", (event) => {
+  event.preventDefault();
+  tell(say.elements.text.value.trim());
+  say.reset();
+});
+for (const button of document.querySelectorAll("[data-say]")) button.addEventListener("click", () => tell(button.dataset.say));
+
+// Quiet forms do their work without leaving a conversation.
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (!form.matches("[data-quiet]")) return;
+  event.preventDefault();
+  await fetch(form.action, { method: "POST", redirect: "manual" });
+  refresh();
+});
+// What happens elsewhere (a Start in Telegram) shows within a few seconds.
+setInterval(() => {
+  if (!document.hidden && !$("panels").contains(document.activeElement)) refresh();
+}, 3000);
