@@ -7,6 +7,7 @@ mod broker;
 mod conversations;
 mod demo;
 mod harness;
+mod isolation;
 mod leak_search;
 mod program;
 mod refresh_tool;
