@@ -30,7 +30,11 @@ where
     Ok(())
 }
 
-fn subscriber<W>(filter: Option<&str>, writer: W, json: bool) -> Result<impl Subscriber + Send + Sync, ParseError>
+/// The log without the process: for tests that listen to one house among several.
+///
+/// # Errors
+/// When the filter cannot be parsed.
+pub fn subscriber<W>(filter: Option<&str>, writer: W, json: bool) -> Result<impl Subscriber + Send + Sync, ParseError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::logins::{checked_email, checked_password};
-use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE, NewMember, NewTenant, SignedIn};
+use super::logins::{NewLogin, checked_email, checked_password};
+use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE, NewTenant, SignedIn, Tenant};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Origin, Permission, Role};
 use crate::clock::Millis;
@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::store::from_json_list;
 use crate::store::logins::logins_with_role;
 use crate::store::sessions::{OneTimeLinkRow, link_insert, link_peek, link_use};
-use crate::store::tenants::tenant_own;
+use crate::store::tenants::{tenant_find, tenant_hold, tenant_own};
 use crate::store::users::user_ensure;
 
 const SETUP_LIFE: Duration = Duration::from_secs(15 * 60);
@@ -96,22 +96,28 @@ impl Accounts {
     ) -> Result<SignedIn, AccountsError> {
         self.setup_until(token).await?;
         checked_new_owner(tenant_name, &email, &password)?;
+        let password_hash = self.passwords.hash(&password).await?;
         let mut tx = self.store.begin().await?;
+        // Two links can be used at once: whoever comes second waits here and then sees the first one's owner.
+        tenant_hold(&mut tx, BEFORE_ANY_SCOPE, TenantId::installation().as_str()).await?;
         link_use(&mut tx, BEFORE_ANY_SCOPE, &hash_token(token.expose()), "setup", self.around.now().0)
             .await?
             .ok_or(AccountsError::Gone)?;
-        tx.commit().await?;
-        let tenant = match self.tenant_find(tenant_name).await {
-            Ok(tenant) => tenant,
-            Err(AccountsError::NotFound(_)) => {
-                self.tenant_create(NewTenant { name: tenant_name.to_owned(), ..NewTenant::default() }).await?
+        if logins_with_role(&mut tx, BEFORE_ANY_SCOPE).await? > 0 {
+            return Err(AccountsError::Gone);
+        }
+        let known = tenant_find(&mut tx, BEFORE_ANY_SCOPE, tenant_name).await?;
+        let tenant = match known.filter(|row| row.environment != "installation") {
+            Some(row) => Tenant::from(&row),
+            None => {
+                let new = NewTenant { name: tenant_name.to_owned(), ..NewTenant::default() };
+                self.add_tenant(&mut tx, &self.checked_tenant(new)?).await?
             }
-            Err(other) => return Err(other),
         };
         let operator = Caller::operator(tenant.id.clone());
-        let new = NewMember { email, password, role: Some(Role::Owner), user: None };
-        let login = self.member_create(&operator, new).await?;
-        let tx = self.store.begin().await?;
+        let scope = operator.require(Permission::KeysWrite)?;
+        let new = NewLogin { email: checked_email(&email)?, password_hash, role: Some(Role::Owner), user_id: None };
+        let login = self.add_login(&mut tx, &operator, &scope, new).await?;
         self.audit.record_and_commit(tx, &operator, &Event::done(Action::SetUp, "login", login.as_str())).await?;
         Ok(SignedIn { tenant: tenant.id, login })
     }

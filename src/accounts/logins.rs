@@ -2,7 +2,7 @@
 
 use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE, Tenant};
 use crate::audit::{Action, Event};
-use crate::caller::{Caller, Origin, Permission, Role};
+use crate::caller::{Caller, Origin, Permission, Role, TenantScope};
 use crate::ids::{MemberId, TenantId, UserId};
 use crate::invalid::{Invalid, checked_external_id};
 use crate::keys::{Owner, Place};
@@ -27,6 +27,18 @@ pub struct NewMember {
     pub role: Option<Role>,
     /// The end user this login is, by the tenant's own id.
     pub user: Option<String>,
+}
+
+/// A login whose parts are checked.
+pub(super) struct NewLogin {
+    /// As `checked_email` gives it.
+    pub(super) email: String,
+    /// Argon2id in PHC form.
+    pub(super) password_hash: String,
+    /// What the person may do at the tenant.
+    pub(super) role: Option<Role>,
+    /// The end user this login is.
+    pub(super) user_id: Option<String>,
 }
 
 /// What somebody typed into the sign-in form.
@@ -72,45 +84,51 @@ impl Accounts {
         if new.role.is_none() && new.user.is_none() {
             return Err(Invalid::one("role", "must be given unless the login is an end user's").into());
         }
+        if let Some(external_id) = &new.user {
+            checked_external_id("user", external_id)?;
+        }
         let password_hash = self.passwords.hash(&new.password).await?;
-        let id = MemberId::new(&self.around);
         let mut tx = self.store.begin().await?;
         let user_id = match &new.user {
             Some(external_id) => {
-                checked_external_id("user", external_id)?;
-                Some(
-                    user_ensure(&mut tx, &scope, UserId::new(&self.around).as_str(), external_id, self.around.now().0)
-                        .await?
-                        .id,
-                )
+                let new_id = UserId::new(&self.around);
+                Some(user_ensure(&mut tx, &scope, new_id.as_str(), external_id, self.around.now().0).await?.id)
             }
             None => None,
         };
+        let login = NewLogin { email, password_hash, role: new.role, user_id };
+        let id = self.add_login(&mut tx, caller, &scope, login).await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+
+    /// Writes a login and its entry in the book into `tx`.
+    pub(super) async fn add_login(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        scope: &TenantScope,
+        new: NewLogin,
+    ) -> Result<MemberId, AccountsError> {
+        let id = MemberId::new(&self.around);
+        let owner = Owner::Tenant(scope.tenant_id().clone());
         let row = LoginRow {
             tenant_id: scope.tenant().to_owned(),
             id: id.to_string(),
-            email_hash: self.keys.lookup_hash(&mut tx, &email).await?,
-            email: self
-                .keys
-                .seal(
-                    &mut tx,
-                    &Owner::Tenant(scope.tenant_id().clone()),
-                    email_place(id.as_str()),
-                    &Secret::new(&*email),
-                )
-                .await?,
-            password_hash,
+            email_hash: self.keys.lookup_hash(tx, &new.email).await?,
+            email: self.keys.seal(tx, &owner, email_place(id.as_str()), &Secret::new(&*new.email)).await?,
+            password_hash: new.password_hash,
             role: new.role.map(|role| role.as_str().to_owned()),
-            user_id,
+            user_id: new.user_id,
             created_at: self.around.now().0,
             disabled_at: None,
         };
-        login_insert(&mut tx, &scope, &row).await.map_err(|error| match error {
+        login_insert(tx, scope, &row).await.map_err(|error| match error {
             StoreError::Conflict(_) => AccountsError::Conflict("a login with this e-mail"),
             other => other.into(),
         })?;
         let event = Event::done(Action::MemberCreated, "login", id.as_str()).of_user(row.user_id.as_deref());
-        self.audit.record_and_commit(tx, caller, &event).await?;
+        self.audit.record(tx, caller, &event).await?;
         Ok(id)
     }
 

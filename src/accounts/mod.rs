@@ -140,3 +140,6 @@ impl Accounts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use super::{Accounts, BEFORE_ANY_SCOPE, Presence};
 use crate::clock::Surroundings;
 use crate::crypto::tokens::hash_token;
 use crate::keys::{Keys, Owner, Place};
-use crate::store::sessions::{session_delete, session_get, session_put};
+use crate::store::sessions::{session_change, session_delete, session_get, session_put};
 use crate::store::{Store, Tx};
 
 /// How long a session of somebody who has not signed in yet lasts: it only holds the anti-forgery value of a form.
@@ -40,12 +40,13 @@ impl Accounts {
 }
 
 impl SessionStore {
-    async fn put(&self, tx: &mut Tx, record: &Record) -> Result<()> {
+    /// A record as it is kept: its hash, sealed, and when it ends.
+    async fn sealed(&self, tx: &mut Tx, record: &Record) -> Result<(String, Vec<u8>, i64)> {
         let hash = hash_token(&record.id.to_string());
         let sealed =
             self.keys.seal_json(tx, &Owner::Installation, place(&hash), &record.data).await.map_err(backend)?;
         let expires_at = record.data.get(UNTIL).and_then(Value::as_i64).unwrap_or_default();
-        session_put(tx, BEFORE_ANY_SCOPE, &hash, &sealed, expires_at).await.map_err(backend)
+        Ok((hash, sealed, expires_at))
     }
 }
 
@@ -57,18 +58,17 @@ impl tower_sessions::SessionStore for SessionStore {
         let life = if record.data.contains_key(Presence::IN_SESSION) { self.life } else { NOBODYS_LIFE };
         record.data.insert(UNTIL.to_owned(), self.around.now().after(life).0.into());
         let mut tx = self.store.begin().await.map_err(backend)?;
-        self.put(&mut tx, record).await?;
+        let (hash, sealed, expires_at) = self.sealed(&mut tx, record).await?;
+        session_put(&mut tx, BEFORE_ANY_SCOPE, &hash, &sealed, expires_at).await.map_err(backend)?;
         tx.commit().await.map_err(backend)
     }
 
     async fn save(&self, record: &Record) -> Result<()> {
-        let hash = hash_token(&record.id.to_string());
         let mut tx = self.store.begin().await.map_err(backend)?;
+        let (hash, sealed, expires_at) = self.sealed(&mut tx, record).await?;
         // A session that was ended while this request ran stays ended (WB-02).
-        if session_get(&mut tx, BEFORE_ANY_SCOPE, &hash, self.around.now().0).await.map_err(backend)?.is_none() {
-            return Ok(());
-        }
-        self.put(&mut tx, record).await?;
+        let now = self.around.now().0;
+        session_change(&mut tx, BEFORE_ANY_SCOPE, &hash, &sealed, expires_at, now).await.map_err(backend)?;
         tx.commit().await.map_err(backend)
     }
 

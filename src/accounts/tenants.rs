@@ -11,7 +11,7 @@ use crate::invalid::{Invalid, checked_name};
 use crate::store::tenants::{
     TenantRow, tenant_find, tenant_insert, tenant_list, tenant_own, tenant_update_confirm, tenant_update_settings,
 };
-use crate::store::{StoreError, from_json_list, to_json_list};
+use crate::store::{StoreError, Tx, from_json_list, to_json_list};
 
 /// At most this many return URLs, and as many origins.
 const MAX_URLS: usize = 100;
@@ -85,12 +85,32 @@ impl Accounts {
     /// # Errors
     /// [`AccountsError::Conflict`] when the name is taken, [`AccountsError::Invalid`] for what does not fit.
     pub async fn tenant_create(&self, new: NewTenant) -> Result<Tenant, AccountsError> {
+        let row = self.checked_tenant(new)?;
+        let mut tx = self.store.begin().await?;
+        let tenant = self.add_tenant(&mut tx, &row).await?;
+        tx.commit().await?;
+        Ok(tenant)
+    }
+
+    /// Writes a tenant and its entry in the book into `tx`.
+    pub(super) async fn add_tenant(&self, tx: &mut Tx, row: &TenantRow) -> Result<Tenant, AccountsError> {
+        tenant_insert(tx, BEFORE_ANY_SCOPE, row).await.map_err(|error| match error {
+            StoreError::Conflict(_) => AccountsError::Conflict("a tenant of this name"),
+            other => other.into(),
+        })?;
+        let tenant = Tenant::from(row);
+        let caller = Caller::operator(tenant.id.clone());
+        self.audit.record(tx, &caller, &Event::done(Action::TenantCreated, "tenant", &row.id)).await?;
+        Ok(tenant)
+    }
+
+    pub(super) fn checked_tenant(&self, new: NewTenant) -> Result<TenantRow, Invalid> {
         let environment = new.environment.unwrap_or_else(|| "production".to_owned());
         if !["production", "test", "uat"].contains(&environment.as_str()) {
-            return Err(Invalid::one("environment", "must be production, test or uat").into());
+            return Err(Invalid::one("environment", "must be production, test or uat"));
         }
         let confirm = checked_confirm(new.confirm.as_deref())?;
-        let row = TenantRow {
+        Ok(TenantRow {
             id: TenantId::new(&self.around).to_string(),
             name: checked_name("name", &new.name, 100)?,
             environment,
@@ -98,16 +118,7 @@ impl Accounts {
             return_urls: to_json_list(&self.checked_return_urls(new.return_urls)?),
             origins: to_json_list(&self.checked_origins(new.origins)?),
             created_at: self.around.now().0,
-        };
-        let tenant = Tenant::from(&row);
-        let mut tx = self.store.begin().await?;
-        tenant_insert(&mut tx, BEFORE_ANY_SCOPE, &row).await.map_err(|error| match error {
-            StoreError::Conflict(_) => AccountsError::Conflict("a tenant of this name"),
-            other => other.into(),
-        })?;
-        let caller = Caller::operator(tenant.id.clone());
-        self.audit.record_and_commit(tx, &caller, &Event::done(Action::TenantCreated, "tenant", &row.id)).await?;
-        Ok(tenant)
+        })
     }
 
     /// Finds a tenant by name or id. For the operator.

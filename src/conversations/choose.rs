@@ -7,6 +7,7 @@ use super::{Conversations, ConversationsError};
 use crate::caller::Caller;
 use crate::connections::{Connection, ListFilter, NewConnectSession};
 use crate::credentials::{CredentialError, ReadWish, Warm};
+use crate::invalid::Invalid;
 use crate::workspaces::{HandOver, Need};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) struct Found {
     pub(super) connection: Connection,
     pub(super) warm: Option<Warm>,
     pub(super) injects: bool,
+    /// Whether it is the first of its provider.
+    pub(super) is_primary: bool,
 }
 
 impl Conversations {
@@ -44,7 +47,9 @@ impl Conversations {
         let all = self.connections.connection_list(ticket, &filter).await?;
         let choices =
             wanted.into_iter().map(|(need, account)| self.choose_one(ticket, user, &all, need, account, life));
-        join_all(choices).await.into_iter().collect()
+        let mut chosen: Vec<Chosen> = join_all(choices).await.into_iter().collect::<Result<_, _>>()?;
+        tell_apart(&mut chosen)?;
+        Ok(chosen)
     }
 
     async fn choose_one(
@@ -103,7 +108,7 @@ impl Conversations {
             ..ReadWish::token(connection.id.as_str(), life)
         };
         match self.credentials.warm(ticket, want).await {
-            Ok(warm) => Ok(Some(Found { connection: connection.clone(), warm: Some(warm), injects })),
+            Ok(warm) => Ok(Some(Found { connection: connection.clone(), warm: Some(warm), injects, is_primary: true })),
             Err(CredentialError::NeedsReauth { .. } | CredentialError::NoSuchKind | CredentialError::NotFound) => {
                 Ok(None)
             }
@@ -124,6 +129,25 @@ impl Conversations {
         let link = self.connections.connect_session_create(&tenant, new).await.ok()?;
         Some(link.url.expose().to_owned())
     }
+}
+
+/// One conversation may use several accounts of a provider. The first one named is what tools get without naming one, and
+/// the only one that is injected, since a provider's variables hold one token.
+fn tell_apart(chosen: &mut [Chosen]) -> Result<(), ConversationsError> {
+    let mut invalid = Invalid::default();
+    for index in 1..chosen.len() {
+        let (before, rest) = chosen.split_at_mut(index);
+        let Some(Chosen { need, found: Some(found) }) = rest.first_mut() else { continue };
+        let same = before.iter().filter(|one| one.need.provider == need.provider);
+        for other in same.filter_map(|one| one.found.as_ref()) {
+            found.is_primary = false;
+            found.injects = false;
+            if other.connection.id == found.connection.id {
+                invalid.add(format!("connections[{index}]"), "names the same account a second time");
+            }
+        }
+    }
+    Ok(invalid.into_result()?)
 }
 
 /// The connection that is meant: by account, else the default one, else the only one.

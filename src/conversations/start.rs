@@ -293,7 +293,7 @@ impl Conversations {
                     connection_id: found.connection.id.to_string(),
                     credential_id: found.warm.as_ref().map(|warm| warm.credential.clone()).unwrap_or_default(),
                     hand_over: if found.injects { "inject" } else { "broker" }.to_owned(),
-                    is_primary: 1,
+                    is_primary: i64::from(found.is_primary),
                     handed_generation: 0,
                 };
                 conversation_connection_insert(&mut tx, scope, starting.id.as_str(), &row).await?;

@@ -6,7 +6,7 @@ use super::flights::{Boarding, Landing};
 use super::refresh::{Verdict, Wish, enough};
 use super::row::{access_place, integration_of, life_left, owner, view};
 use super::{CredentialError, Credentials, ONE_CREDENTIAL};
-use crate::audit::{Action, Durable, Event};
+use crate::audit::{Action, Durable, Event, Exposed};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::{Millis, deadline};
 use crate::secret::Secret;
@@ -91,6 +91,14 @@ pub struct Token {
     pub durable: Durable,
 }
 
+impl Token {
+    /// Lets the secret out, into one answer. Its entry is in the book.
+    #[must_use]
+    pub fn hand_out(self) -> Exposed {
+        Exposed::new(self.secret, &self.durable)
+    }
+}
+
 /// A token that is there, without the token.
 #[derive(Clone, Debug)]
 pub struct Warm {
@@ -125,8 +133,10 @@ impl Credentials {
     /// See [`CredentialError`].
     pub async fn warm(&self, caller: &Caller, want: ReadWish<'_>) -> Result<Warm, CredentialError> {
         let scope = caller.require(Permission::TokensRead)?;
-        let (_, mut seen) = self.find(&scope, &want).await?;
+        let (connection, mut seen) = self.find(&scope, &want).await?;
+        let found = seen.row.generation;
         self.fulfil(&mut seen, &want).await?;
+        self.look_again(&scope, &connection, seen.row.generation != found).await?;
         Ok(Warm {
             credential: seen.row.id,
             generation: seen.row.generation,
@@ -142,8 +152,25 @@ impl Credentials {
         want: ReadWish<'_>,
     ) -> Result<Token, CredentialError> {
         let (connection, mut seen) = self.find(scope, &want).await?;
+        let found = seen.row.generation;
         let degraded = self.fulfil(&mut seen, &want).await?;
+        self.look_again(scope, &connection, seen.row.generation != found).await?;
         self.lend(caller, scope, &connection, seen.row, &want, degraded).await
+    }
+
+    /// A refresh may have brought another account's token; then the connection is in quarantine and lends nothing (OA-10).
+    async fn look_again(
+        &self,
+        scope: &TenantScope,
+        connection: &ConnectionRow,
+        was_refreshed: bool,
+    ) -> Result<(), CredentialError> {
+        if !was_refreshed {
+            return Ok(());
+        }
+        let mut tx = self.store.read().await?;
+        let now = connection_by_id(&mut tx, scope, &connection.id).await?.ok_or(CredentialError::NotFound)?;
+        usable(&now)
     }
 
     async fn find(&self, scope: &TenantScope, want: &ReadWish<'_>) -> Result<(ConnectionRow, Seen), CredentialError> {

@@ -179,7 +179,8 @@ impl Credentials {
         Ok(revocations)
     }
 
-    /// Ends tokens at their provider; true when the provider confirmed every one, or has nothing to confirm.
+    /// Ends tokens at their provider; true when the provider confirmed every one. A provider without revocation confirms
+    /// nothing.
     pub async fn revoke(&self, caller: &Caller, revocations: Vec<Revocation>) -> bool {
         let mut all_confirmed = true;
         for revocation in revocations {
@@ -192,7 +193,7 @@ impl Credentials {
         let row = &revocation.credential;
         let Some(kind) = CredentialKind::parse(&row.kind) else { return false };
         if !self.providers.get(&row.provider).is_some_and(|provider| provider.descriptor().capabilities.revocable) {
-            return true;
+            return false;
         }
         let tokens = RevokeTokens { access: revocation.access.as_ref(), refresh: revocation.refresh.as_ref(), kind };
         let answer =

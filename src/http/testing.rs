@@ -65,11 +65,7 @@ impl TestHouse {
         allow: &[String],
         overrides: &BTreeMap<String, ProviderSettings>,
     ) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let url = Secret::new(format!("sqlite:{}", folder.path().join("house.db").display()));
-        let store = Store::open(&url).await.expect("opens");
-        let root = EnvironmentKey(Some(Secret::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")));
-        let keys = Keys::open(&root, &store, around.clone()).await.expect("keys");
+        let (folder, store, keys) = shelves(&around).await;
         let mut tx = store.begin().await.expect("begins");
         let audit_key = keys.installation_key(&mut tx, Purpose::Audit).await.expect("key");
         tx.commit().await.expect("commits");
@@ -187,6 +183,16 @@ impl TestHouse {
         let Store::Sqlite { readers, .. } = &self.store else { panic!("tests use SQLite") };
         sqlx::query_scalar(sql).fetch_one(readers).await.expect("counts")
     }
+}
+
+/// A database in a folder of its own, and the keys to it.
+async fn shelves(around: &Surroundings) -> (tempfile::TempDir, Store, Keys) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = Secret::new(format!("sqlite:{}", folder.path().join("house.db").display()));
+    let store = Store::open(&url).await.expect("opens");
+    let root = EnvironmentKey(Some(Secret::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")));
+    let keys = Keys::open(&root, &store, around.clone()).await.expect("keys");
+    (folder, store, keys)
 }
 
 fn surroundings() -> (TestClock, Surroundings) {

@@ -3,6 +3,29 @@
 use super::{StoreError, Tx, sql};
 use crate::caller::SystemScope;
 
+/// Changes a live session's record; false when the session has ended, which a late change must not undo (WB-02).
+///
+/// # Errors
+/// As every statement.
+pub async fn session_change(
+    tx: &mut Tx,
+    _: SystemScope,
+    id_hash: &str,
+    record: &[u8],
+    expires_at: i64,
+    now: i64,
+) -> Result<bool, StoreError> {
+    Ok(sql!(
+        tx,
+        execute,
+        "UPDATE sessions SET record = $2, expires_at = $3 WHERE id_hash = $1 AND expires_at > $4",
+        id_hash,
+        record,
+        expires_at,
+        now
+    )? == 1)
+}
+
 /// Writes a session record, new or changed.
 ///
 /// # Errors

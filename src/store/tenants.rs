@@ -51,6 +51,16 @@ pub async fn tenant_find(tx: &mut Tx, _: SystemScope, name_or_id: &str) -> Resul
     sql!(tx, optional TenantRow, "SELECT * FROM tenants WHERE name = $1 OR id = $1", name_or_id)
 }
 
+/// Holds a tenant's row until `tx` ends: of several transactions that ask for it, each sees what those before it
+/// committed. On SQLite a transaction that may write holds everything anyway.
+///
+/// # Errors
+/// As every statement.
+pub async fn tenant_hold(tx: &mut Tx, _: SystemScope, id: &str) -> Result<(), StoreError> {
+    sql!(tx, execute, "UPDATE tenants SET name = name WHERE id = $1", id)?;
+    Ok(())
+}
+
 /// Every tenant but the installation, by name.
 ///
 /// # Errors

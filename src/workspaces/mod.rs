@@ -17,7 +17,7 @@ pub use keys_in_use::{Workspace, WorkspaceAccess, WorkspaceDraft};
 
 use crate::audit::{Audit, AuditError};
 use crate::caller::{Denied, SystemScope};
-use crate::clock::Surroundings;
+use crate::clock::{Millis, Surroundings};
 use crate::elevenlabs::{ElevenLabs, ElevenLabsError};
 use crate::invalid::Invalid;
 use crate::keys::{KeyError, Keys};
@@ -38,7 +38,7 @@ pub struct Workspaces {
     around: Surroundings,
     elevenlabs: ElevenLabs,
     public_url: Url,
-    proofs: Cache<(String, String), BTreeSet<String>>,
+    proofs: Cache<(String, String), (Millis, BTreeSet<String>)>,
 }
 
 impl std::fmt::Debug for Workspaces {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Workspaces, WorkspacesError};
+use super::{PROOF_LIFE, Workspaces, WorkspacesError};
 use crate::elevenlabs::{Access, Agent, FilterMode, Tool};
 
 /// The paths of the refresh tool's answer that hold a secret.
@@ -21,12 +21,16 @@ impl Workspaces {
     /// at most a minute.
     pub async fn proven_paths(&self, owner_tenant: &str, workspace: &str, agent_id: &str) -> BTreeSet<String> {
         let name = (workspace.to_owned(), agent_id.to_owned());
-        if let Some(paths) = self.proofs.get(&name).await {
+        let now = self.around.now();
+        // By the house's clock; the cache's own clock only bounds how much is kept.
+        if let Some((read_at, paths)) = self.proofs.get(&name).await
+            && now < read_at.after(PROOF_LIFE)
+        {
             return paths;
         }
         match self.prove(owner_tenant, workspace, agent_id).await {
             Ok(paths) => {
-                self.proofs.insert(name, paths.clone()).await;
+                self.proofs.insert(name, (now, paths.clone())).await;
                 paths
             }
             Err(error) => {

@@ -145,8 +145,8 @@ test('google: an access token is refused once its life is over, without leeway',
 });
 
 test('slack: a user-only install has the token under authed_user and commas between scopes', async () => {
-  const { code, state } = await askSlack();
-  assert.equal(state, 's2');
+  const { code, state, iss } = await askSlack();
+  assert.deepEqual([state, iss], ['s2', undefined], 'Slack does not name itself');
   const { status, body } = await exchange(slack, code);
   assert.deepEqual([status, body.ok, body.access_token], [200, true, undefined]);
   assert.deepEqual([body.authed_user.token_type, body.authed_user.scope, body.authed_user.expires_in], ['user', 'search:read,chat:write', 43_200]);

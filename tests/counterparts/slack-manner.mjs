@@ -52,6 +52,7 @@ await serve(given, (origin) => ({
   },
 
   async handle(request, response, url, inside) {
+    withoutIssuer(response);
     const calls = { '/api/oauth.v2.access': access, '/api/auth.test': test, '/api/auth.revoke': revoke, '/api/apps.uninstall': uninstall };
     const call = calls[url.pathname];
     if (call) {
@@ -65,6 +66,17 @@ await serve(given, (origin) => ({
     });
   },
 }));
+
+// The strict side names itself in every answer through the browser (RFC 9207); Slack does not.
+function withoutIssuer(response) {
+  const set = response.setHeader.bind(response);
+  response.setHeader = (name, value) => {
+    if (name.toLowerCase() !== 'location' || !given['redirect-uri'].some((uri) => value.startsWith(`${uri}?`))) return set(name, value);
+    const target = new URL(value);
+    target.searchParams.delete('iss');
+    return set(name, target.href);
+  };
+}
 
 const no = (error) => ({ ok: false, error });
 

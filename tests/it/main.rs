@@ -2,9 +2,14 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail like tests")]
 
-#[cfg(feature = "sandbox")]
+mod broker;
+mod conversations;
 mod demo;
+mod harness;
+mod leak_search;
 mod program;
+mod refresh_tool;
 mod starts;
-#[cfg(feature = "sandbox")]
+mod tokens;
+mod trouble;
 mod walkthrough;

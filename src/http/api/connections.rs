@@ -8,6 +8,7 @@ use std::time::Duration;
 use utoipa::ToSchema;
 
 use crate::audit::Exposed;
+use crate::clock::Millis;
 use crate::connections::{BotSource, Connection, ConnectionChange, Import, ListFilter, TelegramDraft};
 use crate::credentials::ReadWish;
 use crate::http::{
@@ -195,13 +196,13 @@ pub(super) async fn token(
         ReadWish { kind: value.credential.as_deref(), ..ReadWish::token(id.as_str(), Duration::from_secs(life)) };
     let token = house.credentials.read(&caller, want).await?;
     Ok(Json(TokenView {
-        access_token: Exposed::new(token.secret, &token.durable),
-        token_type: token.token_type,
-        expires_at: token.expires_at.map(crate::clock::Millis::rfc3339),
+        token_type: token.token_type.clone(),
+        expires_at: token.expires_at.map(Millis::rfc3339),
         expires_in: token.expires_in.map(|left| left.as_secs()),
-        scopes: token.scopes,
+        scopes: token.scopes.clone(),
         generation: token.generation,
         degraded: token.degraded,
+        access_token: token.hand_out(),
     }))
 }
 

@@ -5,7 +5,7 @@ use crate::store::conversations::{
     ConversationConnectionRow, ConversationRow, conversation_by_id, conversation_by_relay, conversation_by_ticket,
     conversation_connection_handed, conversation_connection_insert, conversation_connections, conversation_end,
     conversation_enter_relay, conversation_insert, conversation_list, conversation_mark_started,
-    conversations_end_by_connection, conversations_end_expired, ticket_use_count,
+    conversations_end_by_connection, conversations_end_by_user, conversations_end_expired, ticket_use_count,
 };
 
 fn conversation(id: &str, user: &str) -> ConversationRow {
@@ -221,6 +221,22 @@ async fn the_end_of_a_connection_ends_every_open_conversation_that_may_use_it() 
         assert_eq!((row.end_reason.as_deref(), row.start_data), (Some("revoked"), None));
         assert_eq!(seen(&mut tx, "cnv_2").await.end_reason.as_deref(), Some("hung_up"));
         assert_eq!(seen(&mut tx, "cnv_3").await.ended_at, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_user_ends_that_users_open_conversations() {
+    in_a_house(async |store| {
+        start(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        assert!(conversation_end(&mut tx, &a(), "cnv_3", "ended", "hung_up", NOW).await.unwrap());
+        assert_eq!(conversations_end_by_user(&mut tx, &b(), USER, "erased", NOW + 1).await.unwrap(), 0);
+        assert_eq!(conversations_end_by_user(&mut tx, &a(), USER, "erased", NOW + 1).await.unwrap(), 1);
+        let row = seen(&mut tx, "cnv_1").await;
+        assert_eq!((row.status.as_str(), row.end_reason.as_deref(), row.start_data), ("ended", Some("erased"), None));
+        assert_eq!(seen(&mut tx, "cnv_3").await.end_reason.as_deref(), Some("hung_up"));
+        assert_eq!(seen(&mut tx, "cnv_2").await.ended_at, None, "another user's goes on");
     })
     .await;
 }

@@ -12,6 +12,7 @@ mod coverage;
 mod credentials;
 mod integrations;
 mod keys;
+mod opening;
 mod people;
 mod records;
 mod refresh_rows;

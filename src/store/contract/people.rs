@@ -3,7 +3,8 @@
 use super::*;
 use crate::store::logins::{LoginRow, login_by_id, login_insert, logins_by_email, logins_with_role};
 use crate::store::sessions::{
-    OneTimeLinkRow, link_insert, link_peek, link_use, session_delete, session_delete_expired, session_get, session_put,
+    OneTimeLinkRow, link_insert, link_peek, link_use, session_change, session_delete, session_delete_expired,
+    session_get, session_put,
 };
 use crate::store::users::{UserRow, user_by_external_id, user_by_id, user_erase, user_list, user_update_profile};
 
@@ -135,8 +136,12 @@ async fn a_session_is_read_until_it_ends_and_kept_in_one_row() {
         session_put(&mut tx, TEST, "u", b"", NOW + 11).await.unwrap();
         assert_eq!(session_get(&mut tx, TEST, "s", NOW + 9).await.unwrap(), Some((bytes(), NOW + 10)));
         assert_eq!(session_get(&mut tx, TEST, "s", NOW + 10).await.unwrap(), None);
+        assert!(session_change(&mut tx, TEST, "s", b"changed", NOW + 20, NOW + 9).await.unwrap());
+        assert_eq!(session_get(&mut tx, TEST, "s", NOW + 9).await.unwrap(), Some((b"changed".to_vec(), NOW + 20)));
+        assert!(!session_change(&mut tx, TEST, "s", b"late", NOW + 99, NOW + 20).await.unwrap(), "it has ended");
         session_delete(&mut tx, TEST, "s").await.unwrap();
         session_delete(&mut tx, TEST, "s").await.unwrap();
+        assert!(!session_change(&mut tx, TEST, "s", b"late", NOW + 99, NOW).await.unwrap(), "it stays deleted");
         assert_eq!(session_get(&mut tx, TEST, "s", NOW).await.unwrap(), None);
         assert_eq!(session_delete_expired(&mut tx, TEST, NOW + 10).await.unwrap(), 1);
         assert_eq!(session_get(&mut tx, TEST, "u", NOW).await.unwrap(), Some((vec![], NOW + 11)));

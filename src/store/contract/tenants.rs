@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::store::api_keys::{ApiKeyRow, api_key_by_hash, api_key_insert, api_key_list, api_key_revoke, api_key_touch};
-use crate::store::tenants::{tenant_find, tenant_list, tenant_own, tenant_update_confirm, tenant_update_settings};
+use crate::store::tenants::{
+    tenant_find, tenant_hold, tenant_list, tenant_own, tenant_update_confirm, tenant_update_settings,
+};
 use crate::store::{from_json_list, to_json_list};
 
 #[tokio::test]
@@ -46,6 +48,22 @@ async fn a_second_tenant_of_the_same_name_or_id_is_a_conflict() {
         let taken = tenant_row("ten_c", &format!("name of {A}"));
         assert_conflict(&store, async |tx| tenant_insert(tx, TEST, &taken).await).await;
         assert_conflict(&store, async |tx| tenant_insert(tx, TEST, &tenant_row(A, "another")).await).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_holds_a_tenant_sees_what_those_before_committed() {
+    in_a_house(async |store| {
+        race(&store, async |tx, _| {
+            tenant_hold(tx, TEST, A).await?;
+            let row = tenant_own(tx, &a()).await?.expect("a tenant");
+            let seen: i64 = row.origins.parse().unwrap_or_default();
+            tenant_update_settings(tx, &a(), "[]", &(seen + 1).to_string()).await
+        })
+        .await;
+        let mut tx = store.read().await.unwrap();
+        assert_eq!(tenant_own(&mut tx, &a()).await.unwrap().unwrap().origins, CALLERS.to_string());
     })
     .await;
 }

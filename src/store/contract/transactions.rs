@@ -127,6 +127,13 @@ async fn one_serve_at_a_time_holds_an_sqlite_file_rl_30() {
     .await;
 }
 
+#[test]
+fn only_what_may_pass_by_itself_is_an_outage() {
+    assert!(StoreError::from(sqlx::Error::PoolTimedOut).is_outage());
+    assert!(!StoreError::from(sqlx::Error::RowNotFound).is_outage());
+    assert!(!StoreError::CommitUnknown(sqlx::Error::PoolClosed).is_outage(), "something may have been done");
+}
+
 #[tokio::test]
 async fn urls_that_name_no_database_are_refused_in_words() {
     for url in ["", "sqlite:", "sqlite::memory:", "mysql://x", "valetkey.db"] {

@@ -1,0 +1,173 @@
+// One story of a person in Chromium: `person.mjs STORY`, with addresses and words as one JSON object on stdin. What the
+// story has to tell is one JSON object on stdout; status 0 only if everything was as it should be.
+import { mkdir } from 'node:fs/promises';
+import { text } from 'node:stream/consumers';
+import { chromium } from 'playwright-core';
+import { DESKTOP, PHONE, Watch } from './watch.mjs';
+import { screens, setup } from './screens.mjs';
+
+const given = JSON.parse(await text(process.stdin));
+const stories = { whole, hosted, popup, setup, screens, blunder };
+const story = stories[process.argv[2]];
+if (!story) {
+  process.stderr.write(`person.mjs: the stories are ${Object.keys(stories).join(', ')}\n`);
+  process.exit(2);
+}
+
+const watch = new Watch(given.base);
+const browser = await chromium.launch({ executablePath: given.chromium, args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'] });
+/** A browser of somebody's own. */
+async function somebody({ phone = false, scripts = true } = {}) {
+  const context = await browser.newContext({ viewport: phone ? PHONE : DESKTOP, isMobile: phone, hasTouch: phone, javaScriptEnabled: scripts, locale: 'en-GB' });
+  context.setDefaultTimeout(15_000);
+  watch.over(context);
+  return context;
+}
+
+let open;
+try {
+  if (given.folder) await mkdir(given.folder, { recursive: true });
+  const told = await story({ given, watch, somebody, keep: (page) => { open = page; return page; } });
+  watch.finish();
+  process.stdout.write(`${JSON.stringify(told ?? {})}\n`);
+} catch (error) {
+  process.stderr.write(`${error.stack}\n`);
+  if (watch.wrong.length > 0) process.stderr.write(`seen on the way:\n  ${watch.wrong.join('\n  ')}\n`);
+  if (open) process.stderr.write(`the page was ${open.url()}:\n${await open.locator('body').innerText().catch(() => '')}\n`);
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+}
+
+/** Waits for the page with this heading; on our own pages looks at it too. */
+async function arrive(page, heading) {
+  await page.getByRole('heading', { level: 1, name: heading }).waitFor();
+  // The tools of the looking are scripts themselves.
+  if (given.scripts !== false) await watch.look(page);
+}
+
+async function consent(page, account, decision) {
+  await page.locator('body[data-vk=sandbox]').waitFor();
+  await page.getByRole('radio', { name: account }).check();
+  await page.getByRole('button', { name: decision }).click();
+}
+
+/** Signs in, connects Google, reads what was given, disconnects, and signs out. */
+async function whole({ somebody, keep }) {
+  const context = await somebody({ phone: given.phone, scripts: given.scripts });
+  const page = keep(await context.newPage());
+  await page.goto(`${given.base}/`);
+  await arrive(page, 'Sign in');
+  await page.getByLabel('E-mail address').fill(given.email);
+  await page.getByLabel('Password').fill('not the password at all');
+  watch.expect(401);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByRole('alert').waitFor();
+  await arrive(page, 'Sign in');
+  await page.getByLabel('Password').fill(given.password);
+  // By the keyboard, as many do.
+  await page.getByLabel('Password').press('Enter');
+
+  await arrive(page, 'Connections');
+  await page.getByRole('heading', { name: 'No keys on the board yet' }).waitFor();
+  await page.getByRole('button', { name: 'Connect Google' }).click();
+  await arrive(page, 'Connect Google');
+  for (const words of given.scope_words) await page.getByText(words, { exact: true }).waitFor();
+
+  // Saying no first is nobody's fault.
+  await page.getByRole('button', { name: 'Continue to Google' }).click();
+  await consent(page, given.account, 'Deny');
+  await page.getByText('You said no at Google, and that is fine.').waitFor();
+  await page.goto(`${given.base}/connections/connect/google`);
+  await page.getByRole('button', { name: 'Continue to Google' }).click();
+  await consent(page, given.account, 'Allow');
+  await page.locator('.result').getByText(given.account).first().waitFor();
+  if (!new URL(page.url()).pathname.startsWith('/connections/result/') || new URL(page.url()).search) throw new Error(`no clean address: ${page.url()}`);
+  if (given.scripts !== false) await watch.look(page);
+  for (const words of given.scope_words) await page.getByText(words, { exact: true }).waitFor();
+
+  await page.getByRole('link', { name: 'To your connections' }).click();
+  await arrive(page, 'Connections');
+  await page.locator('summary').click();
+  for (const words of given.scope_words) await page.locator('details').getByText(words, { exact: true }).waitFor();
+  await page.getByRole('link', { name: `Details of ${given.account}` }).click();
+  await arrive(page, given.account);
+
+  await page.getByRole('button', { name: 'Disconnect' }).click();
+  await arrive(page, 'Disconnect this account?');
+  await page.getByRole('button', { name: 'Disconnect' }).click();
+  await arrive(page, 'Connections');
+  await page.getByRole('status').waitFor();
+  await page.getByRole('heading', { name: 'No keys on the board yet' }).waitFor();
+
+  await page.goto(`${given.base}/settings`);
+  await arrive(page, 'Settings');
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await arrive(page, 'Sign in');
+  // Nothing of what was seen comes back (WB-08).
+  await page.goBack();
+  await arrive(page, 'Sign in');
+}
+
+/** Two people hold the same link: the first who continues has it. */
+async function hosted({ somebody, keep }) {
+  const back = new URL(given.return_url);
+  watch.allow(back.origin);
+  const [curious, right] = [await somebody(), await somebody({ phone: true })];
+  await right.route(`${back.origin}/**`, (route) => route.fulfill({ contentType: 'text/html', body: '<!doctype html><title>Back</title><h1>Welcome back</h1>' }));
+  const late = await curious.newPage();
+  await late.goto(given.link);
+  await arrive(late, /asks to use your Google account/);
+
+  const page = keep(await right.newPage());
+  await page.goto(given.link);
+  await arrive(page, /asks to use your Google account/);
+  await page.getByText('Connecting for').waitFor();
+  await page.getByRole('button', { name: 'Continue to Google' }).click();
+  await consent(page, given.account, 'Allow');
+  await page.getByRole('heading', { name: 'Welcome back' }).waitFor();
+  const arrived = new URL(page.url());
+
+  watch.expect(410);
+  await late.getByRole('button', { name: 'Continue to Google' }).click();
+  await arrive(late, 'This link no longer works');
+  return { completion_code: arrived.searchParams.get('completion_code'), connect_session: arrived.searchParams.get('connect_session') };
+}
+
+/** A platform's page opens a popup and hears how it ended, and nobody else does. */
+async function popup({ somebody, keep }) {
+  watch.allow(given.origin);
+  const context = await somebody();
+  const script = 'window.heard = []; addEventListener("message", (e) => heard.push({ origin: e.origin, data: e.data }))';
+  await context.route(`${given.origin}/**`, (route) => route.fulfill({ contentType: 'text/html', body: `<!doctype html><title>Platform</title><link rel="icon" href="data:,"><script>${script}</script><h1>Platform</h1>` }));
+  const platform = await context.newPage();
+  await platform.goto(`${given.origin}/settings`);
+  const opened = context.waitForEvent('page');
+  await platform.evaluate((link) => { window.open(link, 'connect', 'width=480,height=720'); }, given.link);
+  const page = keep(await opened);
+  await arrive(page, /asks to use your Google account/);
+  await page.getByRole('button', { name: 'Continue to Google' }).click();
+  const closed = page.waitForEvent('close');
+  await consent(page, given.account, 'Allow');
+  await closed;
+  await platform.waitForFunction(() => window.heard.length > 0);
+  const heard = await platform.evaluate(() => window.heard);
+  if (heard.length !== 1 || heard[0].origin !== new URL(given.base).origin) throw new Error(`heard ${JSON.stringify(heard)}`);
+  return heard[0].data;
+}
+
+/** A page with everything wrong, so that silence elsewhere means something. */
+async function blunder({ somebody, watch }) {
+  const context = await somebody();
+  const body = `<!doctype html><title>x</title><meta name="viewport" content="width=device-width"><h1>x</h1><input><pre>${'wide '.repeat(200)}</pre><img src="https://elsewhere.example/x.png"><script>alert(1)</script>`;
+  await context.route('**/*', (route) => (route.request().url().startsWith('http://127.0.0.1')
+    ? route.fulfill({ contentType: 'text/html', headers: { 'content-security-policy': "default-src 'none'; img-src *" }, body })
+    : route.abort()));
+  const page = await context.newPage();
+  await page.goto(`${given.base}/`);
+  await watch.look(page);
+  const seen = watch.wrong.splice(0);
+  for (const wanted of [/Content Security Policy/, /a request to https:\/\/elsewhere.example/, /failed: GET/, /stick out sideways/, /: label /, /: image-alt /]) {
+    if (!seen.some((one) => wanted.test(one))) throw new Error(`${wanted} was not seen: ${seen.join('\n')}`);
+  }
+}

@@ -1,0 +1,66 @@
+// What is watched on every page, and how it is looked at.
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const RULES = { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'], resultTypes: ['violations'] };
+
+export const DESKTOP = { width: 1200, height: 800 };
+export const PHONE = { width: 390, height: 844 };
+
+/** Fails the story with everything that is wrong, once it is over. */
+export class Watch {
+  constructor(base) {
+    this.base = base;
+    this.wrong = [];
+    this.expected = [];
+    this.strangers = [];
+  }
+
+  note(text) {
+    this.wrong.push(text);
+  }
+
+  /** The next page answers with this status, which Chromium writes to the console as an error. */
+  expect(status) {
+    this.expected.push(status);
+  }
+
+  /** An origin that the story itself plays. */
+  allow(origin) {
+    this.strangers.push(origin);
+  }
+
+  over(context) {
+    context.on('weberror', (error) => this.note(`exception: ${error.error().message}`));
+    context.on('console', (message) => {
+      if (!['error', 'warning'].includes(message.type())) return;
+      const at = this.expected.findIndex((status) => message.text().includes(`status of ${status}`));
+      if (at >= 0) this.expected.splice(at, 1);
+      else this.note(`console: ${message.text()} (${message.location().url})`);
+    });
+    context.on('request', (request) => {
+      const url = new URL(request.url());
+      if (url.hostname !== '127.0.0.1' && !this.strangers.includes(url.origin)) this.note(`a request to ${url.origin}`);
+    });
+    context.on('requestfailed', (request) => {
+      const url = new URL(request.url());
+      if (!this.strangers.includes(url.origin)) this.note(`failed: ${request.method()} ${url.origin}${url.pathname} ${request.failure()?.errorText}`);
+    });
+  }
+
+  /** Accessibility and layout of a page of the house as it is shown now. */
+  async look(page, where = new URL(page.url()).pathname) {
+    const sideways = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    if (sideways > 0) this.note(`${where}: ${sideways} px stick out sideways`);
+    await page.evaluate(axe);
+    const { violations } = await page.evaluate((rules) => globalThis.axe.run(document, rules), RULES);
+    for (const one of violations) {
+      this.note(`${where}: ${one.id} (${one.help}): ${one.nodes.map((node) => `${node.target.join(' ')} ${node.any[0]?.message ?? ''}`).join(' | ')}`);
+    }
+  }
+
+  finish() {
+    if (this.wrong.length > 0) throw new Error(`what was seen on the way:\n  ${this.wrong.join('\n  ')}`);
+  }
+}

@@ -1,0 +1,233 @@
+//! A house on a free port, with one tenant, and those who use it: a platform with its key, people with browsers.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+use url::Url;
+use valetkey::accounts::{NewApiKey, NewMember, NewTenant};
+use valetkey::app::{App, Rooms, RunningApp};
+use valetkey::caller::Caller;
+use valetkey::clock::{self, Surroundings, deadline};
+use valetkey::config::{Config, ElevenLabsSettings, HiddenText, ProviderSettings};
+use valetkey::connections::IntegrationDraft;
+use valetkey::ids::TenantId;
+use valetkey::sandbox::Sandbox;
+use valetkey::sandbox::person::{Page, Person};
+use valetkey::secret::Secret;
+
+use crate::node::Manner;
+
+pub const PASSWORD: &str = "correct horse battery staple";
+/// Where the platform's own pages are.
+pub const ORIGIN: &str = "https://app.example";
+pub const RETURN_URL: &str = "https://app.example/back";
+
+/// Where a house stands: its folder, its address and the street it may use.
+pub struct Site {
+    folder: TempDir,
+    bind: SocketAddr,
+    pub allow: Vec<String>,
+    pub providers: BTreeMap<String, ProviderSettings>,
+    pub elevenlabs: Option<Url>,
+    pub around: Surroundings,
+}
+
+/// The tenant of a site.
+pub struct Tenant {
+    pub id: TenantId,
+    pub key: String,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        // Redirect URIs name the port before the house is open, so it is chosen here and taken again later.
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self {
+            folder: TempDir::new().expect("a folder"),
+            bind: free.local_addr().expect("an address"),
+            allow: Vec::new(),
+            providers: BTreeMap::new(),
+            elevenlabs: None,
+            around: Surroundings::system(),
+        }
+    }
+
+    /// Where the house is: `http://127.0.0.1:PORT`.
+    pub fn base(&self) -> String {
+        format!("http://{}", self.bind)
+    }
+
+    fn config(&self) -> Config {
+        let database = format!("sqlite:{}", self.folder.path().join("vault.db").display());
+        Config {
+            bind: self.bind,
+            admin_bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+            public_url: Some(self.base().parse().expect("a URL")),
+            database_url: HiddenText(Secret::new(database)),
+            root_key: Some(HiddenText(Secret::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="))),
+            outbound_allow: self.allow.clone(),
+            providers: self.providers.clone(),
+            elevenlabs: ElevenLabsSettings { base_url: self.elevenlabs.clone(), ..ElevenLabsSettings::default() },
+            ..Config::default()
+        }
+    }
+
+    /// Works in the rooms before any door is open.
+    pub async fn prepare<T>(&self, work: impl AsyncFnOnce(&Rooms) -> T) -> T {
+        let house = App::open_for_cli(&self.config(), self.around.clone()).await.expect("opens");
+        let outcome = work(&house.rooms).await;
+        house.close().await;
+        outcome
+    }
+
+    pub async fn open(&self) -> RunningApp {
+        App::start(self.config(), self.around.clone()).await.expect("starts")
+    }
+
+    /// The pretend providers are on the street from now on.
+    pub fn meets_sandbox(&mut self, sandbox: &Sandbox) {
+        let mut fields: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+        for (name, value) in sandbox.settings() {
+            let setting = name.strip_prefix("VALETKEY_PROVIDERS__").and_then(|rest| rest.split_once("__"));
+            if let Some((provider, setting)) = setting {
+                fields.entry(provider.to_lowercase()).or_default().insert(setting.to_lowercase(), value.into());
+            }
+        }
+        for (provider, fields) in fields {
+            self.providers.insert(provider, serde_json::from_value(fields.into()).expect("settings"));
+        }
+        self.allow.extend(sandbox.hosts());
+    }
+
+    /// A strict provider is on the street from now on.
+    pub fn meets(&mut self, provider: &str, manner: &Manner, replay: Option<&str>) {
+        let replay = replay.map(str::to_owned);
+        self.providers.insert(provider.to_owned(), ProviderSettings { replay, ..manner.settings() });
+        self.allow.push(manner.authority());
+    }
+}
+
+/// A tenant with one return URL and one key for everything.
+pub async fn tenant(rooms: &Rooms) -> Tenant {
+    let new = NewTenant {
+        name: "Acme".into(),
+        return_urls: vec![RETURN_URL.into()],
+        origins: vec![ORIGIN.into()],
+        ..NewTenant::default()
+    };
+    let id = rooms.accounts.tenant_create(new).await.expect("a tenant").id;
+    let new =
+        NewApiKey { name: "back end".into(), scopes: vec!["all".into()], allowed_ips: Vec::new(), expires_at: None };
+    let (_, key) = rooms.accounts.api_key_create(&Caller::operator(id.clone()), new).await.expect("a key");
+    let key = serde_json::to_value(&key).expect("serializes");
+    Tenant { id, key: key.as_str().expect("a text").to_owned() }
+}
+
+/// A login for the end user `user`.
+pub async fn login(rooms: &Rooms, tenant: &Tenant, email: &str, user: &str) {
+    let new = NewMember { email: email.into(), password: Secret::new(PASSWORD), role: None, user: Some(user.into()) };
+    rooms.accounts.member_create(&Caller::operator(tenant.id.clone()), new).await.expect("a login");
+}
+
+/// Sets an OAuth client and answers its redirect URI.
+pub async fn integration(
+    rooms: &Rooms,
+    tenant: &Tenant,
+    provider: &str,
+    secret: &str,
+    scopes: &[&str],
+    user_scopes: &[&str],
+) -> String {
+    let owned = |scopes: &[&str]| scopes.iter().map(|scope| (*scope).to_owned()).collect();
+    let draft = IntegrationDraft {
+        client_id: Some("valetkey-test".into()),
+        client_secret: Some(Secret::new(secret)),
+        scopes: owned(scopes),
+        user_scopes: owned(user_scopes),
+        ..IntegrationDraft::default()
+    };
+    let operator = Caller::operator(tenant.id.clone());
+    rooms.connections.integration_put(&operator, provider, draft).await.expect("an integration").redirect_uri
+}
+
+/// A program outside: a platform's back end, or one that holds somebody's token.
+#[derive(Clone)]
+pub struct Program {
+    http: reqwest::Client,
+    base: String,
+    bearer: Option<String>,
+}
+
+impl Program {
+    #[expect(clippy::disallowed_methods, reason = "this is a stranger on the street, not the house")]
+    pub fn new(base: &str) -> Self {
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Self { http, base: base.to_owned(), bearer: None }
+    }
+
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { bearer: Some(key.to_owned()), ..self.clone() }
+    }
+
+    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let method = method.parse().expect("a method");
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(bearer) = &self.bearer {
+            request = request.bearer_auth(bearer).header("xi-api-key", bearer);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await.expect("answers");
+        (answer.status().as_u16(), answer.json().await.unwrap_or_default())
+    }
+
+    /// A call that must succeed.
+    pub async fn ok(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let (status, answer) = self.call(method, path, body).await;
+        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        answer
+    }
+
+    /// The token of a connection, as the platform gets it.
+    pub async fn token(&self, connection: &str, credential: &str, min_ttl: u64) -> Value {
+        let wish = serde_json::json!({"credential": credential, "min_ttl": min_ttl});
+        self.ok("POST", &format!("/v1/connections/{connection}/token"), Some(wish)).await
+    }
+}
+
+/// Opens the sign-in page and signs in.
+pub async fn sign_in(person: &mut Person, base: &str, email: &str) -> Page {
+    person.visit(&format!("{base}/sign-in")).await.expect("a page");
+    person.submit("", &[("email", email), ("password", PASSWORD)]).await.expect("submitted");
+    person.follow().await.expect("a page")
+}
+
+/// Follows redirects up to the door of a platform's own site, which is not on this machine.
+pub async fn follow_to_platform(person: &mut Person) -> Page {
+    for _ in 0..12 {
+        let page = person.page().expect("a page").clone();
+        match page.location() {
+            Some(target) if target.as_str().starts_with(RETURN_URL) => return page,
+            Some(_) => person.step().await.expect("a page"),
+            None => panic!("the way ended at {page:?}"),
+        };
+    }
+    panic!("the way had no end")
+}
+
+/// Asks again and again until there is an answer, at most half a minute.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            clock::pause(Duration::from_millis(100)).await;
+        }
+    };
+    deadline(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("{what} did not happen"))
+}
