@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail like tests")]
 
+mod audit;
 mod broker;
 mod conversations;
 mod demo;
@@ -9,6 +10,7 @@ mod harness;
 mod leak_search;
 mod program;
 mod refresh_tool;
+mod relay;
 mod starts;
 mod tokens;
 mod trouble;
