@@ -132,7 +132,8 @@ fn count(folder: &Path, word: &str, but: &str) -> BTreeMap<String, usize> {
             let name = path.strip_prefix("src").expect("below src").display().to_string();
             let text = std::fs::read_to_string(&path).expect("a text");
             let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-            let times = code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| line.matches(word).count());
+            let times =
+                code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| line.matches(word).count());
             let times: usize = times.sum();
             if times > 0 && !name.contains(but) && !name.contains("test") {
                 found.insert(name, times);

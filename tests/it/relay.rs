@@ -80,10 +80,7 @@ async fn a_browser_speaks_with_an_agent_that_has_its_users_token() {
     let upstream = &metadata["conversation_initiation_metadata_event"]["conversation_id"];
     assert_eq!((&shown["status"], &shown["conversation_id"]), (&json!("started"), upstream));
     talk.hang_up().await;
-    stage
-        .app
-        .until("its end is known", async || stage.platform.read(&path).await.ok()["status"] == "ended")
-        .await;
+    stage.app.until("its end is known", async || stage.platform.read(&path).await.ok()["status"] == "ended").await;
     stage.app.finish().await;
 }
 

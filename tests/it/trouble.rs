@@ -181,8 +181,10 @@ async fn the_house_closes_while_a_refresh_waits_for_a_better_time() {
     let (asking, path) = (platform.clone(), format!("/v1/connections/{id}/token"));
     let asked = async { asking.post(&path, &json!({})).await.status };
     let closed = async {
-        app.until("the refresh was tried", async || app.street.counter("google/token_requests/refresh_token").await > 0)
-            .await;
+        app.until("the refresh was tried", async || {
+            app.street.counter("google/token_requests/refresh_token").await > 0
+        })
+        .await;
         let watch = Stopwatch::start();
         app.finish().await;
         watch.elapsed()
