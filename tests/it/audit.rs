@@ -35,7 +35,7 @@ async fn a_token_leaves_only_after_its_entry_is_in_the_book() {
     let refused = platform.post("/v1/conversations", &body).await;
     assert!(refused.status >= 500 && !refused.text.contains("vkt_"), "{}", refused.text);
     let refused = tool.post("/tokens/refresh", &json!({"provider": "google"})).await;
-    assert!(refused.status >= 500 && !refused.text.contains("ya29"), "{}", refused.text);
+    assert!(refused.json()["status"] == "retry" && !refused.text.contains("ya29"), "{}", refused.text);
     let refused = tool.read("/v1/broker/google/gmail/v1/users/me/messages").await;
     assert_ne!(refused.status, 200);
     let refused = platform.post("/v1/api-keys", &json!({"name": "late", "scopes": ["connections:read"]})).await;
@@ -43,7 +43,13 @@ async fn a_token_leaves_only_after_its_entry_is_in_the_book() {
     app.database.execute(OPEN).await;
 
     assert_eq!(app.entries("token.read").await.len(), before);
-    assert_eq!(platform.post(&path, &json!({})).await.status, 200, "the book is open again");
+    // What the provider gave meanwhile was held in memory and is stored with its entry now, not asked for again.
+    app.until("the refreshed token is stored", async || {
+        app.clock.advance(std::time::Duration::from_secs(1));
+        platform.post(&path, &json!({})).await.ok()["generation"] == 2
+    })
+    .await;
+    assert_eq!(app.street.counter("google/token_requests/refresh_token").await, 1);
     app.finish().await;
 }
 
@@ -103,6 +109,8 @@ const DOORS: &[(&str, usize)] = &[
     ("http/api/workspaces.rs", 1),
     // An answer that is kept for an Idempotency-Key.
     ("http/idempotent.rs", 1),
+    // The browser's half of a handshake, in its own cookie.
+    ("http/pages/handshake_cookie.rs", 1),
 ];
 
 #[test]
@@ -135,7 +143,7 @@ fn count(folder: &Path, word: &str, but: &str) -> BTreeMap<String, usize> {
             let times =
                 code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| line.matches(word).count());
             let times: usize = times.sum();
-            if times > 0 && !name.contains(but) && !name.contains("test") {
+            if times > 0 && !name.contains(but) && !name.contains("test") && !name.ends_with("stories.rs") {
                 found.insert(name, times);
             }
         }

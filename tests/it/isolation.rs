@@ -38,7 +38,7 @@ fn matrix() -> Vec<Row> {
         Row(get.clone(), "/v1/me", None, Own, none.clone()),
         Row(get.clone(), "/v1/settings", settings, Own, none.clone()),
         Row(patch.clone(), "/v1/settings", settings, Own, json!({"origins": ["https://b.example"]})),
-        Row(get.clone(), "/v1/users", read, Own, none.clone()),
+        Row(get.clone(), "/v1/users", users, Own, none.clone()),
         Row(get.clone(), "/v1/users/{user}", read, Hidden, none.clone()),
         Row(put.clone(), "/v1/users/{user}", users, Own, json!({"display_name": "B"})),
         Row(delete.clone(), "/v1/users/{user}", users, Hidden, none.clone()),
@@ -52,9 +52,21 @@ fn matrix() -> Vec<Row> {
         Row(get.clone(), "/v1/integrations/{provider}", read, Hidden, none.clone()),
         Row(delete.clone(), "/v1/integrations/{provider}", integrate, Hidden, none.clone()),
         Row(put.clone(), "/v1/integrations/{provider}", integrate, Own, client),
-        Row(post.clone(), "/v1/connect-sessions", write, Own, json!({"user": "u-b", "return_url": "https://app.example/back"})),
+        Row(
+            post.clone(),
+            "/v1/connect-sessions",
+            write,
+            Own,
+            json!({"user": "u-b", "return_url": "https://app.example/back"}),
+        ),
         Row(get.clone(), "/v1/connect-sessions/{id}", read, Hidden, none.clone()),
-        Row(post.clone(), "/v1/connect-sessions/{id}/confirm", write, Hidden, json!({"user": "u-1", "completion_code": "x"})),
+        Row(
+            post.clone(),
+            "/v1/connect-sessions/{id}/confirm",
+            write,
+            Hidden,
+            json!({"user": "u-1", "completion_code": "x"}),
+        ),
         Row(get.clone(), "/v1/connections", read, Own, none.clone()),
         Row(post.clone(), "/v1/connections", write, Own, json!({"user": "u-b", "provider": "google"})),
         Row(post.clone(), "/v1/connections/import", write, Own, import),
@@ -91,7 +103,11 @@ impl Row {
     /// The path with `things` in its places; what is left is filled with something that is nowhere.
     fn path(&self, things: &BTreeMap<String, String>) -> String {
         let kind = self.1.split('/').nth(2).unwrap_or_default();
-        let query = if self.name() == "DELETE /v1/grants" { "?user={user}&resource_type=agent&resource_id={agent_id}" } else { "" };
+        let query = if self.name() == "DELETE /v1/grants" {
+            "?user={user}&resource_type=agent&resource_id={agent_id}"
+        } else {
+            ""
+        };
         let mut path = format!("{}{query}", self.1).replace("{id}", &format!("{{{kind}}}"));
         for (place, thing) in things {
             path = path.replace(&format!("{{{place}}}"), thing);
@@ -260,18 +276,19 @@ async fn another_tenants_things_are_nowhere() {
             let absent = row.ask(&stranger, &missing).await;
             assert_eq!(foreign.without_instance(), absent.without_instance(), "{round}: {}", row.name());
         }
+        if round == "an empty tenant" {
+            let theft = json!({"agent_id": things["agent_id"], "user": "u-1"});
+            let refused = stranger.post("/v1/conversations", &theft).await;
+            assert_eq!(refused.problem(), (404, "not_found".to_owned()), "{}", refused.text);
+        }
         for row in rows.iter().filter(|row| row.3 == Foreign::Own) {
             let got = row.ask(&stranger, &things).await;
             assert!(got.status < 500, "{round}: {}: {}", row.name(), got.text);
             for (place, thing) in things.iter().filter(|(_, thing)| thing.contains('_')) {
-                let echo = row.1.contains("{agent_id}") && place == "agent_id";
+                // By the second round the stranger has told the house about an agent of the same id itself.
+                let echo = place == "agent_id" && (row.1.contains("{agent_id}") || round == "a furnished tenant");
                 assert!(echo || !got.text.contains(thing.as_str()), "{round}: {} shows {place}", row.name());
             }
-        }
-        let theft = json!({"agent_id": things["agent_id"], "user": "u-1"});
-        let refused = stranger.post("/v1/conversations", &theft).await;
-        if round == "an empty tenant" {
-            assert_eq!(refused.problem(), (404, "not_found".to_owned()), "{}", refused.text);
         }
     }
     assert_eq!(before, snapshot(&rows, &platform, &things).await, "nothing of the first tenant has changed");
@@ -291,7 +308,9 @@ async fn an_end_user_sees_no_account_of_another_user() {
     let own = browser.get(&format!("/connections/{mine}")).await;
     assert_eq!(own.status, 200);
     let foreign = browser.get(&format!("/connections/{theirs}")).await;
-    let absent = browser.get(&format!("/connections/{}x", &theirs[..theirs.len() - 1])).await;
+    let gone = app.google(&platform, "u-1", Account::OPS, Life::Fresh).await;
+    platform.delete(&format!("/v1/connections/{gone}")).await.ok();
+    let absent = browser.get(&format!("/connections/{gone}")).await;
     assert_eq!((foreign.status, foreign.without_instance()), (404, absent.without_instance()));
     let csrf = own.csrf();
     let refused = browser.submit(&format!("/connections/{theirs}/disconnect"), &[("csrf", &csrf)]).await;

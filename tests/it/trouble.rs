@@ -148,7 +148,7 @@ async fn an_answer_lost_within_the_providers_grace_is_fetched_again() {
     app.street.fault("slack", "refresh", "drop_after_commit", 1).await;
     let first = token(&platform, &id, 60).await;
     assert!([200, 502, 503].contains(&first.status), "{}", first.text);
-    app.clock.advance(std::time::Duration::from_secs(40));
+    app.clock.advance(Duration::from_secs(40));
     app.until("the replay has brought it", async || token(&platform, &id, 60).await.status == 200).await;
     assert_eq!(app.street.counter("slack/replays_in_grace").await, 1);
     assert_eq!(connection(&platform, &id).await["status"], "active");
