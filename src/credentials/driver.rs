@@ -100,14 +100,15 @@ impl Driver {
         let mut told_to_stop = false;
         let mut event = Event::Begin;
         loop {
-            if self.room.shutdown.has_begun() && !told_to_stop {
+            let mut action = flight.step(self.now(), event);
+            if self.room.shutdown.has_begun() && !told_to_stop && !matches!(action, Action::Done(_)) {
                 told_to_stop = true;
-                let told = flight.step(self.now(), Event::Shutdown);
-                if let Action::Done(verdict) = told {
-                    return verdict;
+                // Whoever waits has something else to do now; everybody else first finishes what was begun.
+                match flight.step(self.now(), Event::Shutdown) {
+                    Action::Continue => {}
+                    other => action = other,
                 }
             }
-            let action = flight.step(self.now(), event);
             tracing::trace!(credential = %self.name.id, action = action_name(&action), "refresh");
             event = match action {
                 Action::Done(verdict) => return verdict,
@@ -128,7 +129,7 @@ impl Driver {
                     self.on_store(&tokens, claimed, generation, only_fence).await
                 }
                 Action::Record(record) => self.on_record(&record).await,
-                Action::Wait { until } => self.on_wait(until).await,
+                Action::Wait { until } => self.on_wait(until, told_to_stop).await,
                 Action::Revoke(tokens) => self.on_revoke(&tokens).await,
                 // A spool is a later story; without one the protocol keeps storing while this process lives.
                 Action::Spool { .. } => Event::SpoolFailed,
@@ -459,11 +460,11 @@ impl Driver {
         credential_fail(tx, ONE_CREDENTIAL, &self.name, columns).await
     }
 
-    async fn on_wait(&self, until: Millis) -> Event<Tokens> {
+    async fn on_wait(&self, until: Millis, told_to_stop: bool) -> Event<Tokens> {
         let mut bells = self.room.bells.listen();
         tokio::select! {
             () = self.room.around.clock.sleep(until.left(self.now())) => Event::Woken,
-            () = self.room.shutdown.begun() => Event::Shutdown,
+            () = self.room.shutdown.begun(), if !told_to_stop => Event::Shutdown,
             _ = bells.recv() => Event::Woken,
         }
     }

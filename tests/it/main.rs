@@ -2,13 +2,16 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail like tests")]
 
+mod audit;
 mod broker;
 mod conversations;
 mod demo;
 mod harness;
+mod isolation;
 mod leak_search;
 mod program;
 mod refresh_tool;
+mod relay;
 mod starts;
 mod tokens;
 mod trouble;

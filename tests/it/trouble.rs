@@ -1,6 +1,9 @@
 //! When providers are down, refuse, or answer into the void.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use valetkey::clock::Stopwatch;
 
 use crate::harness::{Account, Client, Life, TestApp, Wishes};
 
@@ -145,7 +148,7 @@ async fn an_answer_lost_within_the_providers_grace_is_fetched_again() {
     app.street.fault("slack", "refresh", "drop_after_commit", 1).await;
     let first = token(&platform, &id, 60).await;
     assert!([200, 502, 503].contains(&first.status), "{}", first.text);
-    app.clock.advance(std::time::Duration::from_secs(40));
+    app.clock.advance(Duration::from_secs(40));
     app.until("the replay has brought it", async || token(&platform, &id, 60).await.status == 200).await;
     assert_eq!(app.street.counter("slack/replays_in_grace").await, 1);
     assert_eq!(connection(&platform, &id).await["status"], "active");
@@ -166,4 +169,27 @@ async fn a_refresh_that_answers_for_another_account_lends_nothing_and_is_quarant
     assert_eq!(token(&platform, &id, 60).await.status, 409, "nor later");
     assert!(app.entries("token.read").await.is_empty());
     app.finish().await;
+}
+
+#[tokio::test]
+async fn the_house_closes_while_a_refresh_waits_for_a_better_time() {
+    // RL-32
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.street.fault("google", "refresh", "http_502_html", 1000).await;
+    let id = app.google(&platform, "u-1", Account::ADA, Life::Expired).await;
+    let (asking, path) = (platform.clone(), format!("/v1/connections/{id}/token"));
+    let asked = async { asking.post(&path, &json!({})).await.status };
+    let closed = async {
+        app.until("the refresh was tried", async || {
+            app.street.counter("google/token_requests/refresh_token").await > 0
+        })
+        .await;
+        let watch = Stopwatch::start();
+        app.finish().await;
+        watch.elapsed()
+    };
+    let (status, took) = futures_util::join!(asked, closed);
+    assert!([502, 503].contains(&status), "{status}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -121,7 +121,7 @@ fn tell_received(stage: &Stage, timeline: &Timeline) {
     for call in stage.town.elevenlabs.tool_calls().as_array().into_iter().flatten() {
         let status =
             call["status"].as_u64().map_or_else(|| "not sent".to_owned(), |status| format!("answered {status}"));
-        let sent = format!("{status}; its Authorization was {}", stage.header(call));
+        let sent = format!("{status}; header {}", stage.header(call));
         timeline.pair(call["tool"].as_str().unwrap_or_default(), &sent);
     }
 }

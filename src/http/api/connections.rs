@@ -8,6 +8,7 @@ use std::time::Duration;
 use utoipa::ToSchema;
 
 use crate::audit::Exposed;
+use crate::caller::Permission;
 use crate::clock::Millis;
 use crate::connections::{BotSource, Connection, ConnectionChange, Import, ListFilter, TelegramDraft};
 use crate::credentials::ReadWish;
@@ -93,6 +94,8 @@ pub(super) async fn connection_create(
 ) -> Result<Response, Problem> {
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
+        // Before anything is said about the body.
+        who.require(Permission::ConnectionsWrite)?;
         if value.provider != "telegram" {
             return Err(Invalid::one(
                 "provider",

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use askama::Template;
+use askama::filters::HtmlSafe;
 use axum::extract::{Path, Query, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -145,11 +146,15 @@ struct Panels {
 struct Front {
     user: &'static str,
     vault: String,
-    panels: String,
+    panels: Option<Panels>,
+    trouble: String,
 }
 
+/// Its own template has escaped everything already.
+impl HtmlSafe for Panels {}
+
 impl Inside {
-    async fn panels(&self) -> Result<String, PlatformError> {
+    async fn panels(&self) -> Result<Panels, PlatformError> {
         let connections = self.connections().await?;
         let sinks = self.elevenlabs.get("sandbox/sinks").await?;
         let calls = self.elevenlabs.get("sandbox/tool-calls").await?;
@@ -164,7 +169,7 @@ impl Inside {
             name,
             connection: connections.iter().rfind(|one| one["provider"] == provider).cloned(),
         });
-        let panels = Panels {
+        Ok(Panels {
             notice,
             accounts: accounts.collect(),
             start_link,
@@ -172,8 +177,7 @@ impl Inside {
             calls: calls.as_array().into_iter().flatten().map(|call| self.tool_call(call)).collect(),
             turns: last(&sinks["model_view"]).map(turns).unwrap_or_default(),
             messages: messages["messages"].as_array().into_iter().flatten().map(message).collect(),
-        };
-        Ok(panels.render().unwrap_or_default())
+        })
     }
 
     fn tool_call(&self, call: &Value) -> ToolCall {
@@ -236,14 +240,17 @@ fn message(sent: &Value) -> Pair {
 }
 
 async fn front(State(inside): Shared) -> Response {
-    let panels = inside.panels().await.unwrap_or_else(|error| format!("<p class=\"notice\">{error}</p>"));
+    let (panels, trouble) = match inside.panels().await {
+        Ok(panels) => (Some(panels), String::new()),
+        Err(error) => (None, error.to_string()),
+    };
     let vault = inside.vault.base().to_string();
-    Html(Front { user: USER, vault, panels }.render().unwrap_or_default()).into_response()
+    Html(Front { user: USER, vault, panels, trouble }.render().unwrap_or_default()).into_response()
 }
 
 async fn panels(State(inside): Shared) -> Response {
     match inside.panels().await {
-        Ok(panels) => Html(panels).into_response(),
+        Ok(panels) => Html(panels.render().unwrap_or_default()).into_response(),
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
 }

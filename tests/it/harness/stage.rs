@@ -21,6 +21,7 @@ pub struct Desk {
     pub tool_header: String,
     /// ElevenLabs' id of the refresh tool.
     pub refresh_tool: String,
+    refresh_config: Value,
 }
 
 impl TestApp {
@@ -78,16 +79,17 @@ impl TestApp {
         let proofs = json!({"Authorization": {"variable_name": "secret__valetkey_authorization"},
             "X-Valetkey-Workspace": {"secret_id": secret}});
         let calendar = self.tool(json!({
-            "type": "webhook", "name": "calendar_list", "description": "Lists events",
+            "type": "webhook", "name": "calendar_list", "description": "Lists events", "tool_error_handling_mode": "summarized",
             "api_schema": {"url": self.street.sandbox.google.join("calendar/v3/calendars/primary/events").expect("a path"),
                 "method": "GET", "request_headers": {"Authorization": {"variable_name": "secret__user_google_authorization"}}},
         }));
         let mailbox = self.tool(json!({
-            "type": "webhook", "name": "mail_list", "description": "Lists mail",
+            "type": "webhook", "name": "mail_list", "description": "Lists mail", "tool_error_handling_mode": "summarized",
             "api_schema": {"url": self.url("v1/broker/google/gmail/v1/users/me/messages"), "method": "GET",
                 "request_headers": proofs},
         }));
-        let refresh = self.tool(refresh_config(&self.url("tokens/refresh"), &proofs, true));
+        let refresh_config = refresh_config(&self.url("tokens/refresh"), &proofs);
+        let refresh = self.tool(refresh_config.clone());
         let (calendar, mailbox, refresh_tool) = (calendar.await, mailbox.await, refresh.await);
         let body = json!({"name": "Helper", "conversation_config": {"agent": {
             "prompt": {"prompt": "You help {{user_name}} with {{topic}}.", "tool_ids": [calendar, mailbox, refresh_tool]},
@@ -97,7 +99,7 @@ impl TestApp {
         let mut draft = draft;
         draft["workspace"] = "main".into();
         platform.put(&format!("/v1/agents/{agent_id}"), &draft).await.ok();
-        Desk { agent_id, tool_header, refresh_tool }
+        Desk { agent_id, tool_header, refresh_tool, refresh_config }
     }
 
     async fn tool(&self, config: Value) -> String {
@@ -108,8 +110,9 @@ impl TestApp {
     /// Writes the refresh tool anew at ElevenLabs, sanitized or not.
     pub async fn set_sanitized(&self, desk: &Desk, sanitized: bool) {
         let path = format!("v1/convai/tools/{}", desk.refresh_tool);
-        let config = json!({"tool_config": {"assignments": assignments(sanitized)}});
-        self.street.eleven("PATCH", &path, &config).await;
+        let mut config = desk.refresh_config.clone();
+        config["assignments"] = assignments(sanitized);
+        self.street.eleven("PATCH", &path, &json!({ "tool_config": config })).await;
     }
 
     /// Starts a conversation on the WebSocket channel and gives the whole answer.
@@ -138,10 +141,10 @@ fn assignments(sanitized: bool) -> Value {
         "value_path": "authorization", "sanitize": sanitized}])
 }
 
-fn refresh_config(url: &str, proofs: &Value, sanitized: bool) -> Value {
+fn refresh_config(url: &str, proofs: &Value) -> Value {
     json!({
-        "type": "webhook", "name": "refresh_google", "description": "Gets a fresh token",
-        "assignments": assignments(sanitized),
+        "type": "webhook", "name": "refresh_google", "description": "Gets a fresh token", "tool_error_handling_mode": "summarized",
+        "assignments": assignments(true),
         "dynamic_variables": {"dynamic_variable_placeholders": {"secret__user_google_authorization": "none"}},
         "api_schema": {"url": url, "method": "POST", "request_headers": proofs,
             "response_filter": {"mode": "allow", "filters": ["status", "message"]},
