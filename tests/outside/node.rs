@@ -120,7 +120,8 @@ impl Drop for Manner {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("the strict side said:\n{}", self.said.lock().expect("lock"));
+            let said = self.said.lock().expect("lock");
+            let _ = writeln!(std::io::stderr(), "the strict side said:\n{said}");
         }
     }
 }
