@@ -167,12 +167,17 @@ impl Health {
         matches!(self, Self::Working(Renewal::NoExpiry))
     }
 
+    /// True when what ran out at `at` waits for its next use: nobody used it for a while, so it is not renewed ahead.
+    #[must_use]
+    pub fn rests(&self, at: &Moment) -> bool {
+        matches!(self, Self::Working(Renewal::Automatic)) && at.past
+    }
+
     /// How the page names the time at which the stored access runs out.
     #[must_use]
     pub fn expiry_label(&self, at: &Moment) -> &'static str {
         match (self, at.past) {
-            (Self::Working(Renewal::Automatic), false) => "Renewal due",
-            (Self::Working(Renewal::Automatic), true) => "Renewal was due",
+            (Self::Working(Renewal::Automatic), _) => "Next renewal",
             (_, false) => "Access ends",
             (_, true) => "Access ended",
         }
@@ -195,5 +200,21 @@ impl Need {
             }
             Self::BotBlocked => format!("You blocked the bot in {provider}. Unblock it there, then reconnect."),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::pages::views::tests::moment;
+
+    #[test]
+    fn an_access_that_ran_out_unused_is_not_called_overdue() {
+        let working = Health::Working(Renewal::Automatic);
+        assert!(working.rests(&moment("2 hours ago")) && !working.rests(&moment("in 56 minutes")));
+        let refused = Health::NeedsYou(Need::AccessRefused);
+        assert!(!refused.rests(&moment("2 hours ago")));
+        assert_eq!(refused.expiry_label(&moment("2 hours ago")), "Access ended");
+        assert_eq!(refused.expiry_label(&moment("in 56 minutes")), "Access ends");
     }
 }
