@@ -1,5 +1,5 @@
 # Finds what the tests need, or installs it. Sourced by scripts/test; uses $root and `wants`.
-# Sets: postgres_bin. Exports: VK_TEST_NODE, VK_TEST_CHROMIUM, VK_TEST_COUNTERPARTS, PATH.
+# Sets: postgres_bin. Exports: VK_TEST_NODE, VK_TEST_CHROMIUM, VK_TEST_COUNTERPARTS, VK_TEST_BROWSER, PATH.
 
 # One version for everybody who has no Node 20 of their own. The npm packages `node-linux-*` hold the
 # plain binary, so an old npm from apt is enough to get it.
@@ -63,8 +63,8 @@ tools_find() {
     [ -x "$HOME/.cargo/bin/cargo" ] || { echo "scripts/test: cargo is missing; install Rust (rustup.rs) first" >&2; exit 2; }
     export PATH="$HOME/.cargo/bin:$PATH"
   fi
-  wants rust && { command -v cc >/dev/null || missing+=(gcc libc6-dev); }
-  { wants rust || wants browser; } && { find_postgres || missing+=(postgresql); }
+  { wants rust || wants browser; } && { command -v cc >/dev/null || missing+=(gcc libc6-dev); }
+  wants rust && { find_postgres || missing+=(postgresql); }
   { wants rust || wants browser; } && { find_chromium || missing+=(chromium); }
   command -v npm >/dev/null || missing+=(npm)
   find_node || command -v node >/dev/null || missing+=(nodejs)
@@ -73,14 +73,16 @@ tools_find() {
 }
 
 tools_check() {
-  if wants rust || wants browser; then
+  if wants rust; then
     find_postgres || give_up postgresql
+    echo "PostgreSQL  $postgres_bin"
+  fi
+  if wants rust || wants browser; then
     find_chromium || {
       echo "scripts/test: no Chromium that answers to --version. Ubuntu's package is a snap placeholder; install" >&2
       echo "Google Chrome or Debian's chromium, or point VK_TEST_CHROMIUM at one." >&2
       exit 2
     }
-    echo "PostgreSQL  $postgres_bin"
     echo "Chromium    $VK_TEST_CHROMIUM"
   fi
   if ! find_node; then
@@ -93,14 +95,15 @@ tools_check() {
   echo "cargo       $(cargo --version)"
 }
 
+counterparts_install() { npm_install tests/counterparts; export VK_TEST_COUNTERPARTS="$root/tests/counterparts"; }
+browser_install() { npm_install tests/browser; export VK_TEST_BROWSER="$root/tests/browser"; }
+
 # npm ci, once per lock file.
-counterparts_install() {
-  local folder="$root/tests/counterparts" stamp
-  [ -f "$folder/package-lock.json" ] || return 0
-  export VK_TEST_COUNTERPARTS="$folder"
+npm_install() {
+  local folder="$root/$1" stamp
   stamp="$(sha256sum <"$folder/package-lock.json" | cut -d' ' -f1)"
   [ "$(cat "$folder/node_modules/.valetkey-stamp" 2>/dev/null)" = "$stamp" ] && return 0
-  echo "npm ci in tests/counterparts"
-  (cd "$folder" && npm ci --silent --no-audit --no-fund) || { echo "scripts/test: npm ci failed in tests/counterparts" >&2; exit 1; }
+  echo "npm ci in $1"
+  (cd "$folder" && npm ci --silent --no-audit --no-fund) || { echo "scripts/test: npm ci failed in $1" >&2; exit 1; }
   echo "$stamp" >"$folder/node_modules/.valetkey-stamp"
 }

@@ -168,6 +168,12 @@ impl<'a> Event<'a> {
         Self { conversation, ..self }
     }
 
+    /// The same, for this reason.
+    #[must_use]
+    pub fn because(self, reason: Option<&'a str>) -> Self {
+        Self { reason, ..self }
+    }
+
     /// The same, but refused.
     #[must_use]
     pub fn denied(self, reason: &'a str) -> Self {

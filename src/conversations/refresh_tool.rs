@@ -8,7 +8,7 @@ use super::tickets::{Proof, Use};
 use super::{Conversations, ConversationsError};
 use crate::audit::{Action, Exposed};
 use crate::credentials::refresh::Wish;
-use crate::credentials::{CredentialError, ReadWish};
+use crate::credentials::{CredentialError, IN_MID_CALL, ReadWish};
 use crate::secret::Secret;
 use crate::store::conversations::conversation_connection_handed;
 
@@ -84,6 +84,7 @@ impl Conversations {
             patience: PATIENCE,
             conversation: Some(&row.id),
             forever_is_fine: true,
+            reason: Some(IN_MID_CALL),
             action: if proven.is_empty() || used.hand_over != "inject" {
                 Action::CredentialUsed
             } else {

@@ -58,6 +58,7 @@ impl Credentials {
             patience: PATIENCE,
             conversation: broker.conversation,
             action: Action::CredentialUsed,
+            reason: None,
             forever_is_fine: true,
         };
         let token = self.read_in(caller, &scope, want).await?;

@@ -20,6 +20,9 @@ use crate::store::integrations::IntegrationRow;
 /// How long a caller waits for a flight before it is told to come again (RL-02).
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The book's reason for a token that a running conversation asked for, other than the one it began with.
+pub const IN_MID_CALL: &str = "mid_call";
+
 /// What a caller wants to read.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadWish<'a> {
@@ -35,6 +38,8 @@ pub struct ReadWish<'a> {
     pub conversation: Option<&'a str>,
     /// What the book calls it.
     pub action: Action,
+    /// Why, for the book: [`IN_MID_CALL`], or nothing.
+    pub reason: Option<&'static str>,
     /// Whether a secret that never ends may be read: only the broker's own use of it.
     pub forever_is_fine: bool,
 }
@@ -50,6 +55,7 @@ impl<'a> ReadWish<'a> {
             patience: PATIENCE,
             conversation: None,
             action: Action::TokenRead,
+            reason: None,
             forever_is_fine: false,
         }
     }
@@ -268,7 +274,8 @@ impl Credentials {
         drop(tx);
         let event = Event::done(want.action, "connection", &connection.id)
             .of_user(connection.user_id.as_deref())
-            .in_conversation(want.conversation);
+            .in_conversation(want.conversation)
+            .because(want.reason);
         let durable = self.audit.note(caller, &event).await?;
         let now = self.around.now();
         self.note_use(scope, connection, &row, now).await;

@@ -14,7 +14,7 @@ use valetkey::sandbox::person::Person;
 use valetkey::secret::Secret;
 
 use crate::browser::{ACCOUNT, Chromium, EMAIL, SCOPES, Stage};
-use crate::site::{PASSWORD, Program, Site, login, sign_in};
+use crate::site::{PASSWORD, Program, Site, login, sign_in, until};
 
 const NEWCOMER: &str = "grace@acme.example";
 const OWNER: &str = "owner@acme.example";
@@ -64,6 +64,11 @@ impl History<'_> {
         ids.map(|one| one["id"].as_str().expect("an id").to_owned()).collect()
     }
 
+    async fn renewed(&self, connection: &str) -> Value {
+        let one = self.stage.platform.ok("GET", &format!("/v1/connections/{connection}"), None).await;
+        one["credentials"][0]["last_refreshed_at"].clone()
+    }
+
     async fn call(&self, method: &str, path: &str, body: Value) -> Value {
         self.stage.platform.ok(method, path, Some(body)).await
     }
@@ -108,7 +113,9 @@ impl History<'_> {
         self.stage.sandbox.tell("/revoke", &gone).await.expect("told");
         // The refusal is what is wanted here.
         self.stage.platform.call("POST", &format!("/v1/connections/{lost}/refresh"), None).await;
+        let before = self.renewed(&partly).await;
         self.clock.advance(3 * HOUR);
+        until("a renewal by the clockwork", async || (self.renewed(&partly).await != before).then_some(())).await;
         self.conversation(&agent, ACCOUNT).await;
         self.clock.advance(Duration::from_secs(240));
         let bot = self.call("POST", "/v1/connections", json!({"user": "u-42", "provider": "telegram"})).await;

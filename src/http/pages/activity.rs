@@ -12,6 +12,7 @@ use super::{EndUser, Page};
 use crate::caller::Caller;
 use crate::clock::Millis;
 use crate::connections::{Happened, ListFilter};
+use crate::credentials::IN_MID_CALL;
 use crate::http::{House, Problem};
 use crate::ids::ConnectionId;
 use crate::invalid::Invalid;
@@ -117,7 +118,7 @@ fn act(one: &Happened) -> Act {
         ("credential.refresh", _) => Act::Renewed,
         ("credential.use", result) => Act::Called { what: String::new(), ok: result == "allowed" },
         _ if one.conversation.is_none() => Act::ReadByPlatform,
-        _ if one.actor == "ticket" => Act::LentAgain,
+        _ if one.reason.as_deref() == Some(IN_MID_CALL) => Act::LentAgain,
         _ => Act::Lent,
     }
 }

@@ -16,7 +16,7 @@ pub(super) async fn show(State(house): State<House>, member: Member) -> Result<P
         state: state(&one, connections, wants_pause),
         provider: Provider::new(&one.provider, &house.connections.provider_name(&one.provider)),
         connections,
-        redirect_uri: one.redirect_uri,
+        redirect_uri: house.connections.authorize_origin(&one.provider).is_some().then_some(one.redirect_uri),
     });
     let denials = overview.denials.into_iter().map(|one| Denial {
         at: Moment::relative(one.at, now),

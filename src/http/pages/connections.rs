@@ -11,6 +11,7 @@ use super::views::{
 };
 use super::{EndUser, Nothing, Page, PageForm};
 use crate::connections::{Ends, Happened, ListFilter};
+use crate::credentials::IN_MID_CALL;
 use crate::http::{House, PathId, Problem};
 use crate::ids::ConnectionId;
 
@@ -140,7 +141,9 @@ fn words(one: &Happened, provider: &str, platform: &str) -> Option<String> {
             format!("A use by {agent} was refused")
         }
         ("token.read", "allowed") if one.conversation.is_none() => format!("Lent to {platform}"),
-        ("token.read", "allowed") if one.actor == "ticket" => format!("Lent again to {agent} in mid-call"),
+        ("token.read", "allowed") if one.reason.as_deref() == Some(IN_MID_CALL) => {
+            format!("Lent again to {agent} in mid-call")
+        }
         ("token.read", "allowed") => format!("Lent to {agent} for one conversation"),
         ("credential.use", "allowed") => format!("Used through the vault by {agent}"),
         ("credential.refresh", "allowed") => format!("Renewed at {provider}"),

@@ -29,7 +29,7 @@ pub(super) async fn show(
     anyone: Anyone,
 ) -> Result<Response, Problem> {
     match house.accounts.setup_until(&Secret::new(&*token)).await {
-        Ok(until) => Ok(Page::of(&form(&house, anyone, token, until)).into_response()),
+        Ok(until) => Ok(Page::of(&form(anyone, token, until)).into_response()),
         Err(AccountsError::Gone) => Ok(link_gone(anyone)),
         Err(error) => Err(error.into()),
     }
@@ -52,7 +52,7 @@ pub(super) async fn submit(
         Ok(_) => Ok(Redirect::to(&format!("/sign-in?done={}", Notice::SetUp.as_str())).into_response()),
         Err(AccountsError::Gone) => Ok(link_gone(anyone)),
         Err(AccountsError::Invalid(invalid)) => {
-            let mut page = form(&house, anyone, token, until);
+            let mut page = form(anyone, token, until);
             page.tenant_name = Field { value: typed.tenant_name, error: wrong(&invalid, "tenant_name") };
             page.email = Field { value: typed.email, error: wrong(&invalid, "email") };
             page.password_error = wrong(&invalid, "password");
@@ -62,7 +62,7 @@ pub(super) async fn submit(
     }
 }
 
-fn form(house: &House, anyone: Anyone, token: String, until: Millis) -> SetupPage {
+fn form(anyone: Anyone, token: String, until: Millis) -> SetupPage {
     SetupPage {
         frame: anyone.frame,
         token,
@@ -70,7 +70,7 @@ fn form(house: &House, anyone: Anyone, token: String, until: Millis) -> SetupPag
         email: Field::default(),
         password_error: None,
         password_min: MIN_PASSWORD,
-        expires: Moment::relative(until, house.around.now()),
+        expires: Moment::time_of_day(until),
     }
 }
 

@@ -73,8 +73,8 @@ pub struct IntegrationRow {
     pub state: IntegrationState,
     /// How many connections it carries.
     pub connections: u64,
-    /// What has to be registered at the provider.
-    pub redirect_uri: String,
+    /// What has to be registered at the provider; nothing where nobody is sent back from it.
+    pub redirect_uri: Option<String>,
 }
 
 /// How an integration is.
@@ -179,7 +179,9 @@ mod samples {
                 provider,
                 state,
                 connections,
-                redirect_uri: "https://vault.acme.example/oauth/google/callback/int_0698k2g3t5m7r1n4b8q6v0c2d4".into(),
+                redirect_uri: Some(
+                    "https://vault.acme.example/oauth/google/callback/int_0698k2g3t5m7r1n4b8q6v0c2d4".into(),
+                ),
             };
             let denial = |what: &str, code: &str| Denial {
                 at: moment("12 minutes ago"),
@@ -231,7 +233,7 @@ mod samples {
                 tenant: EVIL.into(),
                 statuses: vec![count(EVIL, u64::MAX / 2), count("quarantined", 1)],
                 integrations: vec![IntegrationRow {
-                    redirect_uri: LONG.into(),
+                    redirect_uri: Some(LONG.into()),
                     ..integration(Provider::new("x", RTL), IntegrationState::ProviderTrouble, 1)
                 }],
                 denials: vec![Denial {

@@ -1,6 +1,6 @@
 //! A connection's health in plain words: what is the matter, and whose move it is.
 
-use super::WebLink;
+use super::{Moment, WebLink};
 
 /// How a connection is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,10 +169,12 @@ impl Health {
 
     /// How the page names the time at which the stored access runs out.
     #[must_use]
-    pub fn expiry_label(&self) -> &'static str {
-        match self {
-            Self::Working(Renewal::Automatic) => "Renews before",
-            _ => "Access ends",
+    pub fn expiry_label(&self, at: &Moment) -> &'static str {
+        match (self, at.past) {
+            (Self::Working(Renewal::Automatic), false) => "Renewal due",
+            (Self::Working(Renewal::Automatic), true) => "Renewal was due",
+            (_, false) => "Access ends",
+            (_, true) => "Access ended",
         }
     }
 }

@@ -20,12 +20,18 @@ pub struct Moment {
     pub full: String,
     /// What is read: `3 minutes ago`, `in 48 minutes`, `14:05`, `Yesterday`.
     pub words: String,
+    /// True when [`Moment::relative`] found it before its `now`.
+    pub past: bool,
 }
 
 impl Moment {
     /// `at` as seen from `now`: `just now`, `3 minutes ago`, `in 2 hours`, and the date beyond a week.
     #[must_use]
     pub fn relative(at: Millis, now: Millis) -> Self {
+        Self { past: at < now, ..Self::seen(at, now) }
+    }
+
+    fn seen(at: Millis, now: Millis) -> Self {
         let seconds = (at.0 - now.0).div_euclid(1000);
         let (number, unit) = match seconds.abs() {
             0..45 => return Self::with(at, if seconds > 0 { "in a moment" } else { "just now" }),
@@ -68,7 +74,7 @@ impl Moment {
     }
 
     fn with(at: Millis, words: &str) -> Self {
-        Self { exact: at.rfc3339(), full: format("%-d %B %Y, %H:%M UTC", at), words: words.to_owned() }
+        Self { exact: at.rfc3339(), full: format("%-d %B %Y, %H:%M UTC", at), words: words.to_owned(), past: false }
     }
 }
 

@@ -17,7 +17,8 @@ pub(super) const LONG: &str =
 pub(super) const RTL: &str = "مريم عبد الرحمن \u{202e}gnp.exe";
 
 pub(super) fn moment(words: &str) -> Moment {
-    Moment { exact: "2026-08-08T14:05:00Z".into(), full: "8 August 2026, 14:05 UTC".into(), words: words.into() }
+    let past = words == "just now" || words.ends_with(" ago");
+    Moment { exact: "2026-08-08T14:05:00Z".into(), full: "8 August 2026, 14:05 UTC".into(), words: words.into(), past }
 }
 
 fn frame(viewer: Viewer) -> Frame {
