@@ -36,7 +36,7 @@ impl Conversations {
     /// Makes the call and answers with the provider's answer, filtered.
     ///
     /// # Errors
-    /// [`ConversationsError::NotGranted`] for what no rule allows; see [`super::refresh_tool`] for the proofs.
+    /// [`ConversationsError::NotGranted`] for what no rule allows; see the refresh tool for the proofs.
     pub async fn broker(&self, proof: Proof, request: BrokerRequest) -> Result<BrokerAnswer, ConversationsError> {
         let admitted = self.admit_ticket(proof).await?;
         if !allowed(&admitted, &request) {

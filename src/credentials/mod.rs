@@ -1,6 +1,6 @@
 //! Credentials: secret token sets, kept fresh and lent out.
 //!
-//! [`refresh`] is the protocol, pure; [`driver`] executes its actions; everything else is built on them. Reading a
+//! [`refresh`] is the protocol, pure; `driver` executes its actions; everything else is built on them. Reading a
 //! token, the sweep, the refresh tool and the broker all go through the same flight, so there is one path for
 //! spending a refresh token (DESIGN section 7).
 

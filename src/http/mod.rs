@@ -1,13 +1,13 @@
 //! The doors: parse, call one room, render. Nothing here knows a table, a key or a provider.
 //!
-//! Every request passes [`entrance`], which gives it an id, finds the real peer, keeps what is too large out, turns
+//! Every request passes `entrance`, which gives it an id, finds the real peer, keeps what is too large out, turns
 //! every [`problem::Problem`] into JSON or a page, and puts the security headers on. A proof of who asks is an argument
 //! of the handler ([`extract::PlatformCaller`], [`pages::PageCaller`]), so a handler without one is open on purpose.
 //!
 //! How to add things:
 //! - a room: a field in [`HouseParts`]; the [`House`] derefs to it, so handlers say `house.rooms_name`.
-//! - an API call: a function with `#[utoipa::path]` in `api/`, and its name in [`api::router`].
-//! - a page: a handler in `pages/` and a route in [`pages::router`].
+//! - an API call: a function with `#[utoipa::path]` in `api/`, and its name in `api::router`.
+//! - a page: a handler in `pages/` and a route in `pages::router`.
 //! - an error of a room: `impl From<RoomError> for Problem` in `problem.rs`.
 
 pub mod api;

@@ -17,7 +17,7 @@ const MOST_AGENTS: usize = 20;
 const MOST_TOOLS: usize = 200;
 
 impl Workspaces {
-    /// Which of [`SECRET_PATHS`] may be in the refresh tool's answer to this agent; empty means status only. Known for
+    /// Which of `SECRET_PATHS` may be in the refresh tool's answer to this agent; empty means status only. Known for
     /// at most a minute.
     pub async fn proven_paths(&self, owner_tenant: &str, workspace: &str, agent_id: &str) -> BTreeSet<String> {
         let name = (workspace.to_owned(), agent_id.to_owned());

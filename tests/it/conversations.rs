@@ -172,27 +172,29 @@ async fn hanging_providers_take_their_budget_and_no_more() {
 #[tokio::test]
 async fn twenty_equal_starts_make_one_conversation() {
     // AP-11
-    let app = TestApp::start().await;
-    let platform = app.platform().await;
-    app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
-    let desk = desk(&app, &platform).await;
-    let keyed = platform.with("idempotency-key", "start-0001");
-    let body = websocket(&desk, "u-1");
-    let answers = join_all((0..20).map(|_| keyed.post("/v1/conversations", &body))).await;
-    let (done, waiting): (Vec<_>, Vec<_>) = answers.into_iter().partition(|got| got.status == 201);
-    assert!(!done.is_empty());
-    for got in &waiting {
-        assert_eq!(got.problem(), (409, "idempotency_conflict".to_owned()), "the first one has not ended");
+    for wishes in Wishes::both() {
+        let Some(app) = TestApp::start_with(wishes).await else { continue };
+        let platform = app.platform().await;
+        app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+        let desk = desk(&app, &platform).await;
+        let keyed = platform.with("idempotency-key", "start-0001");
+        let body = websocket(&desk, "u-1");
+        let answers = join_all((0..20).map(|_| keyed.post("/v1/conversations", &body))).await;
+        let (done, waiting): (Vec<_>, Vec<_>) = answers.into_iter().partition(|got| got.status == 201);
+        assert!(!done.is_empty());
+        for got in &waiting {
+            assert_eq!(got.problem(), (409, "idempotency_conflict".to_owned()), "the first one has not ended");
+        }
+        let again = keyed.post("/v1/conversations", &body).await;
+        assert_eq!((again.status, again.header("idempotency-replayed")), (201, "true"));
+        let bodies: BTreeSet<&str> = done.iter().chain([&again]).map(|got| got.text.as_str()).collect();
+        assert_eq!(bodies.len(), 1, "every answer is the same");
+        assert_eq!(platform.read("/v1/conversations").await.ok()["data"].as_array().map(Vec::len), Some(1));
+        assert_eq!(upstream_starts(&app).await, 1);
+        let other = keyed.post("/v1/conversations", &websocket(&desk, "u-2")).await;
+        assert_eq!(other.problem(), (422, "idempotency_mismatch".to_owned()));
+        app.finish().await;
     }
-    let again = keyed.post("/v1/conversations", &body).await;
-    assert_eq!((again.status, again.header("idempotency-replayed")), (201, "true"));
-    let bodies: BTreeSet<&str> = done.iter().chain([&again]).map(|got| got.text.as_str()).collect();
-    assert_eq!(bodies.len(), 1, "every answer is the same");
-    assert_eq!(platform.read("/v1/conversations").await.ok()["data"].as_array().map(Vec::len), Some(1));
-    assert_eq!(upstream_starts(&app).await, 1);
-    let other = keyed.post("/v1/conversations", &websocket(&desk, "u-2")).await;
-    assert_eq!(other.problem(), (422, "idempotency_mismatch".to_owned()));
-    app.finish().await;
 }
 
 #[tokio::test]

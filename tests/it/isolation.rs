@@ -8,7 +8,7 @@ use valetkey::accounts::NewApiKey;
 use valetkey::caller::{Caller, Permission, Role};
 use valetkey::clock::Millis;
 
-use crate::harness::{Account, Client, Got, Life, START, TestApp};
+use crate::harness::{Account, Client, Got, Life, START, TestApp, Wishes};
 
 /// What another tenant's key meets where a route names a thing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -256,43 +256,45 @@ async fn a_key_that_lacks_the_scope_is_403_on_every_route() {
 #[tokio::test]
 async fn another_tenants_things_are_nowhere() {
     // AP-01
-    let app = TestApp::start().await;
-    let platform = app.platform().await;
-    let things = furnished(&app, &platform).await;
-    let rows = matrix();
-    let before = snapshot(&rows, &platform, &things).await;
-    let other = app.other_tenant("umbra").await;
-    let stranger = app.key_of(&other, &["all"]).await;
-    // Two rounds: with nothing of its own, then beside things of the same names.
-    for round in ["an empty tenant", "a furnished tenant"] {
-        let missing = nowhere(&things);
-        for row in rows.iter().filter(|row| row.3 == Foreign::Hidden) {
-            let own_by_now = round == "a furnished tenant" && !row.1.ends_with("{id}") && !row.1.contains("{id}/");
-            if own_by_now {
-                continue;
+    for wishes in Wishes::both() {
+        let Some(app) = TestApp::start_with(wishes).await else { continue };
+        let platform = app.platform().await;
+        let things = furnished(&app, &platform).await;
+        let rows = matrix();
+        let before = snapshot(&rows, &platform, &things).await;
+        let other = app.other_tenant("umbra").await;
+        let stranger = app.key_of(&other, &["all"]).await;
+        // Two rounds: with nothing of its own, then beside things of the same names.
+        for round in ["an empty tenant", "a furnished tenant"] {
+            let missing = nowhere(&things);
+            for row in rows.iter().filter(|row| row.3 == Foreign::Hidden) {
+                let own_by_now = round == "a furnished tenant" && !row.1.ends_with("{id}") && !row.1.contains("{id}/");
+                if own_by_now {
+                    continue;
+                }
+                let foreign = row.ask(&stranger, &things).await;
+                assert_eq!(foreign.problem(), (404, "not_found".to_owned()), "{round}: {}", row.name());
+                let absent = row.ask(&stranger, &missing).await;
+                assert_eq!(foreign.without_instance(), absent.without_instance(), "{round}: {}", row.name());
             }
-            let foreign = row.ask(&stranger, &things).await;
-            assert_eq!(foreign.problem(), (404, "not_found".to_owned()), "{round}: {}", row.name());
-            let absent = row.ask(&stranger, &missing).await;
-            assert_eq!(foreign.without_instance(), absent.without_instance(), "{round}: {}", row.name());
-        }
-        if round == "an empty tenant" {
-            let theft = json!({"agent_id": things["agent_id"], "user": "u-1"});
-            let refused = stranger.post("/v1/conversations", &theft).await;
-            assert_eq!(refused.problem(), (404, "not_found".to_owned()), "{}", refused.text);
-        }
-        for row in rows.iter().filter(|row| row.3 == Foreign::Own) {
-            let got = row.ask(&stranger, &things).await;
-            assert!(got.status < 500, "{round}: {}: {}", row.name(), got.text);
-            for (place, thing) in things.iter().filter(|(_, thing)| thing.contains('_')) {
-                // By the second round the stranger has told the house about an agent of the same id itself.
-                let echo = place == "agent_id" && (row.1.contains("{agent_id}") || round == "a furnished tenant");
-                assert!(echo || !got.text.contains(thing.as_str()), "{round}: {} shows {place}", row.name());
+            if round == "an empty tenant" {
+                let theft = json!({"agent_id": things["agent_id"], "user": "u-1"});
+                let refused = stranger.post("/v1/conversations", &theft).await;
+                assert_eq!(refused.problem(), (404, "not_found".to_owned()), "{}", refused.text);
+            }
+            for row in rows.iter().filter(|row| row.3 == Foreign::Own) {
+                let got = row.ask(&stranger, &things).await;
+                assert!(got.status < 500, "{round}: {}: {}", row.name(), got.text);
+                for (place, thing) in things.iter().filter(|(_, thing)| thing.contains('_')) {
+                    // By the second round the stranger has told the house about an agent of the same id itself.
+                    let echo = place == "agent_id" && (row.1.contains("{agent_id}") || round == "a furnished tenant");
+                    assert!(echo || !got.text.contains(thing.as_str()), "{round}: {} shows {place}", row.name());
+                }
             }
         }
+        assert_eq!(before, snapshot(&rows, &platform, &things).await, "nothing of the first tenant has changed");
+        app.finish().await;
     }
-    assert_eq!(before, snapshot(&rows, &platform, &things).await, "nothing of the first tenant has changed");
-    app.finish().await;
 }
 
 #[tokio::test]

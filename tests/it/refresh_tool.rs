@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Account, Client, Desk, Got, Life, TestApp};
+use crate::harness::{Account, Client, Desk, Got, Life, TestApp, Wishes};
 
 async fn desk(app: &TestApp, platform: &Client) -> Desk {
     app.desk(platform, json!({"needs": [{"provider": "google"}], "max_duration": 7200})).await
@@ -15,23 +15,25 @@ async fn refresh(tool: &Client) -> Got {
 #[tokio::test]
 async fn an_agent_whose_token_died_refreshes_it_and_reads_none() {
     // AG-07, AG-08: the whole way, as ElevenLabs goes it.
-    let app = TestApp::start().await;
-    let platform = app.platform().await;
-    app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
-    let desk = desk(&app, &platform).await;
-    let started = app.start_websocket(&platform, &desk, "u-1").await;
-    let mut talk = app.talk_directly(&started).await;
-    talk.event("conversation_initiation_metadata").await;
-    assert!(talk.ask("use tool calendar_list {}").await.starts_with("calendar_list: ok."));
-    app.street.tell("/expire", json!({"provider": "google"})).await;
-    let said = talk.ask("use tool calendar_list {}").await;
-    assert!(said.contains("401"), "{said}");
-    let said = talk.ask("use tool refresh_google {}").await;
-    assert!(said.starts_with("refresh_google: ok.") && said.contains("\"status\":\"ok\""), "{said}");
-    assert!(talk.ask("use tool calendar_list {}").await.starts_with("calendar_list: ok."), "with the new token");
-    talk.hang_up().await;
-    assert_eq!(app.street.counter("google/refreshes").await, 1);
-    app.finish().await;
+    for wishes in Wishes::both() {
+        let Some(app) = TestApp::start_with(wishes).await else { continue };
+        let platform = app.platform().await;
+        app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+        let desk = desk(&app, &platform).await;
+        let started = app.start_websocket(&platform, &desk, "u-1").await;
+        let mut talk = app.talk_directly(&started).await;
+        talk.event("conversation_initiation_metadata").await;
+        assert!(talk.ask("use tool calendar_list {}").await.starts_with("calendar_list: ok."));
+        app.street.tell("/expire", json!({"provider": "google"})).await;
+        let said = talk.ask("use tool calendar_list {}").await;
+        assert!(said.contains("401"), "{said}");
+        let said = talk.ask("use tool refresh_google {}").await;
+        assert!(said.starts_with("refresh_google: ok.") && said.contains("\"status\":\"ok\""), "{said}");
+        assert!(talk.ask("use tool calendar_list {}").await.starts_with("calendar_list: ok."), "with the new token");
+        talk.hang_up().await;
+        assert_eq!(app.street.counter("google/refreshes").await, 1);
+        app.finish().await;
+    }
 }
 
 #[tokio::test]

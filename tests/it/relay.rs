@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use valetkey::clock::Stopwatch;
 
-use crate::harness::{Account, Client, Desk, Life, ORIGIN, Talk, TestApp};
+use crate::harness::{Account, Client, Desk, Life, ORIGIN, Talk, TestApp, Wishes};
 
 struct Stage {
     app: TestApp,
@@ -16,7 +16,10 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
-        let app = TestApp::start().await;
+        Self::set_in(TestApp::start().await).await
+    }
+
+    async fn set_in(app: TestApp) -> Self {
         let platform = app.platform().await;
         let google = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
         let draft = json!({"needs": [{"provider": "google"}], "client_variables": ["topic", "mood"]});
@@ -196,16 +199,19 @@ async fn the_platforms_end_closes_the_relay_within_a_second() {
 #[tokio::test]
 async fn disconnecting_the_account_closes_the_relay_within_a_second() {
     // AG-06, DESIGN section 10
-    let stage = Stage::set().await;
-    let (started, mut talk) = stage.talking().await;
-    let watch = Stopwatch::start();
-    let gone = stage.platform.delete(&format!("/v1/connections/{}", stage.google)).await.ok();
-    assert_eq!(gone["deleted"], true);
-    assert_eq!(talk.closed_with().await, 1008);
-    assert!(watch.elapsed() < Duration::from_secs(1), "{:?}", watch.elapsed());
-    let path = format!("/v1/conversations/{}", started["id"].as_str().expect("an id"));
-    assert_eq!(stage.platform.read(&path).await.ok()["end_reason"], "disconnected");
-    stage.app.finish().await;
+    for wishes in Wishes::both() {
+        let Some(app) = TestApp::start_with(wishes).await else { continue };
+        let stage = Stage::set_in(app).await;
+        let (started, mut talk) = stage.talking().await;
+        let watch = Stopwatch::start();
+        let gone = stage.platform.delete(&format!("/v1/connections/{}", stage.google)).await.ok();
+        assert_eq!(gone["deleted"], true);
+        assert_eq!(talk.closed_with().await, 1008);
+        assert!(watch.elapsed() < Duration::from_secs(1), "{:?}", watch.elapsed());
+        let path = format!("/v1/conversations/{}", started["id"].as_str().expect("an id"));
+        assert_eq!(stage.platform.read(&path).await.ok()["end_reason"], "disconnected");
+        stage.app.finish().await;
+    }
 }
 
 #[tokio::test]

@@ -47,28 +47,30 @@ async fn while_the_provider_is_down_a_living_token_is_lent_and_called_degraded()
 
 #[tokio::test]
 async fn a_withdrawn_grant_needs_its_user_and_says_so_everywhere() {
-    let app = TestApp::start().await;
-    let platform = app.platform().await;
-    let google = app.google(&platform, "u-1", Account::ADA, Life::Expired).await;
-    let slack = app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;
-    app.street.tell("/revoke", json!({"provider": "google"})).await;
-    app.street.tell("/revoke", json!({"provider": "slack"})).await;
-    let refused = token(&platform, &google, 60).await;
-    assert_eq!(refused.problem(), (409, "needs_reauth".to_owned()));
-    let shown = connection(&platform, &google).await;
-    assert_eq!(shown["status"], "needs_reauth");
-    assert!(shown["reason"].is_string(), "{shown}");
-    app.advance(12 * 60);
-    assert_eq!(token(&platform, &slack, 60).await.problem(), (409, "needs_reauth".to_owned()));
-    let listed = platform.read("/v1/connections?status=needs_reauth").await.ok();
-    assert_eq!(listed["data"].as_array().map(Vec::len), Some(2));
+    for wishes in Wishes::both() {
+        let Some(app) = TestApp::start_with(wishes).await else { continue };
+        let platform = app.platform().await;
+        let google = app.google(&platform, "u-1", Account::ADA, Life::Expired).await;
+        let slack = app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;
+        app.street.tell("/revoke", json!({"provider": "google"})).await;
+        app.street.tell("/revoke", json!({"provider": "slack"})).await;
+        let refused = token(&platform, &google, 60).await;
+        assert_eq!(refused.problem(), (409, "needs_reauth".to_owned()));
+        let shown = connection(&platform, &google).await;
+        assert_eq!(shown["status"], "needs_reauth");
+        assert!(shown["reason"].is_string(), "{shown}");
+        app.advance(12 * 60);
+        assert_eq!(token(&platform, &slack, 60).await.problem(), (409, "needs_reauth".to_owned()));
+        let listed = platform.read("/v1/connections?status=needs_reauth").await.ok();
+        assert_eq!(listed["data"].as_array().map(Vec::len), Some(2));
 
-    let asked = app.street.counter("google/token_requests/refresh_token").await;
-    assert_eq!(token(&platform, &google, 60).await.status, 409);
-    app.advance(60);
-    assert_eq!(app.street.counter("google/token_requests/refresh_token").await, asked, "nobody asks again in vain");
-    assert_eq!(app.entries("connection.needs_reauth").await.len(), 2);
-    app.finish().await;
+        let asked = app.street.counter("google/token_requests/refresh_token").await;
+        assert_eq!(token(&platform, &google, 60).await.status, 409);
+        app.advance(60);
+        assert_eq!(app.street.counter("google/token_requests/refresh_token").await, asked, "nobody asks again in vain");
+        assert_eq!(app.entries("connection.needs_reauth").await.len(), 2);
+        app.finish().await;
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The platform API (API.md section 2). A handler is a function with `#[utoipa::path]`; [`router`] both routes and
+//! The platform API (API.md section 2). A handler is a function with `#[utoipa::path]`; `router` both routes and
 //! documents it, so what is not in the document is not there.
 
 mod api_keys;

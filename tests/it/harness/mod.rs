@@ -99,6 +99,13 @@ pub struct Wishes {
     pub slack_without_rotation: bool,
 }
 
+impl Wishes {
+    /// The usual app once on each database, for stories that are told on both.
+    pub fn both() -> [Self; 2] {
+        [Self::default(), Self { postgres: true, ..Self::default() }]
+    }
+}
+
 impl TestApp {
     /// The usual app, on SQLite.
     pub async fn start() -> Self {
