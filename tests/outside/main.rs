@@ -2,7 +2,6 @@
 //! browser (`tests/browser`). `scripts/test` installs both; without them each story says by name that it is skipped.
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail like tests")]
-#![expect(clippy::print_stderr, reason = "a failed story shows what the other side said")]
 
 mod browser;
 mod google;
