@@ -70,7 +70,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub(super) fn new(http: reqwest::Client, base: Url, known: Rc<RefCell<Known>>) -> Self {
+    pub fn new(http: reqwest::Client, base: Url, known: Rc<RefCell<Known>>) -> Self {
         Self { http, base, known, headers: Vec::new(), cookies: BTreeMap::new() }
     }
 

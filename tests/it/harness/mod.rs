@@ -357,7 +357,7 @@ fn config(street: &Street, database: &Database, more: &[(&str, &str, &str)]) -> 
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test is the outside, not the house")]
-fn http_client() -> reqwest::Client {
+pub fn http_client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

@@ -41,7 +41,7 @@ pub struct Street {
 }
 
 impl Street {
-    pub(super) async fn open(around: &Surroundings, slack_rotates: bool) -> Self {
+    pub async fn open(around: &Surroundings, slack_rotates: bool) -> Self {
         let nonce = data_encoding::HEXLOWER.encode(&around.random::<12>());
         let client_secret = format!("GOCSPX-vkcanary{nonce}");
         let registration = || ClientRegistration {
@@ -153,7 +153,7 @@ impl Street {
     }
 
     /// Tells the search what is secret out here, and what a model, a transcript or a browser's events have shown.
-    pub(super) fn confess(&self, known: &mut Known) {
+    pub fn confess(&self, known: &mut Known) {
         for issued in self.sandbox.issued() {
             let kind = match issued.kind {
                 "access_token" => Kind::AccessToken,
