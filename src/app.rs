@@ -169,6 +169,14 @@ impl App {
         let rooms = furnish(config, foundation, public_url_for_cli(config)).await?;
         Ok(OpenApp { rooms, store, controller })
     }
+
+    /// The doors without listeners and jobs, for tests that call them directly.
+    #[cfg(test)]
+    pub(crate) async fn open_doors(config: &Config, around: Surroundings) -> Result<(House, Store), StartError> {
+        let OpenApp { rooms, store, .. } = Self::open_for_cli(config, around).await?;
+        let house = House::new(house_parts(config, &rooms, &store, start_metrics()).await?)?;
+        Ok((house, store))
+    }
 }
 
 /// Settings that whoever starts a vault should know the effect of.

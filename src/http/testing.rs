@@ -12,27 +12,16 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{House, HouseParts, admin_router, public_router};
-use crate::accounts::{Accounts, AccountsParts, NewApiKey, NewMember, NewTenant, Tenant};
-use crate::audit::Audit;
+use super::{House, admin_router, public_router};
+use crate::accounts::{NewApiKey, NewMember, NewTenant, Tenant};
+use crate::app::App;
 use crate::caller::{Caller, Role};
 use crate::clock::{Millis, SeededEntropy, Surroundings, TestClock};
-use crate::config::{ProviderSettings, Ttl};
-use crate::connections::{Connections, ConnectionsParts};
-use crate::conversations::{Conversations, ConversationsParts};
-use crate::credentials::{Credentials, CredentialsParts};
-use crate::crypto::derive::Purpose;
-use crate::elevenlabs::ElevenLabs;
-use crate::health::Health;
-use crate::keys::{EnvironmentKey, Keys};
-use crate::outbound::Outbound;
-use crate::providers::Providers;
+use crate::config::{Config, HiddenText, ProviderSettings};
 #[cfg(feature = "sandbox")]
 use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::secret::Secret;
 use crate::store::Store;
-use crate::store::bell::Bells;
-use crate::workspaces::{Workspaces, WorkspacesParts};
 
 pub(super) const PUBLIC: &str = "https://vault.example";
 pub(super) const PASSWORD: &str = "correct horse battery staple";
@@ -47,7 +36,7 @@ pub(super) struct TestHouse {
 impl TestHouse {
     pub(super) async fn build() -> Self {
         let (clock, around) = surroundings();
-        Self::assemble(clock, around, &[], &BTreeMap::new()).await
+        Self::assemble(clock, around, Vec::new(), BTreeMap::new()).await
     }
 
     /// A house whose street is the sandbox, with one clock for both.
@@ -55,94 +44,29 @@ impl TestHouse {
     pub(super) async fn beside_the_sandbox() -> (Self, Sandbox) {
         let (clock, around) = surroundings();
         let sandbox = Sandbox::start(SandboxOptions::new(around.clone())).await.expect("the sandbox starts");
-        let house = Self::assemble(clock, around, &sandbox.hosts(), &overrides(&sandbox)).await;
+        let house = Self::assemble(clock, around, sandbox.hosts(), overrides(&sandbox)).await;
         (house, sandbox)
     }
 
     async fn assemble(
         clock: TestClock,
         around: Surroundings,
-        allow: &[String],
-        overrides: &BTreeMap<String, ProviderSettings>,
+        allow: Vec<String>,
+        providers: BTreeMap<String, ProviderSettings>,
     ) -> Self {
-        let (folder, store, keys) = shelves(&around).await;
-        let mut tx = store.begin().await.expect("begins");
-        let audit_key = keys.installation_key(&mut tx, Purpose::Audit).await.expect("key");
-        tx.commit().await.expect("commits");
-        let (_, shutdown) = crate::shutdown::channel();
-        let audit = Audit::new(audit_key, around.clone(), store.clone(), shutdown.clone());
-        let outbound = Outbound::new(allow).expect("gate");
-        let providers = Providers::new(outbound.clone(), around.clone(), overrides).expect("catalogue");
-        let bells = Bells::default();
-        let public_url: url::Url = PUBLIC.parse().expect("url");
-        let credentials = Credentials::new(CredentialsParts {
-            store: store.clone(),
-            keys: keys.clone(),
-            providers: providers.clone(),
-            outbound: outbound.clone(),
-            audit: audit.clone(),
-            around: around.clone(),
-            bells: bells.clone(),
-            shutdown,
-        });
-        let connections = Connections::new(ConnectionsParts {
-            store: store.clone(),
-            keys: keys.clone(),
-            providers,
-            credentials: credentials.clone(),
-            audit: audit.clone(),
-            around: around.clone(),
-            bells: bells.clone(),
-            public_url: public_url.clone(),
-            ttl: Ttl::default(),
-        });
-        let elevenlabs = ElevenLabs::new(outbound.clone(), around.clone(), None);
-        let workspaces = Workspaces::new(WorkspacesParts {
-            store: store.clone(),
-            keys: keys.clone(),
-            audit: audit.clone(),
-            around: around.clone(),
-            elevenlabs: elevenlabs.clone(),
-            public_url: public_url.clone(),
-        });
-        let conversations = Conversations::new(ConversationsParts {
-            store: store.clone(),
-            keys: keys.clone(),
-            credentials: credentials.clone(),
-            connections: connections.clone(),
-            workspaces: workspaces.clone(),
-            elevenlabs,
-            outbound,
-            audit: audit.clone(),
-            around: around.clone(),
-            bells,
-            public_url: public_url.clone(),
-            ttl: Ttl::default(),
-        });
-        let accounts = Accounts::new(AccountsParts {
-            store: store.clone(),
-            keys: keys.clone(),
-            audit: audit.clone(),
-            around: around.clone(),
-            outbound: Outbound::new(&[]).expect("gate"),
-            allow_private_peers: false,
-        });
-        let parts = HouseParts {
-            accounts,
-            connections,
-            credentials,
-            workspaces,
-            conversations,
-            audit,
-            cursors: keys.cursors(&store).await.expect("cursors"),
-            around,
-            health: Health::default(),
-            metrics: crate::telemetry::start_metrics(),
-            public_url,
-            ttl: Ttl::default(),
+        let folder = tempfile::tempdir().expect("a folder");
+        let hidden = |text: String| HiddenText(Secret::new(text));
+        let config = Config {
+            database_url: hidden(format!("sqlite:{}", folder.path().join("house.db").display())),
+            root_key: Some(hidden("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned())),
+            public_url: Some(PUBLIC.parse().expect("url")),
             trusted_proxies: vec!["10.0.0.0/8".to_owned()],
+            outbound_allow: allow,
+            providers,
+            ..Config::default()
         };
-        Self { house: House::new(parts).expect("house"), store, clock, folder }
+        let (house, store) = App::open_doors(&config, around).await.expect("opens");
+        Self { house, store, clock, folder }
     }
 
     pub(super) fn client(&self) -> Client {
@@ -183,16 +107,6 @@ impl TestHouse {
         let Store::Sqlite { readers, .. } = &self.store else { panic!("tests use SQLite") };
         sqlx::query_scalar(sql).fetch_one(readers).await.expect("counts")
     }
-}
-
-/// A database in a folder of its own, and the keys to it.
-async fn shelves(around: &Surroundings) -> (tempfile::TempDir, Store, Keys) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let url = Secret::new(format!("sqlite:{}", folder.path().join("house.db").display()));
-    let store = Store::open(&url).await.expect("opens");
-    let root = EnvironmentKey(Some(Secret::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")));
-    let keys = Keys::open(&root, &store, around.clone()).await.expect("keys");
-    (folder, store, keys)
 }
 
 fn surroundings() -> (TestClock, Surroundings) {

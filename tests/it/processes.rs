@@ -41,20 +41,23 @@ async fn two_processes_on_one_postgres_database_share_one_refresh() {
     let path = format!("/v1/connections/{}/token", moved["data"][0]["id"].as_str().expect("an id"));
     let body = json!({});
     let calls = (0..50).map(|number| clients[number % 2].post(&path, &body));
-    let got: Vec<String> =
-        join_all(calls).await.iter().map(|got| got.ok()["access_token"].as_str().expect("a token").to_owned()).collect();
+    let got: Vec<String> = join_all(calls)
+        .await
+        .iter()
+        .map(|got| got.ok()["access_token"].as_str().expect("a token").to_owned())
+        .collect();
 
     assert_eq!(got.len(), 50);
     assert_eq!(BTreeSet::from_iter(got).len(), 1, "all got the same token, whichever process they asked");
     assert_eq!(street.counter("slack/token_requests/refresh_token").await, 1);
     assert_eq!(street.counter("slack/reuses").await, 0);
-    database.record(&mut known.borrow_mut(), "while it ran").await;
+    let mut known = std::mem::take(&mut *known.borrow_mut());
+    database.record(&mut known, "at the end").await;
     for node in nodes {
         let (status, _, log) = node.stop("TERM");
         assert_eq!(status, Some(0), "{log}");
-        known.borrow_mut().record("log", &[], log.into_bytes());
+        known.record("log", &[], log.into_bytes());
     }
-    let mut known = std::mem::take(&mut *known.borrow_mut());
     known.learn(Kind::RootKey, std::fs::read_to_string(bench.path("root.key")).expect("the key").trim());
     street.confess(&mut known);
     let findings = known.search();
