@@ -121,8 +121,10 @@ CREATE TABLE connect_sessions (
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
     CONSTRAINT connect_sessions_pkey PRIMARY KEY (tenant_id, id),
-    CONSTRAINT connect_sessions_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id)
+    CONSTRAINT connect_sessions_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id),
+    CONSTRAINT connect_sessions_connection_fkey FOREIGN KEY (tenant_id, connection_id) REFERENCES connections (tenant_id, id)
 );
+CREATE INDEX connect_sessions_expires_at_idx ON connect_sessions (expires_at);
 
 -- A connection being made: ten minutes, once.
 CREATE TABLE handshakes (
@@ -146,7 +148,9 @@ CREATE TABLE handshakes (
     consumed_at BIGINT,
     CONSTRAINT handshakes_pkey PRIMARY KEY (tenant_id, id),
     CONSTRAINT handshakes_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id),
-    CONSTRAINT handshakes_integration_fkey FOREIGN KEY (tenant_id, integration_id) REFERENCES integrations (tenant_id, id)
+    CONSTRAINT handshakes_integration_fkey FOREIGN KEY (tenant_id, integration_id) REFERENCES integrations (tenant_id, id),
+    CONSTRAINT handshakes_connect_session_fkey FOREIGN KEY (tenant_id, connect_session_id) REFERENCES connect_sessions (tenant_id, id),
+    CONSTRAINT handshakes_connection_fkey FOREIGN KEY (tenant_id, connection_id) REFERENCES connections (tenant_id, id)
 );
 CREATE INDEX handshakes_expires_at_idx ON handshakes (expires_at);
 

@@ -14,7 +14,8 @@ CREATE TABLE workspaces (
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
     CONSTRAINT workspaces_pkey PRIMARY KEY (tenant_id, id),
-    CONSTRAINT workspaces_name_key UNIQUE (tenant_id, name)
+    CONSTRAINT workspaces_name_key UNIQUE (tenant_id, name),
+    CONSTRAINT workspaces_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id)
 );
 
 -- An operator's workspace lets one tenant use one agent.
@@ -86,7 +87,9 @@ CREATE TABLE conversations (
     ended_at BIGINT,
     end_reason TEXT,
     CONSTRAINT conversations_pkey PRIMARY KEY (tenant_id, id),
-    CONSTRAINT conversations_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id)
+    CONSTRAINT conversations_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id),
+    CONSTRAINT conversations_workspace_fkey FOREIGN KEY (workspace_tenant_id, workspace_id) REFERENCES workspaces (tenant_id, id),
+    CONSTRAINT conversations_api_key_fkey FOREIGN KEY (tenant_id, api_key_id) REFERENCES api_keys (tenant_id, id)
 );
 CREATE INDEX conversations_user_idx ON conversations (tenant_id, user_id, id);
 CREATE INDEX conversations_ticket_expires_at_idx ON conversations (ticket_expires_at) WHERE ended_at IS NULL;
@@ -103,7 +106,8 @@ CREATE TABLE conversation_connections (
     handed_generation BIGINT NOT NULL,
     CONSTRAINT conversation_connections_pkey PRIMARY KEY (tenant_id, conversation_id, connection_id),
     CONSTRAINT conversation_connections_conversation_fkey FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations (tenant_id, id),
-    CONSTRAINT conversation_connections_connection_fkey FOREIGN KEY (tenant_id, connection_id) REFERENCES connections (tenant_id, id)
+    CONSTRAINT conversation_connections_connection_fkey FOREIGN KEY (tenant_id, connection_id) REFERENCES connections (tenant_id, id),
+    CONSTRAINT conversation_connections_credential_fkey FOREIGN KEY (tenant_id, credential_id) REFERENCES credentials (tenant_id, id)
 );
 CREATE INDEX conversation_connections_connection_idx ON conversation_connections (tenant_id, connection_id);
 

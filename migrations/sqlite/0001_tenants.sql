@@ -59,6 +59,7 @@ CREATE TABLE one_time_links (
     used_at INTEGER,
     CONSTRAINT one_time_links_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id)
 ) STRICT;
+CREATE INDEX one_time_links_expires_at_idx ON one_time_links (expires_at);
 
 -- A platform's API keys: only their hashes.
 CREATE TABLE api_keys (

@@ -3,18 +3,20 @@
 use super::{Accounts, BEFORE_ANY_SCOPE};
 use crate::store::StoreError;
 use crate::store::idempotency::idempotency_delete_expired;
-use crate::store::sessions::session_delete_expired;
+use crate::store::sessions::{link_delete_expired, session_delete_expired};
 
 impl Accounts {
-    /// Deletes browser sessions that have ended; gives the number.
+    /// Deletes browser sessions and one-time links that have ended; gives the number.
     ///
     /// # Errors
     /// As every statement.
     pub async fn sessions_expire(&self) -> Result<u64, StoreError> {
         let mut tx = self.store.begin().await?;
-        let gone = session_delete_expired(&mut tx, BEFORE_ANY_SCOPE, self.around.now().0).await?;
+        let now = self.around.now().0;
+        let sessions = session_delete_expired(&mut tx, BEFORE_ANY_SCOPE, now).await?;
+        let links = link_delete_expired(&mut tx, BEFORE_ANY_SCOPE, now).await?;
         tx.commit().await?;
-        Ok(gone)
+        Ok(sessions + links)
     }
 
     /// Deletes kept answers whose day is over (AP-11); gives the number.

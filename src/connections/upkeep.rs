@@ -4,19 +4,27 @@ use std::time::Duration;
 
 use super::{BY_SECRET, Connections};
 use crate::store::StoreError;
+use crate::store::connect_sessions::connect_session_delete_expired;
 use crate::store::handshakes::handshakes_delete_expired;
 
+/// How long a platform can still ask what became of a connect session.
+const CONNECT_SESSION_KEPT: Duration = Duration::from_hours(30 * 24);
+
 impl Connections {
-    /// Deletes handshakes that nobody can finish any more; gives the number. A code that waits for its platform
-    /// (`ttl.completion_code`) may outlive the handshake's own end, so rows stay that long.
+    /// Deletes handshakes that nobody can finish any more, and connect sessions that ended 30 days ago; gives the number.
+    /// A code that waits for its platform (`ttl.completion_code`) may outlive the handshake's own end, so rows stay that
+    /// long.
     ///
     /// # Errors
     /// As every statement.
     pub async fn handshakes_expire(&self) -> Result<u64, StoreError> {
-        let before = self.around.now().before(Duration::from_secs(self.ttl.completion_code));
+        let now = self.around.now();
+        let unfinishable = now.before(Duration::from_secs(self.ttl.completion_code));
         let mut tx = self.store.begin().await?;
-        let gone = handshakes_delete_expired(&mut tx, BY_SECRET, before.0).await?;
+        let handshakes = handshakes_delete_expired(&mut tx, BY_SECRET, unfinishable.0).await?;
+        let forgotten = now.before(CONNECT_SESSION_KEPT);
+        let sessions = connect_session_delete_expired(&mut tx, BY_SECRET, forgotten.0).await?;
         tx.commit().await?;
-        Ok(gone)
+        Ok(handshakes + sessions)
     }
 }

@@ -196,3 +196,17 @@ pub async fn connect_session_count_wrong_code(tx: &mut Tx, scope: &TenantScope, 
     )?;
     Ok(row.map_or(0, |(attempts,)| attempts))
 }
+
+/// Deletes connect sessions whose time ended before `before`, when their handshakes are gone; gives the number.
+///
+/// # Errors
+/// As every statement.
+pub async fn connect_session_delete_expired(tx: &mut Tx, _: SystemScope, before: i64) -> Result<u64, StoreError> {
+    sql!(
+        tx,
+        execute,
+        "DELETE FROM connect_sessions WHERE expires_at <= $1 AND NOT EXISTS
+         (SELECT 1 FROM handshakes WHERE handshakes.tenant_id = connect_sessions.tenant_id AND handshakes.connect_session_id = connect_sessions.id)",
+        before
+    )
+}

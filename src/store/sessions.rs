@@ -167,3 +167,11 @@ pub async fn link_use(
         now
     )
 }
+
+/// Deletes one-time links whose time is over, used or not; gives the number.
+///
+/// # Errors
+/// As every statement.
+pub async fn link_delete_expired(tx: &mut Tx, _: SystemScope, now: i64) -> Result<u64, StoreError> {
+    sql!(tx, execute, "DELETE FROM one_time_links WHERE expires_at <= $1", now)
+}

@@ -3,7 +3,8 @@
 use super::*;
 use crate::store::connect_sessions::{
     ConnectSessionRow, connect_session_await, connect_session_by_id, connect_session_by_token, connect_session_confirm,
-    connect_session_count_wrong_code, connect_session_insert, connect_session_set_state, connect_session_start,
+    connect_session_count_wrong_code, connect_session_delete_expired, connect_session_insert,
+    connect_session_set_state, connect_session_start,
 };
 use crate::store::handshakes::{
     HandshakeRow, handshake_consume, handshake_insert, handshake_park, handshake_unpark, handshakes_delete_expired,
@@ -121,6 +122,7 @@ async fn a_sessions_end_keeps_its_connection_and_forgets_its_code() {
     in_a_house(async |store| {
         begin(&store).await;
         let mut tx = store.begin().await.unwrap();
+        connect(&mut tx, "con_1", "crd_1").await;
         connect_session_await(&mut tx, &a(), "cns_1", "code", NOW + 50).await.unwrap();
         connect_session_set_state(&mut tx, &b(), "cns_1", "denied", None).await.unwrap();
         assert_eq!(now_is(&mut tx).await.state, "awaiting_confirmation", "not by the neighbour");
@@ -162,6 +164,7 @@ fn handshake(id: &str) -> HandshakeRow {
 #[tokio::test]
 async fn a_state_is_used_once_by_one_of_many_callbacks_oa_01() {
     in_a_house(async |store| {
+        begin(&store).await;
         let mut tx = store.begin().await.unwrap();
         handshake_insert(&mut tx, &a(), &handshake("hsk_1")).await.unwrap();
         handshake_insert(&mut tx, &a(), &handshake("hsk_2")).await.unwrap();
@@ -189,6 +192,7 @@ async fn a_state_is_used_once_by_one_of_many_callbacks_oa_01() {
 #[tokio::test]
 async fn a_parked_code_is_taken_once_by_one_of_many_confirmations_oa_02() {
     in_a_house(async |store| {
+        begin(&store).await;
         let mut tx = store.begin().await.unwrap();
         handshake_insert(&mut tx, &a(), &handshake("hsk_1")).await.unwrap();
         handshake_insert(&mut tx, &a(), &handshake("hsk_2")).await.unwrap();
@@ -210,11 +214,28 @@ async fn a_parked_code_is_taken_once_by_one_of_many_confirmations_oa_02() {
 #[tokio::test]
 async fn ended_handshakes_are_deleted_and_live_ones_stay() {
     in_a_house(async |store| {
+        begin(&store).await;
         let mut tx = store.begin().await.unwrap();
         handshake_insert(&mut tx, &a(), &handshake("hsk_1")).await.unwrap();
         handshake_insert(&mut tx, &a(), &HandshakeRow { expires_at: NOW + 101, ..handshake("hsk_2") }).await.unwrap();
         assert_eq!(handshakes_delete_expired(&mut tx, TEST, NOW + 100).await.unwrap(), 1);
         assert_eq!(handshakes_live(&mut tx, &a(), USER, NOW).await.unwrap(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ended_connect_sessions_are_deleted_after_their_handshakes() {
+    in_a_house(async |store| {
+        begin(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let later = ConnectSessionRow { expires_at: NOW + 101, ..session("cns_2") };
+        connect_session_insert(&mut tx, &a(), &later).await.unwrap();
+        handshake_insert(&mut tx, &a(), &handshake("hsk_1")).await.unwrap();
+        assert_eq!(connect_session_delete_expired(&mut tx, TEST, NOW + 100).await.unwrap(), 0, "a handshake is left");
+        handshakes_delete_expired(&mut tx, TEST, NOW + 100).await.unwrap();
+        assert_eq!(connect_session_delete_expired(&mut tx, TEST, NOW + 100).await.unwrap(), 1);
+        assert!(connect_session_by_id(&mut tx, &a(), "cns_2").await.unwrap().is_some());
     })
     .await;
 }

@@ -1,6 +1,7 @@
 //! Conversations, their tickets and relays, and what each may use.
 
 use super::*;
+use crate::store::api_keys::api_key_insert;
 use crate::store::conversations::{
     ConversationConnectionRow, ConversationRow, conversation_by_id, conversation_by_relay, conversation_by_ticket,
     conversation_connection_handed, conversation_connection_insert, conversation_connections, conversation_end,
@@ -38,6 +39,7 @@ fn conversation(id: &str, user: &str) -> ConversationRow {
 
 async fn start(store: &Store) {
     let mut tx = store.begin().await.unwrap();
+    api_key_insert(&mut tx, &a(), &super::tenants::key("key_1", None)).await.unwrap();
     for (id, user) in [("cnv_1", USER), ("cnv_2", OTHER), ("cnv_3", USER)] {
         conversation_insert(&mut tx, &a(), &conversation(id, user)).await.unwrap();
     }

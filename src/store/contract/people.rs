@@ -3,8 +3,8 @@
 use super::*;
 use crate::store::logins::{LoginRow, login_by_id, login_insert, logins_by_email, logins_with_role};
 use crate::store::sessions::{
-    OneTimeLinkRow, link_insert, link_peek, link_use, session_change, session_delete, session_delete_expired,
-    session_get, session_put,
+    OneTimeLinkRow, link_delete_expired, link_insert, link_peek, link_use, session_change, session_delete,
+    session_delete_expired, session_get, session_put,
 };
 use crate::store::users::{UserRow, user_by_external_id, user_by_id, user_erase, user_list, user_update_profile};
 
@@ -185,6 +185,18 @@ async fn looking_at_a_link_does_not_use_it_wb_12_and_one_of_many_callers_does() 
         assert!(link_peek(&mut tx, TEST, "l", "portal", NOW).await.unwrap().is_none());
         drop(tx);
         assert_conflict(&store, async |tx| link_insert(tx, TEST, &link("l", "portal")).await).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ended_links_are_deleted_and_live_ones_stay() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        link_insert(&mut tx, TEST, &link("l", "portal")).await.unwrap();
+        link_insert(&mut tx, TEST, &OneTimeLinkRow { expires_at: NOW + 11, ..link("m", "portal") }).await.unwrap();
+        assert_eq!(link_delete_expired(&mut tx, TEST, NOW + 10).await.unwrap(), 1);
+        assert!(link_peek(&mut tx, TEST, "m", "portal", NOW).await.unwrap().is_some());
     })
     .await;
 }

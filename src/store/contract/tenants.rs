@@ -86,7 +86,7 @@ async fn settings_change_for_one_tenant_only() {
     .await;
 }
 
-fn key(id: &str, expires_at: Option<i64>) -> ApiKeyRow {
+pub(super) fn key(id: &str, expires_at: Option<i64>) -> ApiKeyRow {
     ApiKeyRow {
         tenant_id: A.to_owned(),
         id: id.to_owned(),
