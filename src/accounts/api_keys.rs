@@ -13,6 +13,8 @@ use crate::ids::{ApiKeyId, TenantId};
 use crate::invalid::{Invalid, checked_name};
 use crate::secret::Secret;
 use crate::store::api_keys::{ApiKeyRow, api_key_by_hash, api_key_insert, api_key_list, api_key_revoke, api_key_touch};
+use crate::store::bell::{Bell, ring_at_commit};
+use crate::store::conversations::conversations_end_by_key;
 use crate::store::tenants::tenant_own;
 use crate::store::{from_json_list, to_json_list};
 
@@ -143,15 +145,25 @@ impl Accounts {
         Ok(api_key_list(&mut tx, &scope, after, limit).await?.into_iter().map(ApiKey::from).collect())
     }
 
-    /// Revokes a key at once.
+    /// Revokes a key at once, and if so wished the conversations that it has started.
     ///
     /// # Errors
     /// [`AccountsError::NotFound`], [`AccountsError::Denied`].
-    pub async fn api_key_revoke(&self, caller: &Caller, id: &ApiKeyId) -> Result<(), AccountsError> {
+    pub async fn api_key_revoke(
+        &self,
+        caller: &Caller,
+        id: &ApiKeyId,
+        end_conversations: bool,
+    ) -> Result<(), AccountsError> {
         let scope = caller.require(Permission::KeysWrite)?;
         let mut tx = self.store.begin().await?;
-        if !api_key_revoke(&mut tx, &scope, id.as_str(), self.around.now().0).await? {
+        let now = self.around.now().0;
+        if !api_key_revoke(&mut tx, &scope, id.as_str(), now).await? {
             return Err(AccountsError::NotFound("key"));
+        }
+        if end_conversations {
+            conversations_end_by_key(&mut tx, &scope, id.as_str(), "key_revoked", now).await?;
+            ring_at_commit(&mut tx, Bell::Revoked).await?;
         }
         self.audit.record_and_commit(tx, caller, &Event::done(Action::ApiKeyRevoked, "api_key", id.as_str())).await?;
         Ok(())

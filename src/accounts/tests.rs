@@ -171,12 +171,12 @@ async fn a_key_opens_its_tenant_with_its_scopes_until_it_is_revoked_ap_04() {
         assert_eq!((listed.len(), listed[0].last_used_at), (1, Some(room.around.now())));
         assert!(room.api_key_list(&neighbour, "", 10).await.unwrap().is_empty());
 
-        let theirs = room.api_key_revoke(&neighbour, &key.id).await;
+        let theirs = room.api_key_revoke(&neighbour, &key.id, false).await;
         assert!(matches!(theirs, Err(AccountsError::NotFound(_))), "{theirs:?}");
-        room.api_key_revoke(&owner, &key.id).await.unwrap();
+        room.api_key_revoke(&owner, &key.id, false).await.unwrap();
         let refused = room.try_key(&secret, "203.0.113.7").await;
         assert!(matches!(refused, Err(AccountsError::Unauthenticated)), "{refused:?}");
-        let again = room.api_key_revoke(&owner, &ApiKeyId::stored(key.id.to_string())).await;
+        let again = room.api_key_revoke(&owner, &ApiKeyId::stored(key.id.to_string()), false).await;
         assert!(matches!(again, Err(AccountsError::NotFound(_))), "{again:?}");
     })
     .await;

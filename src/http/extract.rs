@@ -75,6 +75,21 @@ impl<T: DeserializeOwned + Send> FromRequestParts<House> for PathId<T> {
 /// The one text in the path that others chose, such as a tenant's own id of a user.
 pub type PathText = PathId<String>;
 
+/// What is asked for after the `?`. What cannot be read is a problem like every other.
+#[derive(Clone, Debug)]
+pub struct Asked<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<House> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, house: &House) -> Result<Self, Problem> {
+        let query = Query::<T>::from_request_parts(parts, house).await;
+        query.map(|Query(asked)| Self(asked)).map_err(|_| {
+            Problem::new(Code::Malformed, "the query cannot be read: a parameter is missing, unknown or there twice")
+        })
+    }
+}
+
 /// `?limit=` (1 to 100, 50 by default) and `?cursor=`.
 #[derive(Clone, Debug)]
 pub struct Paging {
@@ -92,8 +107,7 @@ impl FromRequestParts<House> for Paging {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, house: &House) -> Result<Self, Problem> {
-        let query = Query::<PagingQuery>::from_request_parts(parts, house).await;
-        let Query(query) = query.map_err(|_| Problem::new(Code::Malformed, "the query cannot be read"))?;
+        let Asked(query) = Asked::<PagingQuery>::from_request_parts(parts, house).await?;
         let limit = match query.limit.as_deref().map(str::parse) {
             None => USUAL_LIMIT,
             Some(Ok(limit)) if (1..=MOST_LIMIT).contains(&limit) => limit,

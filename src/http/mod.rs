@@ -40,7 +40,7 @@ use url::Url;
 
 pub use body::{JsonBody, NoBody, OptionalJson};
 pub use entrance::{AsItIs, RequestContext};
-pub use extract::{List, Paging, PathId, PathText, PlatformCaller};
+pub use extract::{Asked, List, Paging, PathId, PathText, PlatformCaller};
 pub use idempotent::{Answer, Written, idempotent};
 pub use problem::{Code, Problem, ProblemBody};
 

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use axum::routing::get;
@@ -10,7 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{Code, House, Problem, RequestContext};
+use super::{Asked, Code, House, Problem, RequestContext};
 use crate::conversations::{Frame, RelaySeat};
 use crate::secret::Secret;
 
@@ -37,7 +37,7 @@ async fn enter(
     State(house): State<House>,
     context: RequestContext,
     Path(id): Path<String>,
-    Query(entry): Query<Entry>,
+    Asked(entry): Asked<Entry>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {

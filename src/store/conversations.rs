@@ -225,6 +225,29 @@ pub async fn conversations_end_by_user(
     )
 }
 
+/// Ends every open conversation that a platform key has started; gives the number.
+///
+/// # Errors
+/// As every statement.
+pub async fn conversations_end_by_key(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    key: &str,
+    reason: &str,
+    now: i64,
+) -> Result<u64, StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE conversations SET status = 'ended', end_reason = $3, ended_at = $4, start_data = NULL
+         WHERE tenant_id = $1 AND api_key_id = $2 AND ended_at IS NULL",
+        scope.tenant(),
+        key,
+        reason,
+        now
+    )
+}
+
 /// Ends what has outlived its ticket; gives the number.
 ///
 /// # Errors

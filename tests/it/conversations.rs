@@ -317,3 +317,31 @@ async fn a_start_that_fails_upstream_leaves_no_conversation_open() {
     assert_eq!((&list["data"][0]["status"], list["data"].as_array().map(Vec::len)), (&json!("failed"), Some(1)));
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_revoked_keys_conversations_go_on_or_end_with_it_as_wished() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let desk = desk(&app, &platform).await;
+    for (wish, status, asked) in
+        [("", "started", 200), ("?conversations=keep", "started", 200), ("?conversations=end", "ended", 410)]
+    {
+        let backend = app.platform_key(&["conversations:write", "tokens:read"]).await;
+        let started = app.start_websocket(&backend, &desk, "u-1").await;
+        let me = backend.read("/v1/me").await.ok();
+        let key = me["key"]["id"].as_str().expect("an id");
+        let refused = platform.delete(&format!("/v1/api-keys/{key}?conversations=perhaps")).await;
+        assert_eq!(refused.problem(), (422, "invalid".to_owned()));
+        let refused = platform.delete(&format!("/v1/api-keys/{key}?conversation=end")).await;
+        assert_eq!(refused.problem(), (400, "malformed".to_owned()));
+        assert_eq!(platform.delete(&format!("/v1/api-keys/{key}{wish}")).await.status, 204);
+        assert_eq!(backend.read("/v1/me").await.status, 401);
+        let conversation =
+            platform.read(&format!("/v1/conversations/{}", started["id"].as_str().expect("an id"))).await.ok();
+        assert_eq!(conversation["status"], status, "{wish}");
+        let got = app.tool_of(&started, &desk).post("/tokens/refresh", &json!({"provider": "google"})).await;
+        assert_eq!(got.status, asked, "{wish}: {}", got.text);
+    }
+    app.finish().await;
+}

@@ -10,7 +10,7 @@ use crate::accounts::{ApiKey, NewApiKey};
 use crate::audit::Exposed;
 use crate::clock::Millis;
 use crate::http::{
-    Answer, House, JsonBody, List, NoBody, Paging, PathId, PlatformCaller, Problem, ProblemBody, idempotent,
+    Answer, Asked, House, JsonBody, List, NoBody, Paging, PathId, PlatformCaller, Problem, ProblemBody, idempotent,
 };
 use crate::ids::ApiKeyId;
 use crate::invalid::Invalid;
@@ -117,8 +117,18 @@ pub(super) async fn api_keys(
     Ok(Json(paging.page((&house, &caller, LIST), keys, |key| key.id.to_string(), ApiKeyView::from)))
 }
 
-/// Revokes a key at once. Conversations that it started go on.
-#[utoipa::path(delete, path = "/v1/api-keys/{id}", tag = "keys", params(("id" = String, Path, description = "`key_…`")), responses(
+/// What becomes of the conversations that a revoked key has started.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Leaving {
+    conversations: Option<String>,
+}
+
+/// Revokes a key at once. Conversations that it started go on, unless they are to end with it.
+#[utoipa::path(delete, path = "/v1/api-keys/{id}", tag = "keys", params(
+    ("id" = String, Path, description = "`key_…`"),
+    ("conversations" = Option<String>, Query, description = "end or keep (default): what becomes of the conversations that it started"),
+), responses(
     (status = 204),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
@@ -126,11 +136,17 @@ pub(super) async fn api_key_revoke(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     PathId(id): PathId<ApiKeyId>,
+    Asked(leaving): Asked<Leaving>,
     NoBody(written): NoBody,
 ) -> Result<Response, Problem> {
+    let end_conversations = match leaving.conversations.as_deref() {
+        None | Some("keep") => false,
+        Some("end") => true,
+        Some(_) => return Err(Invalid::one("conversations", "must be end or keep").into()),
+    };
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
-        rooms.accounts.api_key_revoke(&who, &id).await?;
+        rooms.accounts.api_key_revoke(&who, &id, end_conversations).await?;
         Ok(Answer::nothing())
     })
     .await

@@ -1,7 +1,7 @@
 //! Connections: looking, naming, tokens, import, end.
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::clock::Millis;
 use crate::connections::{BotSource, Connection, ConnectionChange, Import, ListFilter, TelegramDraft};
 use crate::credentials::ReadWish;
 use crate::http::{
-    Answer, House, JsonBody, List, NoBody, OptionalJson, Paging, PathId, PlatformCaller, Problem, ProblemBody,
+    Answer, Asked, House, JsonBody, List, NoBody, OptionalJson, Paging, PathId, PlatformCaller, Problem, ProblemBody,
     idempotent,
 };
 use crate::ids::ConnectionId;
@@ -47,7 +47,7 @@ pub(super) async fn connections(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     paging: Paging,
-    Query(filter): Query<Filter>,
+    Asked(filter): Asked<Filter>,
 ) -> Result<Json<List<Connection>>, Problem> {
     let after = paging.after(&house, &caller, LIST)?;
     let filter =

@@ -1,12 +1,12 @@
 //! ElevenLabs workspaces, agents and grants.
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use crate::http::{
-    Answer, House, JsonBody, List, NoBody, OptionalJson, PathId, PathText, PlatformCaller, Problem, ProblemBody,
+    Answer, Asked, House, JsonBody, List, NoBody, OptionalJson, PathId, PathText, PlatformCaller, Problem, ProblemBody,
     idempotent,
 };
 use crate::workspaces::{Agent, AgentDraft, Grant, GrantDraft, Workspace, WorkspaceDraft};
@@ -127,7 +127,7 @@ pub(super) struct Whose {
 pub(super) async fn grants(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    Query(whose): Query<Whose>,
+    Asked(whose): Asked<Whose>,
 ) -> Result<Json<List<Grant>>, Problem> {
     Ok(Json(List { data: house.workspaces.grant_list(&caller, whose.user.as_deref()).await?, next_cursor: None }))
 }
@@ -160,7 +160,7 @@ pub(super) async fn grant_give(
 pub(super) async fn grant_take(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    Query(draft): Query<GrantDraft>,
+    Asked(draft): Asked<GrantDraft>,
     NoBody(written): NoBody,
 ) -> Result<Response, Problem> {
     let (rooms, who) = (house.clone(), caller.clone());

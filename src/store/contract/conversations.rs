@@ -6,7 +6,8 @@ use crate::store::conversations::{
     ConversationConnectionRow, ConversationRow, conversation_by_id, conversation_by_relay, conversation_by_ticket,
     conversation_connection_handed, conversation_connection_insert, conversation_connections, conversation_end,
     conversation_enter_relay, conversation_insert, conversation_list, conversation_mark_started,
-    conversations_end_by_connection, conversations_end_by_user, conversations_end_expired, ticket_use_count,
+    conversations_end_by_connection, conversations_end_by_key, conversations_end_by_user, conversations_end_expired,
+    ticket_use_count,
 };
 
 fn conversation(id: &str, user: &str) -> ConversationRow {
@@ -39,7 +40,7 @@ fn conversation(id: &str, user: &str) -> ConversationRow {
 
 async fn start(store: &Store) {
     let mut tx = store.begin().await.unwrap();
-    api_key_insert(&mut tx, &a(), &super::tenants::key("key_1", None)).await.unwrap();
+    api_key_insert(&mut tx, &a(), &tenants::key("key_1", None)).await.unwrap();
     for (id, user) in [("cnv_1", USER), ("cnv_2", OTHER), ("cnv_3", USER)] {
         conversation_insert(&mut tx, &a(), &conversation(id, user)).await.unwrap();
     }
@@ -239,6 +240,24 @@ async fn the_end_of_a_user_ends_that_users_open_conversations() {
         assert_eq!((row.status.as_str(), row.end_reason.as_deref(), row.start_data), ("ended", Some("erased"), None));
         assert_eq!(seen(&mut tx, "cnv_3").await.end_reason.as_deref(), Some("hung_up"));
         assert_eq!(seen(&mut tx, "cnv_2").await.ended_at, None, "another user's goes on");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_key_ends_the_open_conversations_that_it_started() {
+    in_a_house(async |store| {
+        start(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let by_hand = ConversationRow { api_key_id: None, ..conversation("cnv_9", USER) };
+        conversation_insert(&mut tx, &a(), &by_hand).await.unwrap();
+        assert!(conversation_end(&mut tx, &a(), "cnv_3", "ended", "hung_up", NOW).await.unwrap());
+        assert_eq!(conversations_end_by_key(&mut tx, &b(), "key_1", "key_revoked", NOW + 1).await.unwrap(), 0);
+        assert_eq!(conversations_end_by_key(&mut tx, &a(), "key_1", "key_revoked", NOW + 1).await.unwrap(), 2);
+        let row = seen(&mut tx, "cnv_1").await;
+        assert_eq!((row.end_reason.as_deref(), row.start_data), (Some("key_revoked"), None));
+        assert_eq!(seen(&mut tx, "cnv_3").await.end_reason.as_deref(), Some("hung_up"));
+        assert_eq!(seen(&mut tx, "cnv_9").await.ended_at, None, "started by nobody's key");
     })
     .await;
 }
