@@ -5,8 +5,9 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
+use crate::caller::Permission;
 use crate::connections::{Confirmation, ConnectSession, NewConnectSession};
-use crate::http::{Answer, House, JsonBody, PathId, PlatformCaller, Problem, ProblemBody, idempotent};
+use crate::http::{Answer, House, PathId, PlatformCaller, Problem, ProblemBody, Sent, idempotent};
 use crate::ids::ConnectSessionId;
 
 #[derive(Debug, Serialize)]
@@ -25,8 +26,9 @@ struct Link {
 pub(super) async fn connect_session_create(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    JsonBody { value, written }: JsonBody<NewConnectSession>,
+    body: Sent<NewConnectSession>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::ConnectionsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         let link = rooms.connections.connect_session_create(&who, value).await?;
@@ -58,8 +60,9 @@ pub(super) async fn connect_session_confirm(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     PathId(id): PathId<ConnectSessionId>,
-    JsonBody { value, written }: JsonBody<Confirmation>,
+    body: Sent<Confirmation>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::ConnectionsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         Answer::ok(&rooms.connections.connect_confirm(&who, &id, value).await?)

@@ -4,9 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 
+use crate::caller::Permission;
 use crate::conversations::{ConversationView, StartRequest};
 use crate::http::{
-    Answer, House, JsonBody, List, NoBody, Paging, PathId, PlatformCaller, Problem, ProblemBody, idempotent,
+    Answer, House, List, NoBody, Paging, PathId, PlatformCaller, Problem, ProblemBody, Sent, idempotent,
 };
 use crate::ids::ConversationId;
 
@@ -21,8 +22,9 @@ const LIST: &str = "conversations";
 pub(super) async fn start(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    JsonBody { value, written }: JsonBody<StartRequest>,
+    body: Sent<StartRequest>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::ConversationsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move { Answer::created(&rooms.conversations.start(&who, value).await?) })
         .await

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::accounts::{Settings, SettingsPatch, Tenant};
-use crate::http::{Answer, House, OptionalJson, PlatformCaller, Problem, ProblemBody, idempotent};
+use crate::caller::Permission;
+use crate::http::{Answer, House, PlatformCaller, Problem, ProblemBody, Sent, idempotent};
 
 /// Whose key this is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,7 +50,7 @@ pub(super) async fn me(
     PlatformCaller(caller): PlatformCaller,
 ) -> Result<Json<Me>, Problem> {
     let tenant = house.accounts.tenant_of(&caller).await?;
-    let scopes = caller.permissions().iter().map(crate::caller::Permission::as_str).collect();
+    let scopes = caller.permissions().iter().map(Permission::as_str).collect();
     Ok(Json(Me { tenant: tenant.into(), key: KeyName { id: caller.who().id().to_owned() }, scopes }))
 }
 
@@ -60,7 +61,7 @@ pub(super) struct SettingsView {
     return_urls: Vec<String>,
     /// Exact browser origins that may open relays and popups.
     origins: Vec<String>,
-    /// Who confirms hosted connections: `platform` or `none`. Only the operator changes it.
+    /// Who confirms hosted connections: `platform` or `none`. Only the operator sets `none`.
     confirm: String,
 }
 
@@ -78,6 +79,8 @@ pub(super) struct SettingsChange {
     return_urls: Option<Vec<String>>,
     /// Replaces all origins.
     origins: Option<Vec<String>>,
+    /// `platform`; `none` only where the operator has set it.
+    confirm: Option<String>,
 }
 
 /// The tenant's settings.
@@ -100,11 +103,12 @@ pub(super) async fn settings(
 pub(super) async fn settings_change(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    OptionalJson { value, written }: OptionalJson<SettingsChange>,
+    body: Sent<SettingsChange>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open_or_default(&caller, Permission::SettingsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
-        let patch = SettingsPatch { return_urls: value.return_urls, origins: value.origins };
+        let patch = SettingsPatch { return_urls: value.return_urls, origins: value.origins, confirm: value.confirm };
         Answer::ok(&SettingsView::from(rooms.accounts.settings_change(&who, patch).await?))
     })
     .await

@@ -5,9 +5,9 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
+use crate::caller::Permission;
 use crate::http::{
-    Answer, Asked, House, JsonBody, List, NoBody, OptionalJson, PathId, PathText, PlatformCaller, Problem, ProblemBody,
-    idempotent,
+    Answer, Asked, House, List, NoBody, PathId, PathText, PlatformCaller, Problem, ProblemBody, Sent, idempotent,
 };
 use crate::workspaces::{Agent, AgentDraft, Grant, GrantDraft, Workspace, WorkspaceDraft};
 
@@ -60,8 +60,9 @@ pub(super) async fn workspace_put(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     PathId(name): PathText,
-    OptionalJson { value, written }: OptionalJson<WorkspaceDraft>,
+    body: Sent<WorkspaceDraft>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open_or_default(&caller, Permission::WorkspacesWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         Answer::ok(&WithHeader::from(rooms.workspaces.workspace_put(&who, &name, value).await?))
@@ -104,8 +105,9 @@ pub(super) async fn agent_put(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     PathId(agent_id): PathText,
-    JsonBody { value, written }: JsonBody<AgentDraft>,
+    body: Sent<AgentDraft>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::WorkspacesWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         Answer::ok(&rooms.workspaces.agent_put(&who, &agent_id, value).await?)
@@ -141,8 +143,9 @@ pub(super) async fn grants(
 pub(super) async fn grant_give(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    JsonBody { value, written }: JsonBody<GrantDraft>,
+    body: Sent<GrantDraft>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::GrantsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move { Answer::ok(&rooms.workspaces.grant_give(&who, value).await?) })
         .await
@@ -160,9 +163,11 @@ pub(super) async fn grant_give(
 pub(super) async fn grant_take(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    Asked(draft): Asked<GrantDraft>,
+    asked: Result<Asked<GrantDraft>, Problem>,
     NoBody(written): NoBody,
 ) -> Result<Response, Problem> {
+    caller.require(Permission::GrantsWrite)?;
+    let Asked(draft) = asked?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         rooms.workspaces.grant_take(&who, &draft).await?;
