@@ -14,6 +14,7 @@ mod program;
 mod refresh_tool;
 mod relay;
 mod starts;
+mod strict;
 mod tokens;
 mod trouble;
 mod walkthrough;
