@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use valetkey::config::ProviderSettings;
 
+use crate::site::Program;
+use crate::support::{Kind, Known};
+
 /// A Node and a folder of scripts whose packages are installed.
 pub struct Node {
     program: PathBuf,
@@ -105,6 +108,20 @@ impl Manner {
             issuer: self.line["issuer"].as_str().map(str::to_owned),
             api_base_url: url("api_base_url"),
             ..ProviderSettings::default()
+        }
+    }
+
+    /// Tells what it has issued.
+    pub async fn confess(&self, known: &mut Known) {
+        known.learn(Kind::ClientSecret, self.told("client_secret"));
+        let url = self.told("token_url").parse::<url::Url>().expect("a URL").join("/issued").expect("a path");
+        let issued = Program::new(url.as_str()).ok("GET", "", None).await;
+        for (name, kind) in
+            [("access_tokens", Kind::AccessToken), ("refresh_tokens", Kind::RefreshToken), ("codes", Kind::Code)]
+        {
+            let values = issued[name].as_array().expect("a list");
+            assert!(!values.is_empty(), "the strict side has issued {name}");
+            values.iter().for_each(|value| known.learn(kind, value.as_str().expect("a text")));
         }
     }
 

@@ -84,6 +84,8 @@ fn exits(method: &str, path: &str) -> &'static [Kind] {
         ("POST", ["v1", "api-keys"]) => &[Kind::PlatformKey],
         ("PUT", ["v1", "workspaces", _]) => &[Kind::ToolHeader],
         ("POST", ["v1", "connect-sessions" | "portal-sessions"]) | ("GET", ["portal" | "connect", _]) => &[Kind::Link],
+        // The page behind a link sends its form to where it was opened.
+        ("GET" | "POST", ["setup", _]) => &[Kind::Link],
         // Through the browser, back to the platform: in the address, or in the message to the window that waits.
         ("GET", ["oauth", _, "callback", _] | ["connections", "result", _]) => &[Kind::CompletionCode],
         _ => &[],

@@ -2,8 +2,8 @@
 //! the end of every story (SH-01).
 
 mod answers;
-mod leaks;
+pub mod leaks;
 mod sources;
 
-pub use leaks::{Finding, Kind, Known, forms};
+pub use leaks::{Finding, Kind, Known};
 pub use sources::Paper;

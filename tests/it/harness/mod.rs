@@ -32,7 +32,7 @@ use valetkey::secret::Secret;
 
 use crate::support::Paper;
 
-pub use crate::support::{Finding, Kind, Known, forms};
+pub use crate::support::{Finding, Kind, Known};
 pub use clients::{Client, Got};
 pub use database::Database;
 pub use socket::Talk;
