@@ -12,7 +12,7 @@ impl Known {
     pub fn record_answer(&mut self, method: &str, path: &str, headers: &HeaderMap, text: &str) {
         let allowed = exits(method, path);
         if !allowed.is_empty() {
-            self.learn_from_exit(path, text);
+            self.learn_from_answer(text);
         }
         for cookie in headers.get_all(SET_COOKIE) {
             let value = cookie.to_str().unwrap_or_default().split_once('=').map_or("", |(_, rest)| rest);
@@ -44,7 +44,7 @@ impl Known {
     }
 
     /// What an exit lets out is a secret from now on.
-    fn learn_from_exit(&mut self, path: &str, text: &str) {
+    pub fn learn_from_answer(&mut self, text: &str) {
         let Ok(body) = serde_json::from_str::<Value>(text) else { return };
         let mut learn = |kind, value: &Value| {
             if let Some(text) = value.as_str() {
@@ -57,7 +57,8 @@ impl Known {
         learn(Kind::Ticket, &body["initiation"]["dynamic_variables"]["secret__valetkey_ticket"]);
         for url in [&body["url"], &body["connect_url"]] {
             let Some(token) = url.as_str().and_then(|url| url.rsplit('/').next()) else { continue };
-            if !path.contains("event-endpoints") {
+            // A platform's own URL is no link of ours.
+            if token.starts_with("vk") {
                 learn(Kind::Link, &token.into());
             }
         }
