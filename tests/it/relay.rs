@@ -118,13 +118,14 @@ async fn a_relay_link_works_once_in_time_and_from_registered_origins() {
     ] {
         assert_eq!(code(Talk::open(&wrong, None, stage.app.known.clone()).await), (410, "gone".to_owned()), "{wrong}");
     }
+    let plain = format!("/v1/conversations/{id}/relay?t=");
+    assert_eq!(stage.app.anon().read(&format!("{plain}{t}")).await.status, 400, "no upgrade, and nothing used up");
+    assert_eq!(stage.app.anon().read(&format!("{plain}vkr_x")).await.status, 410, "unknown, whatever it asks for");
     let talk = stage.open(&other, None).await.expect("a program has no origin");
     drop(talk);
     let late = stage.start(json!({})).await;
     stage.app.advance(15);
     assert_eq!(code(stage.open(&late, Some(ORIGIN)).await).0, 410, "15 minutes are over");
-    let plain = stage.app.anon().read(&format!("/v1/conversations/{id}/relay?t={t}")).await;
-    assert_eq!(plain.status, 400, "no upgrade");
     stage.app.finish().await;
 }
 

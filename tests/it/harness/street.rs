@@ -111,14 +111,19 @@ impl Street {
 
     /// A user token set of Slack for this person.
     pub async fn slack_tokens(&self, account: Account) -> Value {
+        self.slack_installation(account, "").await["authed_user"].clone()
+    }
+
+    /// Slack's whole answer: the bot's token set, if scopes are asked for it, and the person's.
+    pub async fn slack_installation(&self, account: Account, bot_scopes: &str) -> Value {
         let authorize = self.sandbox.slack.join("oauth/v2/authorize").expect("a path");
-        let code = self.consent(authorize, &[("user_scope", SLACK_SCOPES)], account).await;
+        let code = self.consent(authorize, &[("scope", bot_scopes), ("user_scope", SLACK_SCOPES)], account).await;
         let url = self.sandbox.slack.join("api/oauth.v2.access").expect("a path");
         let request = self.http().post(url).basic_auth(CLIENT, Some(&self.client_secret));
         let form = [("code", code.as_str()), ("redirect_uri", REDIRECT)];
         let answer: Value = request.form(&form).send().await.expect("answers").json().await.expect("JSON");
         assert_eq!(answer["ok"], true, "{answer}");
-        answer["authed_user"].clone()
+        answer
     }
 
     async fn consent(&self, mut url: Url, pairs: &[(&str, &str)], account: Account) -> String {
