@@ -9,7 +9,7 @@ use serde_json::Value;
 use valetkey::config::ProviderSettings;
 
 use crate::site::Program;
-use crate::support::{Kind, Known};
+use crate::support::Kind;
 
 /// A Node and a folder of scripts whose packages are installed.
 pub struct Node {
@@ -111,9 +111,9 @@ impl Manner {
         }
     }
 
-    /// Tells what it has issued.
-    pub async fn confess(&self, known: &mut Known) {
-        known.learn(Kind::ClientSecret, self.told("client_secret"));
+    /// Its client's secret, and everything that it has issued.
+    pub async fn secrets(&self) -> Vec<(Kind, String)> {
+        let mut secrets = vec![(Kind::ClientSecret, self.told("client_secret").to_owned())];
         let url = self.told("token_url").parse::<url::Url>().expect("a URL").join("/issued").expect("a path");
         let issued = Program::new(url.as_str()).ok("GET", "", None).await;
         for (name, kind) in
@@ -121,8 +121,9 @@ impl Manner {
         {
             let values = issued[name].as_array().expect("a list");
             assert!(!values.is_empty(), "the strict side has issued {name}");
-            values.iter().for_each(|value| known.learn(kind, value.as_str().expect("a text")));
+            secrets.extend(values.iter().map(|value| (kind, value.as_str().expect("a text").to_owned())));
         }
+        secrets
     }
 
     /// `host:port`.

@@ -135,7 +135,9 @@ impl Site {
 
     /// The end of a story with a strict provider.
     pub async fn finish_with_manner(&self, house: RunningApp, manner: &Manner) {
-        manner.confess(&mut self.known.borrow_mut()).await;
+        for (kind, secret) in manner.secrets().await {
+            self.known.borrow_mut().learn(kind, &secret);
+        }
         self.finish(house).await;
     }
 
