@@ -53,6 +53,28 @@ async fn google_is_called_with_the_users_token_and_answers_filtered() {
 }
 
 #[tokio::test]
+async fn of_the_providers_headers_only_those_about_the_body_go_on() {
+    // AG-12
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let desk = desk(&app, &platform, &["google"]).await;
+    let tool = tool(&app, &platform, &desk).await;
+    let plain = tool.read(MAIL).await;
+    plain.ok();
+    app.street.fault("google", "api", "stray_headers", 1).await;
+    let got = tool.read(MAIL).await;
+    got.ok();
+    assert_eq!(got.header("content-language"), "en", "the provider has sent its headers");
+    let names = |got: &crate::harness::Got| {
+        got.headers.keys().map(|name| name.as_str().to_owned()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let more: Vec<String> = names(&got).difference(&names(&plain)).cloned().collect();
+    assert_eq!(more, ["content-language"]);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn slack_takes_the_method_name_for_a_path() {
     // AG-12
     let app = TestApp::start_with(Wishes { slack_without_rotation: true, ..Wishes::default() }).await.expect("SQLite");

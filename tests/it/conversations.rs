@@ -88,6 +88,31 @@ async fn a_websocket_start_has_every_variable_and_secrets_only_under_secret_name
 }
 
 #[tokio::test]
+async fn of_two_accounts_the_first_named_is_injected_and_the_second_is_for_the_broker() {
+    // API.md section 3
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let ada = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let grace = app.google(&platform, "u-1", Account::GRACE, Life::Fresh).await;
+    let desk = desk(&app, &platform).await;
+    for (first, second) in [(&ada, &grace), (&grace, &ada)] {
+        let mut body = websocket(&desk, "u-1");
+        body["connections"] = json!([{"provider": "google", "account": first, "hand_over": "inject"},
+            {"provider": "google", "account": second, "hand_over": "inject"}]);
+        let started = platform.post("/v1/conversations", &body).await.ok();
+        let token = platform.post(&format!("/v1/connections/{first}/token"), &json!({})).await.ok();
+        let variables = &started["initiation"]["dynamic_variables"];
+        assert_eq!(variables["secret__user_google_token"], token["access_token"], "the first one's");
+        let names = ["secret__user_google_token", "secret__user_google_authorization"];
+        let shown = &started["connections"];
+        assert_eq!((&shown[0]["connection"], &shown[1]["connection"]), (&json!(first), &json!(second)));
+        assert_eq!((&shown[0]["hand_over"], &shown[1]["hand_over"]), (&json!("inject"), &json!("broker")));
+        assert_eq!((&shown[0]["variables"], &shown[1]["variables"]), (&json!(names), &json!([])));
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_missing_required_account_is_424_and_nothing_is_created_upstream() {
     // RL-18
     let app = TestApp::start().await;

@@ -170,6 +170,32 @@ async fn what_a_client_may_not_set_is_dropped_and_in_the_book() {
 }
 
 #[tokio::test]
+async fn whole_answers_of_tools_do_not_reach_the_browser() {
+    // AG-03: ElevenLabs forwards them verbatim if the agent's owner ticks a box there.
+    let stage = Stage::set().await;
+    let kept = ["agent_tool_response_full_payload", "mcp_tool_call"];
+    let let_out = [&kept[..], &["agent_response", "agent_tool_response"]].concat();
+    let script = json!([{"when": "ask the other server", "say": "asked", "event": "mcp_tool_call",
+        "payload": {"tool_name": "search", "state": "success", "result": [{"type": "text", "text": "all of it"}]}}]);
+    let wish = json!({"conversation_config": {"conversation": {"client_events": let_out},
+        "agent": {"prompt": {"x_sandbox_script": script}}}});
+    let path = format!("v1/convai/agents/{}", stage.desk.agent_id);
+    stage.app.street.eleven("PATCH", &path, &wish).await;
+    let (_, mut talk) = stage.talking().await;
+    let said = talk.ask("use tool calendar_list {}").await;
+    assert!(said.starts_with("calendar_list: ok."), "{said}");
+    assert_eq!(talk.ask("ask the other server").await, "asked");
+    let sent = stage.app.street.eleven.sinks()["client_events"].to_string();
+    for kind in kept {
+        assert!(sent.contains(kind), "ElevenLabs has sent {kind}");
+        assert!(!talk.heard.iter().any(|heard| heard == kind), "{kind} came through: {:?}", talk.heard);
+    }
+    assert!(talk.heard.iter().any(|heard| heard == "agent_tool_response"), "that a tool was used may be seen");
+    talk.hang_up().await;
+    stage.app.finish().await;
+}
+
+#[tokio::test]
 async fn a_first_frame_that_is_no_initiation_ends_the_relay() {
     let stage = Stage::set().await;
     for first in [r#"{"type":"user_message","text":"hi"}"#, "[]", "x", r#"{"type":null}"#] {
