@@ -15,6 +15,7 @@ mod processes;
 mod program;
 mod refresh_tool;
 mod relay;
+mod spool;
 mod starts;
 mod strict;
 #[path = "../support/mod.rs"]
