@@ -9,6 +9,7 @@ mod demo;
 mod harness;
 mod isolation;
 mod leak_search;
+mod openapi;
 mod processes;
 mod program;
 mod refresh_tool;
