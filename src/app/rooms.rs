@@ -18,11 +18,11 @@ use crate::health::Health;
 use crate::http::HouseParts;
 use crate::keys::Keys;
 use crate::outbound::Outbound;
-use crate::providers::Providers;
+use crate::providers::{Descriptor, Providers};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::store::bell::Bells;
-use crate::workspaces::{Workspaces, WorkspacesParts};
+use crate::workspaces::{KnownProvider, Workspaces, WorkspacesParts};
 
 /// Every room, furnished, for doors, jobs, the command line and tests. Whoever keeps a clone keeps the house from
 /// closing.
@@ -100,7 +100,7 @@ pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) ->
     let connections = Connections::new(ConnectionsParts {
         store: store.clone(),
         keys: keys.clone(),
-        providers,
+        providers: providers.clone(),
         credentials: credentials.clone(),
         audit: audit.clone(),
         around: around.clone(),
@@ -116,6 +116,7 @@ pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) ->
         around: around.clone(),
         elevenlabs: elevenlabs.clone(),
         public_url: public_url.clone(),
+        providers: known_providers(&providers),
     });
     let conversations = Conversations::new(ConversationsParts {
         store,
@@ -145,6 +146,19 @@ pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) ->
         around,
         public_url,
     })
+}
+
+/// The catalogue as far as an agent's needs are concerned.
+fn known_providers(providers: &Providers) -> Vec<KnownProvider> {
+    let known = |descriptor: &Descriptor| {
+        let capabilities = &descriptor.capabilities;
+        let consent = capabilities.oauth.then_some("user");
+        let app = capabilities.user_scopes.then_some("bot");
+        let direct = capabilities.direct_kinds.iter().map(|kind| kind.strip_suffix("_token").unwrap_or(kind));
+        let kinds = consent.into_iter().chain(app).chain(direct).collect();
+        KnownProvider { id: descriptor.id, kinds, injectable: capabilities.injectable }
+    };
+    providers.all().map(|provider| known(provider.descriptor())).collect()
 }
 
 /// What the doors need.

@@ -384,6 +384,11 @@ impl Connections {
                     format!("providers[{index}]"),
                     "has no integration; set one with PUT /v1/integrations/{provider}",
                 );
+            } else if !self.connects_by_consent(provider) {
+                invalid.add(
+                    format!("providers[{index}]"),
+                    "is not connected by consent at the provider; use POST /v1/connections or a portal session",
+                );
             }
         }
         for provider in new.scopes.keys() {
@@ -393,6 +398,11 @@ impl Connections {
         }
         invalid.into_result()?;
         Ok(())
+    }
+
+    /// Whether a hosted link can offer this provider.
+    pub fn connects_by_consent(&self, provider: &str) -> bool {
+        self.providers.get(provider).is_some_and(|known| known.descriptor().capabilities.oauth)
     }
 
     async fn offers(

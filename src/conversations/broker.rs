@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
+use serde_json::Value;
 
-use super::tickets::{Admitted, Proof, Use};
+use super::tickets::{Admitted, Use};
 use super::{Conversations, ConversationsError};
-use crate::audit::Action;
-use crate::credentials::ApiCall;
-use crate::credentials::{BrokerAnswer, BrokerCall};
+use crate::credentials::{ApiCall, BrokerAnswer, BrokerCall, Which};
 use crate::workspaces::BrokerRule;
 
 /// A call that a tool asks for.
@@ -36,14 +36,15 @@ impl Conversations {
     /// Makes the call and answers with the provider's answer, filtered.
     ///
     /// # Errors
-    /// [`ConversationsError::NotGranted`] for what no rule allows; see the refresh tool for the proofs.
-    pub async fn broker(&self, proof: Proof, request: BrokerRequest) -> Result<BrokerAnswer, ConversationsError> {
-        let admitted = self.admit_ticket(proof).await?;
+    /// [`ConversationsError::NotGranted`] for what no rule allows, [`ConversationsError::IdentityMismatch`],
+    /// [`ConversationsError::RateLimited`]; what the provider refuses is its answer.
+    pub async fn broker(&self, admitted: Admitted, request: BrokerRequest) -> Result<BrokerAnswer, ConversationsError> {
+        self.must_be_own(&admitted, &claimed_users(&request)).await?;
+        self.count(&admitted, Use::Broker).await?;
         if !allowed(&admitted, &request) {
-            self.refuse(&admitted, Action::TicketRefused, "not_allowed").await?;
+            self.note_refusal(&admitted, "not_allowed").await?;
             return Err(ConversationsError::NotGranted("the agent's broker rules do not allow this call"));
         }
-        self.count(&admitted, Use::Broker).await?;
         let used = self
             .connection_of_ticket(&admitted, &request.provider, request.account.as_deref())
             .await?
@@ -51,7 +52,7 @@ impl Conversations {
         let chat = self.connections.chat_of(&admitted.caller, &used.connection_id).await?;
         let call = BrokerCall {
             connection: &used.connection_id,
-            kind: None,
+            which: Which::Id(&used.credential_id),
             provider: &request.provider,
             call: ApiCall {
                 method: request.method,
@@ -65,6 +66,19 @@ impl Conversations {
         };
         Ok(self.credentials.send(&admitted.caller, call).await?)
     }
+}
+
+/// User ids that a body names, at the top of a JSON object or among a form's fields.
+fn claimed_users(request: &BrokerRequest) -> Vec<String> {
+    const NAME: &str = "user_id";
+    let kind = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if kind.starts_with("application/x-www-form-urlencoded") {
+        let fields = url::form_urlencoded::parse(&request.body);
+        return fields.filter(|(name, _)| name == NAME).map(|(_, value)| value.into_owned()).collect();
+    }
+    let body: Option<Value> = serde_json::from_slice(&request.body).ok();
+    let claimed = body.as_ref().and_then(|body| body.get(NAME));
+    claimed.map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned)).into_iter().collect()
 }
 
 fn allowed(admitted: &Admitted, request: &BrokerRequest) -> bool {

@@ -6,7 +6,7 @@ use super::start::WantedConnection;
 use super::{Conversations, ConversationsError};
 use crate::caller::Caller;
 use crate::connections::{Connection, ListFilter, NewConnectSession};
-use crate::credentials::{CredentialError, ReadWish, Warm};
+use crate::credentials::{CredentialError, ReadWish, Warm, Which};
 use crate::invalid::Invalid;
 use crate::workspaces::{HandOver, Need};
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) struct Chosen {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) connection: Connection,
-    pub(super) warm: Option<Warm>,
+    pub(super) warm: Warm,
     pub(super) injects: bool,
     /// Whether it is the first of its provider.
     pub(super) is_primary: bool,
@@ -102,13 +102,13 @@ impl Conversations {
             HandOver::Broker => false,
         };
         let want = ReadWish {
-            kind: need.credential.as_deref(),
+            which: Which::of_kind(need.credential.as_deref()),
             patience: BUDGET,
             forever_is_fine: true,
             ..ReadWish::token(connection.id.as_str(), life)
         };
         match self.credentials.warm(ticket, want).await {
-            Ok(warm) => Ok(Some(Found { connection: connection.clone(), warm: Some(warm), injects, is_primary: true })),
+            Ok(warm) => Ok(Some(Found { connection: connection.clone(), warm, injects, is_primary: true })),
             Err(CredentialError::NeedsReauth { .. } | CredentialError::NoSuchKind | CredentialError::NotFound) => {
                 Ok(None)
             }
@@ -116,8 +116,12 @@ impl Conversations {
         }
     }
 
-    /// A link with which the user can connect what is missing, if the tenant has said where to come back to.
+    /// A link with which the user can connect what is missing, if the provider asks for consent and the tenant has said
+    /// where to come back to.
     async fn connect_url(&self, ticket: &Caller, user: &str, provider: &str) -> Option<String> {
+        if !self.connections.connects_by_consent(provider) {
+            return None;
+        }
         let tenant = Caller::system("start", ticket.tenant().clone());
         let return_url = self.connections.first_return_url(&tenant).await.ok().flatten();
         let new = NewConnectSession {

@@ -21,7 +21,7 @@ pub use manage::ConversationView;
 pub use refresh_tool::{RefreshAnswer, RefreshRequest};
 pub use relay::{Frame, RelaySeat};
 pub use start::{ChannelRequest, StartRequest, Started, StartedConnection, WantedConnection};
-pub use tickets::Proof;
+pub use tickets::{Admitted, Proof};
 
 use crate::audit::{Audit, AuditError};
 use crate::caller::{Denied, SystemScope};

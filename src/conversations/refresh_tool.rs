@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::tickets::{Proof, Use};
+use super::tickets::{Admitted, Use};
 use super::{Conversations, ConversationsError};
 use crate::audit::{Action, Exposed};
 use crate::credentials::refresh::Wish;
-use crate::credentials::{CredentialError, IN_MID_CALL, ReadWish};
+use crate::credentials::{CredentialError, IN_MID_CALL, ReadWish, Which};
 use crate::secret::Secret;
 use crate::store::conversations::conversation_connection_handed;
 
@@ -65,15 +65,13 @@ impl Conversations {
     /// Answers the refresh tool.
     ///
     /// # Errors
-    /// [`ConversationsError::Unauthenticated`], [`ConversationsError::IdentityMismatch`], [`ConversationsError::Gone`],
-    /// [`ConversationsError::RateLimited`].
+    /// [`ConversationsError::IdentityMismatch`], [`ConversationsError::RateLimited`].
     pub async fn refresh_tool(
         &self,
-        mut proof: Proof,
+        admitted: Admitted,
         request: RefreshRequest,
     ) -> Result<RefreshAnswer, ConversationsError> {
-        proof.claimed_user.extend(request.user_id);
-        let admitted = self.admit_ticket(proof).await?;
+        self.must_be_own(&admitted, request.user_id.as_slice()).await?;
         self.count(&admitted, Use::Refresh).await?;
         let row = &admitted.row;
         let Some(used) = self.connection_of_ticket(&admitted, &request.provider, request.account.as_deref()).await?
@@ -94,6 +92,7 @@ impl Conversations {
             } else {
                 Action::TokenRead
             },
+            which: Which::Id(&used.credential_id),
             ..ReadWish::token(&used.connection_id, Duration::ZERO)
         };
         let token = match self.credentials.read(&admitted.caller, want).await {

@@ -81,12 +81,7 @@ impl Conversations {
         browser_origin: Option<&str>,
         origin: Origin,
     ) -> Result<RelaySeat, ConversationsError> {
-        let hash = hash_of(t.expose());
-        let mut tx = self.store.read().await?;
-        let row = conversation_by_relay(&mut tx, BY_SECRET, &hash)
-            .await?
-            .filter(|row| row.id == id)
-            .ok_or(ConversationsError::Gone)?;
+        let row = self.open_relay(id, t).await?;
         let caller = Caller::ticket(
             TenantId::stored(row.tenant_id.clone()),
             ConversationId::stored(row.id.clone()),
@@ -98,6 +93,7 @@ impl Conversations {
             .of_user(Some(&row.user_id))
             .in_conversation(Some(&row.id));
         if let Some(browser_origin) = browser_origin {
+            let mut tx = self.store.read().await?;
             let tenant = tenant_own(&mut tx, &scope).await?.ok_or(ConversationsError::Gone)?;
             if !from_json_list(&tenant.origins).iter().any(|registered| registered == browser_origin) {
                 drop(tx);
@@ -105,9 +101,8 @@ impl Conversations {
                 return Err(ConversationsError::OriginRefused);
             }
         }
-        drop(tx);
         let mut tx = self.store.begin().await?;
-        let row = conversation_enter_relay(&mut tx, BY_SECRET, &hash, self.around.now().0)
+        let row = conversation_enter_relay(&mut tx, BY_SECRET, &hash_of(t.expose()), self.around.now().0)
             .await?
             .ok_or(ConversationsError::Gone)?;
         let owner = Owner::User(TenantId::stored(row.tenant_id.clone()), UserId::stored(row.user_id.clone()));
@@ -115,6 +110,27 @@ impl Conversations {
         let data: StartData = self.keys.open_json(&mut tx, &owner, start_data_place(&row.id), &sealed).await?;
         let durable = self.audit.record_and_commit(tx, &caller, &event).await?;
         Ok(RelaySeat { row, caller, scope, data, durable })
+    }
+
+    /// Whether a relay could be entered now, for a request that cannot enter it. Uses nothing up.
+    ///
+    /// # Errors
+    /// [`ConversationsError::Gone`] for an unknown, used or expired `t`.
+    pub async fn look_at_relay(&self, id: &str, t: &Secret) -> Result<(), ConversationsError> {
+        self.open_relay(id, t).await.map(drop)
+    }
+
+    async fn open_relay(&self, id: &str, t: &Secret) -> Result<ConversationRow, ConversationsError> {
+        let now = self.around.now().0;
+        let mut tx = self.store.read().await?;
+        let row = conversation_by_relay(&mut tx, BY_SECRET, &hash_of(t.expose())).await?;
+        let is_open = |row: &ConversationRow| {
+            row.id == id
+                && row.ended_at.is_none()
+                && row.relay_used_at.is_none()
+                && row.relay_expires_at.is_some_and(|end| end > now)
+        };
+        row.filter(is_open).ok_or(ConversationsError::Gone)
     }
 
     /// Runs a relay until either side, the platform or the ticket's end closes it. Both channels are bounded by whoever

@@ -14,7 +14,7 @@ use super::{BY_SECRET, Conversations, ConversationsError, START_WINDOW};
 use crate::audit::{Action, Durable, Event, Exposed};
 use crate::caller::{Caller, Permission, TenantScope, Who};
 use crate::clock::Millis;
-use crate::credentials::ReadWish;
+use crate::credentials::{ReadWish, Which};
 use crate::elevenlabs::Access;
 use crate::ids::{ConnectionId, ConversationId, UserId};
 use crate::invalid::{Invalid, checked_external_id};
@@ -205,6 +205,7 @@ impl Conversations {
         if life > 7200 {
             return Err(Invalid::one("min_ttl", "must be at most 7200 seconds").into());
         }
+        self.check_wanted(&request)?;
         let id = ConversationId::new(&self.around);
         let (agent, user) = self.admit(caller, &scope, &request).await?;
         let ticket_caller =
@@ -236,6 +237,16 @@ impl Conversations {
                 self.start_websocket(caller, &ticket_caller, &scope, starting, &request, life).await
             }
         }
+    }
+
+    fn check_wanted(&self, request: &StartRequest) -> Result<(), Invalid> {
+        let mut invalid = Invalid::default();
+        for (index, wanted) in request.connections.iter().flatten().enumerate() {
+            if self.workspaces.known_provider(&wanted.provider).is_none() {
+                invalid.add(format!("connections[{index}].provider"), self.workspaces.not_a_provider());
+            }
+        }
+        invalid.into_result()
     }
 
     async fn admit(
@@ -317,7 +328,7 @@ impl Conversations {
                 let row = ConversationConnectionRow {
                     provider: one.need.provider.clone(),
                     connection_id: found.connection.id.to_string(),
-                    credential_id: found.warm.as_ref().map(|warm| warm.credential.clone()).unwrap_or_default(),
+                    credential_id: found.warm.credential.clone(),
                     hand_over: if found.injects { "inject" } else { "broker" }.to_owned(),
                     is_primary: i64::from(found.is_primary),
                     handed_generation: 0,
@@ -404,7 +415,7 @@ impl Conversations {
         variables: &mut Variables,
     ) -> Result<(), ConversationsError> {
         let want = ReadWish {
-            kind: need.credential.as_deref(),
+            which: Which::of_kind(need.credential.as_deref()),
             patience: super::choose::BUDGET,
             conversation: Some(conversation),
             ..ReadWish::token(connection, Duration::from_secs(life))
@@ -529,7 +540,7 @@ fn shown(one: &Chosen) -> StartedConnection {
         connection: one.found.as_ref().map(|found| found.connection.id.to_string()),
         hand_over: if injects { "inject" } else { "broker" },
         status: if one.found.is_some() { "ready" } else { super::NOT_CONNECTED },
-        expires_at: one.found.as_ref().and_then(|found| found.warm.as_ref()?.expires_at).map(Millis::rfc3339),
+        expires_at: one.found.as_ref().and_then(|found| found.warm.expires_at).map(Millis::rfc3339),
         variables: if injects { injected_names(&one.need.provider).to_vec() } else { Vec::new() },
     }
 }

@@ -25,15 +25,15 @@ pub struct Proof {
     pub ticket: Option<Secret>,
     /// `X-Valetkey-Workspace`.
     pub workspace: Option<Secret>,
-    /// A user id that the request names somewhere; it may repeat the ticket's, never change it.
-    pub claimed_user: Vec<String>,
+    /// User ids that the query names; the body's are looked at once the ticket has proven itself.
+    pub claimed_users: Vec<String>,
     /// Where the request came from.
     pub origin: Origin,
 }
 
 /// A tool call that has proven itself.
 #[derive(Debug)]
-pub(super) struct Admitted {
+pub struct Admitted {
     pub(super) row: ConversationRow,
     pub(super) caller: Caller,
     pub(super) scope: TenantScope,
@@ -56,8 +56,11 @@ impl Use {
 }
 
 impl Conversations {
-    /// Whose call this is: from the ticket alone.
-    pub(super) async fn admit_ticket(&self, proof: Proof) -> Result<Admitted, ConversationsError> {
+    /// Whose call this is: from the ticket alone. Nothing of a body is looked at before.
+    ///
+    /// # Errors
+    /// [`ConversationsError::Unauthenticated`], [`ConversationsError::Gone`], [`ConversationsError::IdentityMismatch`].
+    pub async fn admit_ticket(&self, proof: Proof) -> Result<Admitted, ConversationsError> {
         let (Some(ticket), Some(workspace)) = (&proof.ticket, &proof.workspace) else {
             return Err(ConversationsError::Unauthenticated);
         };
@@ -87,11 +90,21 @@ impl Conversations {
         if admitted.row.ended_at.is_some() || admitted.row.ticket_expires_at <= self.around.now().0 {
             return Err(ConversationsError::Gone);
         }
-        if self.contradicts(&admitted, &proof.claimed_user).await? {
-            self.refuse(&admitted, Action::IdentityMismatch, "other_user").await?;
+        self.must_be_own(&admitted, &proof.claimed_users).await?;
+        Ok(admitted)
+    }
+
+    /// A request may repeat the ticket's user, never change it.
+    pub(super) async fn must_be_own(
+        &self,
+        admitted: &Admitted,
+        claimed_users: &[String],
+    ) -> Result<(), ConversationsError> {
+        if self.contradicts(admitted, claimed_users).await? {
+            self.refuse(admitted, Action::IdentityMismatch, "other_user").await?;
             return Err(ConversationsError::IdentityMismatch);
         }
-        Ok(admitted)
+        Ok(())
     }
 
     async fn contradicts(&self, admitted: &Admitted, claimed: &[String]) -> Result<bool, ConversationsError> {
@@ -104,7 +117,14 @@ impl Conversations {
         Ok(claimed.iter().any(|id| *id != user.external_id))
     }
 
-    /// Writes a refusal down and counts it; the twentieth in an hour ends the ticket.
+    /// Writes down that a proven ticket asked for something it may not have.
+    pub(super) async fn note_refusal(&self, admitted: &Admitted, reason: &str) -> Result<(), ConversationsError> {
+        let event = refusal(&admitted.row, Action::TicketRefused).denied(reason);
+        self.audit.note(&admitted.caller, &event).await?;
+        Ok(())
+    }
+
+    /// Writes a refused proof down and counts it; the twentieth in an hour ends the ticket.
     pub(super) async fn refuse(
         &self,
         admitted: &Admitted,
@@ -112,10 +132,7 @@ impl Conversations {
         reason: &str,
     ) -> Result<(), ConversationsError> {
         let row = &admitted.row;
-        let event = Event::done(action, "conversation", &row.id)
-            .of_user(Some(&row.user_id))
-            .in_conversation(Some(&row.id))
-            .denied(reason);
+        let event = refusal(row, action).denied(reason);
         let now = self.around.now().0;
         let mut tx = self.store.begin().await?;
         let (refused, _) = ticket_use_count(&mut tx, &admitted.scope, &row.id, "refused", now, HOUR).await?;
@@ -162,4 +179,8 @@ impl Conversations {
         }
         Ok(None)
     }
+}
+
+fn refusal(row: &ConversationRow, action: Action) -> Event<'_> {
+    Event::done(action, "conversation", &row.id).of_user(Some(&row.user_id)).in_conversation(Some(&row.id))
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::read::{PATIENCE, ReadWish};
+use super::read::{PATIENCE, ReadWish, Which};
 use super::refresh::Wish;
 use super::{CredentialError, Credentials};
 use crate::audit::Action;
@@ -17,8 +17,8 @@ use std::time::Duration;
 pub struct BrokerCall<'a> {
     /// `con_…`.
     pub connection: &'a str,
-    /// Which credential; none means user, else bot.
-    pub kind: Option<&'a str>,
+    /// Which of its credentials.
+    pub which: Which<'a>,
     /// Catalogue id.
     pub provider: &'a str,
     /// The call without its credential.
@@ -53,7 +53,7 @@ impl Credentials {
         let provider = self.providers.get(broker.provider).ok_or(CredentialError::NotFound)?;
         let mut want = ReadWish {
             connection: broker.connection,
-            kind: broker.kind,
+            which: broker.which,
             wish: Wish::life(Duration::from_secs(60)),
             patience: PATIENCE,
             conversation: broker.conversation,

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use crate::providers::ApiCall;
 pub use broker::{BrokerAnswer, BrokerCall};
-pub use read::{Account, IN_MID_CALL, ReadWish, Token, Warm};
+pub use read::{Account, IN_MID_CALL, ReadWish, Token, Warm, Which};
 pub use store::{NewCredential, Revocation};
 pub use sweep::DueBell;
 

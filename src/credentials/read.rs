@@ -23,13 +23,32 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The book's reason for a token that a running conversation asked for, other than the one it began with.
 pub const IN_MID_CALL: &str = "mid_call";
 
+/// Which credential of a connection is meant.
+#[derive(Clone, Copy, Debug)]
+pub enum Which<'a> {
+    /// The user's, else the bot's, else the only one.
+    Usual,
+    /// The one of this kind: `user`, `bot`, ….
+    Kind(&'a str),
+    /// This one: `crd_…`.
+    Id(&'a str),
+}
+
+impl<'a> Which<'a> {
+    /// The one of this kind; the usual one when no kind is named.
+    #[must_use]
+    pub fn of_kind(kind: Option<&'a str>) -> Self {
+        kind.map_or(Self::Usual, Self::Kind)
+    }
+}
+
 /// What a caller wants to read.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadWish<'a> {
     /// `con_…`.
     pub connection: &'a str,
-    /// `user`, `bot`, …; none means user, else bot, else the only one.
-    pub kind: Option<&'a str>,
+    /// Which of the connection's credentials.
+    pub which: Which<'a>,
     /// What would be enough.
     pub wish: Wish,
     /// How long to wait.
@@ -50,7 +69,7 @@ impl<'a> ReadWish<'a> {
     pub fn token(connection: &'a str, life: Duration) -> Self {
         Self {
             connection,
-            kind: None,
+            which: Which::Usual,
             wish: Wish::life(life),
             patience: PATIENCE,
             conversation: None,
@@ -183,7 +202,7 @@ impl Credentials {
         let mut tx = self.store.read().await?;
         let connection = connection_by_id(&mut tx, scope, want.connection).await?.ok_or(CredentialError::NotFound)?;
         let rows = credentials_of_connection(&mut tx, scope, &connection.id).await?;
-        let row = pick(rows, want.kind).ok_or(CredentialError::NoSuchKind)?;
+        let row = pick(rows, want.which).ok_or(CredentialError::NoSuchKind)?;
         if row.expires_at.is_none() && !want.forever_is_fine {
             return Err(CredentialError::NotInjectable);
         }
@@ -328,10 +347,11 @@ fn usable(connection: &ConnectionRow) -> Result<(), CredentialError> {
     }
 }
 
-fn pick(rows: Vec<CredentialRow>, kind: Option<&str>) -> Option<CredentialRow> {
-    match kind {
-        Some(kind) => rows.into_iter().find(|row| row.kind == kind),
+fn pick(rows: Vec<CredentialRow>, which: Which<'_>) -> Option<CredentialRow> {
+    rows.into_iter().find(|row| match which {
         // `user` sorts before `bot`, and both before nothing.
-        None => rows.into_iter().next(),
-    }
+        Which::Usual => true,
+        Which::Kind(kind) => row.kind == kind,
+        Which::Id(id) => row.id == id,
+    })
 }

@@ -126,6 +126,7 @@ struct Inside {
     retry_after: Option<Duration>,
     more: serde_json::Map<String, serde_json::Value>,
     denied: Option<Permission>,
+    without_effect: bool,
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -140,6 +141,7 @@ impl Problem {
             retry_after: None,
             more: serde_json::Map::new(),
             denied: None,
+            without_effect: false,
             cause: None,
         }))
     }
@@ -178,6 +180,13 @@ impl Problem {
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Nothing was left behind, so the same request may be made again.
+    #[must_use]
+    pub fn without_effect(mut self) -> Self {
+        self.0.without_effect = true;
         self
     }
 
@@ -225,7 +234,7 @@ impl Problem {
 
     /// True when it is not known whether the work had its effect.
     pub(super) fn leaves_doubt(&self) -> bool {
-        matches!(self.0.code, Code::Internal | Code::UpstreamFailed)
+        matches!(self.0.code, Code::Internal | Code::UpstreamFailed) && !self.0.without_effect
     }
 
     /// Logs the chain of causes. The entrance calls it once per request.
@@ -493,8 +502,10 @@ impl From<ConversationsError> for Problem {
             ConversationsError::IdentityMismatch => Self::new(Code::IdentityMismatch, error.to_string()),
             ConversationsError::Gone => Self::new(Code::Gone, error.to_string()),
             ConversationsError::RateLimited(wait) => Self::new(Code::RateLimited, error.to_string()).retry_after(wait),
+            // A signed URL starts nothing, whether or not it was minted, and the conversation is marked as failed.
             ConversationsError::ElevenLabs(_) | ConversationsError::Street(_) => {
-                Self::new(Code::UpstreamFailed, error.to_string()).because(error).retry_after(SHORT_WAIT)
+                let problem = Self::new(Code::UpstreamFailed, error.to_string()).because(error);
+                problem.retry_after(SHORT_WAIT).without_effect()
             }
             ConversationsError::Store(ref store) => Self::outage_or_defect(store.is_outage(), error),
             ConversationsError::Keys(ref keys) => Self::outage_or_defect(keys.is_outage(), error),

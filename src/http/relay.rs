@@ -58,8 +58,11 @@ async fn enter(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let upgrade = upgrade.map_err(|_| Problem::new(Code::Malformed, "this address speaks WebSocket only"))?;
     let t = Secret::new(entry.t.unwrap_or_default());
+    let Ok(upgrade) = upgrade else {
+        house.conversations.look_at_relay(&id, &t).await?;
+        return Err(Problem::new(Code::Malformed, "this address speaks WebSocket only"));
+    };
     let browser_origin = headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or("garbled"));
     let seat = house.conversations.enter_relay(&id, &t, browser_origin, context.origin().clone()).await?;
     let upgrade = upgrade.protocols([SUBPROTOCOL]).max_frame_size(MOST_FRAME).max_message_size(MOST_FRAME);

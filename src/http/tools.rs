@@ -1,10 +1,10 @@
 //! For agent tools (API.md section 4): the refresh tool and the broker. A tool proves itself with a ticket and the
-//! workspace's header; both travel in headers only, where a model cannot write.
+//! workspace's header; both travel in headers only, where a model cannot write. Without them a body is not read.
 
 use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, FromRequestParts, OriginalUri, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, OriginalUri, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -39,11 +39,11 @@ impl FromRequestParts<House> for Proof {
         let mut headers = parts.headers.get_all(WORKSPACE).iter();
         let workspace = headers.next().and_then(|value| value.to_str().ok()).map(Secret::new);
         let workspace = workspace.filter(|_| headers.next().is_none());
-        Ok(Self { ticket: bearer(parts), workspace, claimed_user: claimed(parts), origin: context.origin().clone() })
+        Ok(Self { ticket: bearer(parts), workspace, claimed_users: claimed(parts), origin: context.origin().clone() })
     }
 }
 
-/// User ids that the query names; the body's is read with the body.
+/// User ids that the query names; the body's are looked at by the room.
 fn claimed(parts: &Parts) -> Vec<String> {
     let query = parts.uri.query().unwrap_or_default();
     url::form_urlencoded::parse(query.as_bytes())
@@ -65,12 +65,10 @@ pub(super) struct Calls;
     responses((status = 200, description = "How it stands", body = RefreshAnswer)),
     security(("ticket" = [], "workspace" = [])),
 )]
-async fn refresh(
-    State(house): State<House>,
-    proof: Proof,
-    JsonBody { value, .. }: JsonBody<RefreshRequest>,
-) -> Result<Json<RefreshAnswer>, Problem> {
-    Ok(Json(house.conversations.refresh_tool(proof, value).await?))
+async fn refresh(State(house): State<House>, proof: Proof, request: Request) -> Result<Json<RefreshAnswer>, Problem> {
+    let admitted = house.conversations.admit_ticket(proof).await?;
+    let JsonBody { value, .. } = JsonBody::<RefreshRequest>::from_request(request, &house).await?;
+    Ok(Json(house.conversations.refresh_tool(admitted, value).await?))
 }
 
 /// Makes a call to a provider's API with the conversation's credential, as far as the agent's rules allow.
@@ -98,11 +96,12 @@ async fn broker(
     let prefix = format!("/v1/broker/{provider}/");
     let path = uri.path().strip_prefix(&prefix).ok_or_else(Problem::not_found)?.to_owned();
     let (method, headers) = (request.method().clone(), request.headers().clone());
+    let admitted = house.conversations.admit_ticket(proof).await?;
     let account = headers.get(ACCOUNT).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body: Bytes = read_bytes(request).await?;
     let wanted =
         BrokerRequest { provider, path, query: uri.query().map(str::to_owned), method, headers, body, account };
-    let answer = house.conversations.broker(proof, wanted).await?;
+    let answer = house.conversations.broker(admitted, wanted).await?;
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = (status, answer.headers, Body::from(answer.body)).into_response();
     // The provider's own error body is for the tool to read.

@@ -55,6 +55,7 @@ pub(super) enum Fault {
     NoRefreshToken,
     SwapSubject,
     FewerScopes,
+    StrayHeaders,
     OkFalse(String),
 }
 
@@ -78,6 +79,7 @@ impl Fault {
             ("no_refresh_token", None) => Self::NoRefreshToken,
             ("swap_subject", None) => Self::SwapSubject,
             ("fewer_scopes", None) => Self::FewerScopes,
+            ("stray_headers", None) => Self::StrayHeaders,
             _ => return None,
         })
     }
@@ -154,9 +156,22 @@ pub(super) async fn answered(
         Some(Fault::DropAfterCommit) => hang_up(),
         Some(Fault::ServerErrorAfterCommit) => json(500, &json!({"error": "internal_failure"})),
         Some(Fault::Garbage) => (done.status(), [("content-type", "application/json")], "{\"access_to").into_response(),
+        Some(Fault::StrayHeaders) => (STRAY_HEADERS, done).into_response(),
         _ => done,
     }
 }
+
+/// Headers that describe nothing of an answer's body, as front servers and trackers add them.
+const STRAY_HEADERS: [(&str, &str); 8] = [
+    ("set-cookie", "NID=vkcanary-cookie-of-the-provider; Path=/; HttpOnly"),
+    ("www-authenticate", "Bearer realm=\"provider\""),
+    ("location", "https://elsewhere.example/"),
+    ("link", "<https://elsewhere.example/>; rel=next"),
+    ("access-control-allow-origin", "*"),
+    ("alt-svc", "h3=\":443\""),
+    ("x-provider-session", "vkcanary-session-of-the-provider"),
+    ("content-language", "en"),
+];
 
 /// Faults in front of the work, each in the provider's own error shape (A.5, B.5, C.4).
 fn before(provider: Provider, place: Place, fault: &Fault) -> Option<Response> {

@@ -5,6 +5,8 @@
 //! `Max-Age` or `Expires`, and the `__Host-` and `__Secure-` prefixes. As in real browsers, `Secure` cookies
 //! work on `http://127.0.0.1`, and every port of it is the same site.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use axum_extra::extract::cookie::Cookie;
 use http::{HeaderMap, Method, StatusCode, header};
 use url::{Url, form_urlencoded};
@@ -105,7 +107,11 @@ pub struct Person {
     cookies: Vec<StoredCookie>,
     page: Option<Page>,
     distance: Option<Distance>,
+    seen: Option<Seen>,
 }
+
+/// Every page that people have seen, in order; redirects count as pages.
+pub type Seen = Arc<Mutex<Vec<(Method, Page)>>>;
 
 impl std::fmt::Debug for Person {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -119,7 +125,15 @@ impl Person {
     /// # Errors
     /// When the HTTP client cannot be built.
     pub fn new() -> Result<Self, PersonError> {
-        Ok(Self { http: plain_client()?, cookies: Vec::new(), page: None, distance: None })
+        Ok(Self { http: plain_client()?, cookies: Vec::new(), page: None, distance: None, seen: None })
+    }
+
+    /// Somebody whose every page is also written down in `seen`.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be built.
+    pub fn watched(seen: &Seen) -> Result<Self, PersonError> {
+        Ok(Self { seen: Some(seen.clone()), ..Self::new()? })
     }
 
     /// Types `url` into the address bar. One request: a redirect is returned as it is.
@@ -268,7 +282,7 @@ impl Person {
     async fn request(&mut self, method: Method, url: Url, form: Option<String>) -> Result<Page, PersonError> {
         let from = self.page.as_ref().map(|page| page.url.clone());
         let site = self.site_towards(from.as_ref(), &url);
-        let mut request = self.http.request(method, url.clone());
+        let mut request = self.http.request(method.clone(), url.clone());
         request = request.header("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
         request = request.header("sec-fetch-mode", "navigate").header("sec-fetch-dest", "document");
         request = request.header("sec-fetch-site", site);
@@ -291,6 +305,9 @@ impl Person {
         let body = answer.text().await.map_err(|error| PersonError::NoAnswer(error.without_url()))?;
         let page = Page { status, headers, url, body };
         self.page = Some(page.clone());
+        if let Some(seen) = &self.seen {
+            seen.lock().unwrap_or_else(PoisonError::into_inner).push((method, page.clone()));
+        }
         Ok(page)
     }
 
@@ -361,7 +378,7 @@ fn found(forms: Vec<Form>, selector: &str) -> Option<(Form, Option<Element>)> {
 /// A client that trusts nobody's certificates: the sandbox lives on plain HTTP.
 #[expect(clippy::disallowed_methods, reason = "the sandbox is not the house: it plays a browser")]
 pub(super) fn plain_client() -> Result<reqwest::Client, PersonError> {
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| PersonError::Setup(Box::new(error)))?

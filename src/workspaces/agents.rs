@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Workspaces, WorkspacesError};
+use super::{KnownProvider, Workspaces, WorkspacesError};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::ids::{AgentId, WorkspaceId};
@@ -140,7 +140,7 @@ impl Workspaces {
         draft: AgentDraft,
     ) -> Result<Agent, WorkspacesError> {
         let scope = caller.require(Permission::WorkspacesWrite)?;
-        check_draft(agent_id, &draft)?;
+        self.check_draft(agent_id, &draft)?;
         let mut tx = self.store.begin().await?;
         let workspace = self.usable(&mut tx, &scope, &draft.workspace, agent_id).await?.ok_or_else(|| {
             Invalid::one("workspace", "is not a workspace of yours, nor one that shares this agent with you")
@@ -217,6 +217,48 @@ impl Workspaces {
     }
 }
 
+impl Workspaces {
+    fn check_draft(&self, agent_id: &str, draft: &AgentDraft) -> Result<(), Invalid> {
+        let mut invalid = Invalid::default();
+        check_names(agent_id, draft, &mut invalid);
+        for (index, need) in draft.needs.iter().enumerate() {
+            let before = &draft.needs[..index];
+            if before.iter().any(|other| other.provider == need.provider && other.credential == need.credential) {
+                invalid.add(format!("needs[{index}]"), "names the same provider and credential twice");
+            }
+            let Some(known) = self.known_provider(&need.provider) else {
+                invalid.add(format!("needs[{index}].provider"), self.not_a_provider());
+                continue;
+            };
+            if need.credential.as_deref().is_some_and(|kind| !known.kinds.contains(&kind)) {
+                let kinds = known.kinds.join(" or ");
+                invalid.add(format!("needs[{index}].credential"), format!("must be {kinds} for {}", known.id));
+            }
+            if need.hand_over == HandOver::Inject && !known.injectable {
+                let message = format!("must be auto or broker: a token of {} does not travel in a header", known.id);
+                invalid.add(format!("needs[{index}].hand_over"), message);
+            }
+        }
+        for provider in draft.broker.keys().filter(|provider| self.known_provider(provider).is_none()) {
+            invalid.add(format!("broker.{provider}"), self.not_a_provider());
+        }
+        invalid.into_result()
+    }
+
+    /// A provider of the catalogue.
+    #[must_use]
+    pub fn known_provider(&self, id: &str) -> Option<&KnownProvider> {
+        self.providers.iter().find(|known| known.id == id)
+    }
+
+    /// What is said where another name stands.
+    #[must_use]
+    pub fn not_a_provider(&self) -> String {
+        let ids: Vec<&str> = self.providers.iter().map(|known| known.id).collect();
+        format!("must be one of {}", ids.join(", "))
+    }
+}
+
 impl From<AgentRow> for Agent {
     fn from(row: AgentRow) -> Self {
         Self {
@@ -237,8 +279,8 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
 }
 
-fn check_draft(agent_id: &str, draft: &AgentDraft) -> Result<(), Invalid> {
-    let mut invalid = Invalid::default();
+/// Everything but the providers.
+fn check_names(agent_id: &str, draft: &AgentDraft, invalid: &mut Invalid) {
     if agent_id.is_empty()
         || agent_id.len() > 100
         || !agent_id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
@@ -250,14 +292,6 @@ fn check_draft(agent_id: &str, draft: &AgentDraft) -> Result<(), Invalid> {
     }
     if draft.max_duration.is_some_and(|seconds| !(60..=LONGEST).contains(&seconds)) {
         invalid.add("max_duration", format!("must be between 60 and {LONGEST} seconds"));
-    }
-    for (index, need) in draft.needs.iter().enumerate() {
-        if draft.needs[..index]
-            .iter()
-            .any(|other| other.provider == need.provider && other.credential == need.credential)
-        {
-            invalid.add(format!("needs[{index}]"), "names the same provider and credential twice");
-        }
     }
     for (index, name) in draft.client_variables.iter().enumerate() {
         if !variable_name_is_plain(name) {
@@ -282,7 +316,6 @@ fn check_draft(agent_id: &str, draft: &AgentDraft) -> Result<(), Invalid> {
             }
         }
     }
-    invalid.into_result()
 }
 
 /// A variable that a platform or a browser may set. Names are strict because ElevenLabs publishes no rule (fact sheet 5).

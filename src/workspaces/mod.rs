@@ -6,6 +6,7 @@ mod keys_in_use;
 mod proof;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -38,6 +39,7 @@ pub struct Workspaces {
     around: Surroundings,
     elevenlabs: ElevenLabs,
     public_url: Url,
+    providers: Arc<[KnownProvider]>,
     proofs: Cache<(String, String), (Millis, BTreeSet<String>)>,
 }
 
@@ -62,6 +64,19 @@ pub struct WorkspacesParts {
     pub elevenlabs: ElevenLabs,
     /// The only source of tool URLs.
     pub public_url: Url,
+    /// What agents can need.
+    pub providers: Vec<KnownProvider>,
+}
+
+/// A provider as far as an agent's needs are concerned.
+#[derive(Clone, Debug)]
+pub struct KnownProvider {
+    /// Catalogue id.
+    pub id: &'static str,
+    /// Kinds of credential that a connection can have: `user`, `bot`, ….
+    pub kinds: Vec<&'static str>,
+    /// Whether its tokens may be injected at all.
+    pub injectable: bool,
 }
 
 /// Why something about workspaces could not be done.
@@ -107,6 +122,7 @@ impl Workspaces {
             around: parts.around,
             elevenlabs: parts.elevenlabs,
             public_url: parts.public_url,
+            providers: parts.providers.into(),
             proofs: Cache::builder().max_capacity(10_000).time_to_live(PROOF_LIFE).build(),
         }
     }

@@ -29,7 +29,7 @@ try {
   if (given.folder) await mkdir(given.folder, { recursive: true });
   const told = await story({ given, watch, somebody, keep: (page) => { open = page; return page; } });
   watch.finish();
-  process.stdout.write(`${JSON.stringify(told ?? {})}\n`);
+  process.stdout.write(`${JSON.stringify({ ...told, seen: await watch.everything() })}\n`);
 } catch (error) {
   process.stderr.write(`${error.stack}\n`);
   if (watch.wrong.length > 0) process.stderr.write(`seen on the way:\n  ${watch.wrong.join('\n  ')}\n`);

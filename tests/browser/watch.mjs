@@ -15,6 +15,7 @@ export class Watch {
     this.wrong = [];
     this.expected = [];
     this.strangers = [];
+    this.pages = [];
   }
 
   note(text) {
@@ -43,6 +44,9 @@ export class Watch {
       const url = new URL(request.url());
       if (url.hostname !== '127.0.0.1' && !this.strangers.includes(url.origin)) this.note(`a request to ${url.origin}`);
     });
+    context.on('response', (response) => {
+      if (new URL(response.url()).origin === this.base && !new URL(response.url()).pathname.startsWith('/static/')) this.pages.push(this.seen(response));
+    });
     context.on('requestfailed', (request) => {
       const url = new URL(request.url());
       if (!this.strangers.includes(url.origin)) this.note(`failed: ${request.method()} ${url.origin}${url.pathname} ${request.failure()?.errorText}`);
@@ -58,6 +62,18 @@ export class Watch {
     for (const one of violations) {
       this.note(`${where}: ${one.id} (${one.help}): ${one.nodes.map((node) => `${node.target.join(' ')} ${node.any[0]?.message ?? ''}`).join(' | ')}`);
     }
+  }
+
+  /** What the house said; a redirect, and a page that is gone already, has no text. */
+  async seen(response) {
+    const { pathname } = new URL(response.url());
+    const [headers, text] = await Promise.all([response.allHeaders().catch(() => response.headers()), response.text().catch(() => '')]);
+    return { method: response.request().method(), path: pathname, headers, text };
+  }
+
+  /** Everything that the house said, for the search for secrets. */
+  everything() {
+    return Promise.all(this.pages);
   }
 
   finish() {

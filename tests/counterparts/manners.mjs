@@ -94,6 +94,11 @@ export async function serve(given, manner) {
     provider.on(event, (_ctx, error) => process.stderr.write(`${event}: ${error.message} ${error.error_detail ?? ''}\n`));
   }
 
+  // What is secret here, for a test that searches the other side for it.
+  const issued = { access_tokens: [], refresh_tokens: [], codes: [] };
+  const lists = { access_token: issued.access_tokens, refresh_token: issued.refresh_tokens, authorization_code: issued.codes };
+  for (const [kind, list] of Object.entries(lists)) provider.on(`${kind}.saved`, (token) => list.push(token.jti));
+
   const strict = provider.callback();
   const hidden = createServer(strict);
   await listen(hidden, 0);
@@ -102,6 +107,7 @@ export async function serve(given, manner) {
   front.on('request', async (request, response) => {
     try {
       const url = new URL(request.url, origin);
+      if (url.pathname === '/issued') return sendJson(response, 200, issued);
       if (await handle(request, response, url, inside)) return;
       strict(request, response);
     } catch (error) {

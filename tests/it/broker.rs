@@ -53,6 +53,28 @@ async fn google_is_called_with_the_users_token_and_answers_filtered() {
 }
 
 #[tokio::test]
+async fn of_the_providers_headers_only_those_about_the_body_go_on() {
+    // AG-12
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let desk = desk(&app, &platform, &["google"]).await;
+    let tool = tool(&app, &platform, &desk).await;
+    let plain = tool.read(MAIL).await;
+    plain.ok();
+    app.street.fault("google", "api", "stray_headers", 1).await;
+    let got = tool.read(MAIL).await;
+    got.ok();
+    assert_eq!(got.header("content-language"), "en", "the provider has sent its headers");
+    let names = |got: &crate::harness::Got| {
+        got.headers.keys().map(|name| name.as_str().to_owned()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let more: Vec<String> = names(&got).difference(&names(&plain)).cloned().collect();
+    assert_eq!(more, ["content-language"]);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn slack_takes_the_method_name_for_a_path() {
     // AG-12
     let app = TestApp::start_with(Wishes { slack_without_rotation: true, ..Wishes::default() }).await.expect("SQLite");
@@ -232,5 +254,60 @@ async fn the_broker_has_limits_and_ends_with_the_ticket() {
     let path = format!("/v1/conversations/{}/end", started["id"].as_str().expect("an id"));
     platform.request(reqwest::Method::POST, &path, None).await.ok();
     assert_eq!(tool.read(MAIL).await.problem(), (410, "gone".to_owned()));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_credential_that_the_agent_needs_is_used_and_no_other() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.slack_with_bot(&platform, "u-1", Account::ADA).await;
+    let message = json!({"channel": "C0GENERAL", "text": "hello"});
+    for (credential, sender) in [("bot", "sandbox"), ("user", "ada@example.com")] {
+        let needs = json!([{"provider": "slack", "credential": credential, "hand_over": "broker"}]);
+        let desk = app.desk(&platform, json!({"needs": needs, "broker": {"slack": {"paths": ["*"]}}})).await;
+        let tool = tool(&app, &platform, &desk).await;
+        assert_eq!(tool.post("/v1/broker/slack/chat.postMessage", &message).await.ok()["ok"], true);
+        assert_eq!(messages(&app).await.last().expect("a message")["sender"], sender);
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_body_that_names_another_user_is_refused() {
+    // AG-05: a contradicting user_id anywhere.
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let desk = desk(&app, &platform, &["slack"]).await;
+    let tool = tool(&app, &platform, &desk).await;
+    let path = "/v1/broker/slack/chat.postMessage";
+    let mismatch = (403, "identity_mismatch".to_owned());
+    for user in [json!("u-2"), json!(1), json!(["u-1"])] {
+        let body = json!({"channel": "C0GENERAL", "text": "x", "user_id": user});
+        assert_eq!(tool.post(path, &body).await.problem(), mismatch, "{user}");
+    }
+    let form = [("channel", "C0GENERAL"), ("text", "x"), ("user_id", "u-2")];
+    assert_eq!(tool.clone().submit(path, &form).await.problem(), mismatch, "a form");
+    assert_eq!(tool.post(&format!("{path}?user_id=u-2"), &json!({})).await.problem(), mismatch, "the query");
+    assert_eq!(app.entries("ticket.identity_mismatch").await, vec!["denied"; 5]);
+    assert!(messages(&app).await.is_empty());
+    let own = json!({"channel": "C0GENERAL", "text": "x", "user_id": "u-1"});
+    assert_eq!(tool.post(path, &own).await.ok()["ok"], true);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn calls_that_no_rule_allows_do_not_end_the_conversation() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let desk = desk(&app, &platform, &["google"]).await;
+    let tool = tool(&app, &platform, &desk).await;
+    for _ in 0..25 {
+        assert_eq!(tool.read("/v1/broker/google/drive/v3/files").await.status, 403);
+    }
+    assert_eq!(tool.read(MAIL).await.status, 200);
+    assert_eq!(app.entries("ticket.refuse").await, vec!["denied"; 25], "each is in the book");
     app.finish().await;
 }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use valetkey::clock::Stopwatch;
 
-use crate::harness::{Account, Client, Desk, Life, TestApp, Wishes};
+use crate::harness::{Account, Client, Desk, Life, ORIGIN, TestApp, Wishes};
 
 /// An agent that needs Google and can do with Slack.
 async fn desk(app: &TestApp, platform: &Client) -> Desk {
@@ -84,6 +84,31 @@ async fn a_websocket_start_has_every_variable_and_secrets_only_under_secret_name
     let said = talk.ask("use tool mail_list {}").await;
     assert!(said.contains("403"), "no broker rule allows it: {said}");
     talk.hang_up().await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn of_two_accounts_the_first_named_is_injected_and_the_second_is_for_the_broker() {
+    // API.md section 3
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let ada = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let grace = app.google(&platform, "u-1", Account::GRACE, Life::Fresh).await;
+    let desk = desk(&app, &platform).await;
+    for (first, second) in [(&ada, &grace), (&grace, &ada)] {
+        let mut body = websocket(&desk, "u-1");
+        body["connections"] = json!([{"provider": "google", "account": first, "hand_over": "inject"},
+            {"provider": "google", "account": second, "hand_over": "inject"}]);
+        let started = platform.post("/v1/conversations", &body).await.ok();
+        let token = platform.post(&format!("/v1/connections/{first}/token"), &json!({})).await.ok();
+        let variables = &started["initiation"]["dynamic_variables"];
+        assert_eq!(variables["secret__user_google_token"], token["access_token"], "the first one's");
+        let names = ["secret__user_google_token", "secret__user_google_authorization"];
+        let shown = &started["connections"];
+        assert_eq!((&shown[0]["connection"], &shown[1]["connection"]), (&json!(first), &json!(second)));
+        assert_eq!((&shown[0]["hand_over"], &shown[1]["hand_over"]), (&json!("inject"), &json!("broker")));
+        assert_eq!((&shown[0]["variables"], &shown[1]["variables"]), (&json!(names), &json!([])));
+    }
     app.finish().await;
 }
 
@@ -343,5 +368,63 @@ async fn a_revoked_keys_conversations_go_on_or_end_with_it_as_wished() {
         let got = app.tool_of(&started, &desk).post("/tokens/refresh", &json!({"provider": "google"})).await;
         assert_eq!(got.status, asked, "{wish}: {}", got.text);
     }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_start_that_failed_upstream_can_be_made_again_with_its_key() {
+    // AP-11: nothing was left behind, so the key is free.
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let desk = desk(&app, &platform).await;
+    let keyed = platform.with("idempotency-key", "again");
+    assert!(app.street.eleven.fault("signed_url_500"));
+    assert_eq!(keyed.post("/v1/conversations", &websocket(&desk, "u-1")).await.problem().1, "upstream_failed");
+    app.street.eleven.reset(false);
+    let first = keyed.post("/v1/conversations", &websocket(&desk, "u-1")).await.ok();
+    let again = keyed.post("/v1/conversations", &websocket(&desk, "u-1")).await.ok();
+    assert_eq!(first["id"], again["id"]);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_no_provider_can_do_is_refused_when_it_is_said() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let desk = desk(&app, &platform).await;
+    let mut unknown = websocket(&desk, "u-1");
+    unknown["connections"] = json!([{"provider": "google"}, {"provider": "bogus"}]);
+    let refused = platform.post("/v1/conversations", &unknown).await;
+    assert_eq!((refused.status, &refused.json()["errors"][0]["field"]), (422, &json!("connections[1].provider")));
+    for (need, field) in [
+        (json!({"provider": "bogus"}), "needs[0].provider"),
+        (json!({"provider": "google", "credential": "bot"}), "needs[0].credential"),
+        (json!({"provider": "telegram", "hand_over": "inject"}), "needs[0].hand_over"),
+    ] {
+        let draft = json!({"workspace": "main", "needs": [need]});
+        let refused = platform.put(&format!("/v1/agents/{}", desk.agent_id), &draft).await;
+        assert_eq!((refused.status, &refused.json()["errors"][0]["field"]), (422, &json!(field)), "{}", refused.text);
+    }
+    let broker = json!({"workspace": "main", "broker": {"bogus": {"paths": ["**"]}}});
+    let refused = platform.put(&format!("/v1/agents/{}", desk.agent_id), &broker).await;
+    assert_eq!(refused.json()["errors"][0]["field"], "broker.bogus");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn telegram_has_no_hosted_link_and_none_is_offered() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let bots = app.street.sandbox.ask("/telegram/bots").await.expect("bots");
+    let bot = json!({"bot_token": bots["bots"][0]["token"]});
+    platform.put("/v1/integrations/telegram", &bot).await.ok();
+    let wanted = json!({"user": "u-1", "providers": ["telegram"], "return_url": format!("{ORIGIN}/back")});
+    let refused = platform.post("/v1/connect-sessions", &wanted).await;
+    assert_eq!((refused.status, &refused.json()["errors"][0]["field"]), (422, &json!("providers[0]")));
+    let desk = app.desk(&platform, json!({"needs": [{"provider": "telegram"}, {"provider": "google"}]})).await;
+    let missing = platform.post("/v1/conversations", &websocket(&desk, "u-1")).await;
+    assert_eq!(missing.problem(), (424, "connection_required".to_owned()));
+    assert_eq!((&missing.json()["provider"], &missing.json()["connect_url"]), (&json!("telegram"), &Value::Null));
     app.finish().await;
 }

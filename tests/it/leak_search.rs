@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::harness::{Kind, Known, TestApp, forms};
+use crate::harness::{Kind, Known, TestApp};
+use crate::support::leaks::forms;
 
 #[test]
 fn a_secret_is_found_in_every_form_in_clear_and_cut_to_pieces() {

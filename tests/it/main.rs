@@ -6,6 +6,8 @@ mod audit;
 mod broker;
 mod conversations;
 mod demo;
+mod erasing;
+mod handshakes;
 mod harness;
 mod isolation;
 mod leak_search;
@@ -15,6 +17,8 @@ mod program;
 mod refresh_tool;
 mod relay;
 mod starts;
+#[path = "../support/mod.rs"]
+mod support;
 mod tokens;
 mod trouble;
 mod walkthrough;

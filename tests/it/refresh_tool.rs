@@ -75,6 +75,16 @@ async fn a_wrong_proof_is_refused_in_one_way_whatever_is_wrong() {
             bodies.push(got.without_instance());
         }
     }
+    // A body is not even read before the proofs.
+    let tool = right.with("x-valetkey-workspace", "vkw_x");
+    for body in [json!({}), json!({"x": 1}), json!([]), json!("x".repeat(20_000))] {
+        let got = tool.post("/tokens/refresh", &body).await;
+        assert_eq!(got.problem(), (401, "unauthenticated".to_owned()), "{body}");
+        bodies.push(got.without_instance());
+    }
+    let got = tool.request(reqwest::Method::POST, "/tokens/refresh", None).await;
+    assert_eq!(got.problem(), (401, "unauthenticated".to_owned()), "no body at all");
+    bodies.push(got.without_instance());
     bodies.dedup();
     assert_eq!(bodies.len(), 1, "uniform but for the request's id");
     assert_eq!(refresh(&right).await.ok()["status"], "ok", "the right proofs still count");
@@ -241,5 +251,24 @@ async fn what_is_said_about_trouble_comes_from_a_closed_list() {
     })
     .await;
     assert_eq!(last["message"], "Access to this account has ended. Please ask the user to connect it again.");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_credential_that_was_injected_is_the_one_that_is_refreshed() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.slack_with_bot(&platform, "u-1", Account::ADA).await;
+    for (credential, prefix) in [("bot", "Bearer xoxe.xoxb-"), ("user", "Bearer xoxe.xoxp-")] {
+        let needs = json!([{"provider": "slack", "credential": credential, "hand_over": "inject"}]);
+        let desk = app.desk(&platform, json!({ "needs": needs })).await;
+        let started = app.start_websocket(&platform, &desk, "u-1").await;
+        let injected = &started["initiation"]["dynamic_variables"]["secret__user_slack_authorization"];
+        let answer = app.tool_of(&started, &desk).post("/tokens/refresh", &json!({"provider": "slack"})).await.ok();
+        for value in [injected, &answer["authorization"]] {
+            assert!(value.as_str().is_some_and(|value| value.starts_with(prefix)), "{credential}");
+        }
+        assert_ne!(*injected, answer["authorization"], "a newer one");
+    }
     app.finish().await;
 }

@@ -118,13 +118,14 @@ async fn a_relay_link_works_once_in_time_and_from_registered_origins() {
     ] {
         assert_eq!(code(Talk::open(&wrong, None, stage.app.known.clone()).await), (410, "gone".to_owned()), "{wrong}");
     }
+    let plain = format!("/v1/conversations/{id}/relay?t=");
+    assert_eq!(stage.app.anon().read(&format!("{plain}{t}")).await.status, 400, "no upgrade, and nothing used up");
+    assert_eq!(stage.app.anon().read(&format!("{plain}vkr_x")).await.status, 410, "unknown, whatever it asks for");
     let talk = stage.open(&other, None).await.expect("a program has no origin");
     drop(talk);
     let late = stage.start(json!({})).await;
     stage.app.advance(15);
     assert_eq!(code(stage.open(&late, Some(ORIGIN)).await).0, 410, "15 minutes are over");
-    let plain = stage.app.anon().read(&format!("/v1/conversations/{id}/relay?t={t}")).await;
-    assert_eq!(plain.status, 400, "no upgrade");
     stage.app.finish().await;
 }
 
@@ -164,6 +165,32 @@ async fn what_a_client_may_not_set_is_dropped_and_in_the_book() {
     assert_eq!(talk.ask("still there?").await, "You said: still there?");
     assert_eq!(stage.received().len(), 1, "one initiation arrived");
     assert_eq!(stage.app.entries("relay.drop").await.len(), 4);
+    talk.hang_up().await;
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn whole_answers_of_tools_do_not_reach_the_browser() {
+    // AG-03: ElevenLabs forwards them verbatim if the agent's owner ticks a box there.
+    let stage = Stage::set().await;
+    let kept = ["agent_tool_response_full_payload", "mcp_tool_call"];
+    let let_out = [&kept[..], &["agent_response", "agent_tool_response"]].concat();
+    let script = json!([{"when": "ask the other server", "say": "asked", "event": "mcp_tool_call",
+        "payload": {"tool_name": "search", "state": "success", "result": [{"type": "text", "text": "all of it"}]}}]);
+    let wish = json!({"conversation_config": {"conversation": {"client_events": let_out},
+        "agent": {"prompt": {"x_sandbox_script": script}}}});
+    let path = format!("v1/convai/agents/{}", stage.desk.agent_id);
+    stage.app.street.eleven("PATCH", &path, &wish).await;
+    let (_, mut talk) = stage.talking().await;
+    let said = talk.ask("use tool calendar_list {}").await;
+    assert!(said.starts_with("calendar_list: ok."), "{said}");
+    assert_eq!(talk.ask("ask the other server").await, "asked");
+    let sent = stage.app.street.eleven.sinks()["client_events"].to_string();
+    for kind in kept {
+        assert!(sent.contains(kind), "ElevenLabs has sent {kind}");
+        assert!(!talk.heard.iter().any(|heard| heard == kind), "{kind} came through: {:?}", talk.heard);
+    }
+    assert!(talk.heard.iter().any(|heard| heard == "agent_tool_response"), "that a tool was used may be seen");
     talk.hang_up().await;
     stage.app.finish().await;
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use serde_json::json;
+use valetkey::clock::Millis;
 
-use crate::harness::{Account, Client, Life, TestApp, Wishes};
+use crate::harness::{Account, Client, Life, START, TestApp, Wishes};
 
 #[tokio::test]
 async fn a_platform_sets_up_moves_an_account_in_and_gets_a_fresh_token() {
@@ -52,6 +53,32 @@ async fn a_token_with_too_little_life_is_refreshed_once_and_then_read_as_it_is()
     let third = platform.post(&path, &json!({})).await.ok();
     assert_eq!(third["generation"], 3);
     assert_ne!(first["access_token"], third["access_token"]);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn an_expired_token_without_a_refresh_token_does_not_move_in_nor_do_its_neighbours() {
+    // API.md section 6, point 1
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let (past, later) = (Millis(START - 1).rfc3339(), Millis(START + 3_600_000).rfc3339());
+    let row = |user: &str, end: &str, refresh: Option<&str>| {
+        let mut credential = json!({"kind": "user", "access_token": "ya29.vkcanary-moves-in", "expires_at": end});
+        if let Some(refresh) = refresh {
+            credential["refresh_token"] = refresh.into();
+        }
+        json!({"user": user, "provider": "google", "account": {"id": format!("acc-{user}")}, "credentials": [credential]})
+    };
+    let good = [row("u-1", &later, None), row("u-2", &past, Some("1//vkcanary-moves-in"))];
+    let rows = json!({"connections": [good[0], good[1], row("u-3", &past, None)]});
+    let refused = platform.post("/v1/connections/import", &rows).await;
+    assert_eq!(refused.problem(), (422, "invalid".to_owned()));
+    let errors = refused.json()["errors"].clone();
+    assert_eq!(errors.as_array().map(Vec::len), Some(1), "{errors}");
+    assert!(errors[0].to_string().contains("connections[2].credentials[0].expires_at"), "{errors}");
+    assert_eq!(platform.read("/v1/connections").await.ok()["data"], json!([]), "all or none");
+    let moved = platform.post("/v1/connections/import", &json!({ "connections": good })).await;
+    assert_eq!((moved.status, moved.json()["data"].as_array().map(Vec::len)), (201, Some(2)), "{}", moved.text);
     app.finish().await;
 }
 

@@ -1,6 +1,7 @@
 //! The script of `docs/OPERATIONS.md`, run as it stands there: from an empty folder to a token and a started
 //! conversation, by shell only.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,6 +10,8 @@ use valetkey::clock::Surroundings;
 use valetkey::sandbox::elevenlabs::ElevenLabs;
 use valetkey::sandbox::person::Person;
 use valetkey::sandbox::{Sandbox, SandboxOptions};
+
+use crate::support::{Kind, Known};
 
 const CLIENT: &str = "walkthrough";
 const SECRET: &str = "vkcanary-walkthrough-client-secret";
@@ -88,7 +91,7 @@ async fn the_script_in_the_operations_guide_leads_from_nothing_to_a_token_and_a_
     settings[allow].1 = format!("{},{host}", settings[allow].1);
     let mut command = Command::new("bash");
     command
-        .args(["-c", script()])
+        .args(["-c", &format!("{}\nprintf %s \"$KEY\" > platform.key", script())])
         .current_dir(folder.path())
         .env_clear()
         .env("PATH", format!("{program}:/usr/local/bin:/usr/bin:/bin"))
@@ -107,6 +110,7 @@ async fn the_script_in_the_operations_guide_leads_from_nothing_to_a_token_and_a_
     let log = std::fs::read_to_string(folder.path().join("serve.log")).unwrap_or_default();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{said}\n{}\n{log}", String::from_utf8_lossy(&done.stderr));
+    assert!(!log.is_empty(), "the log was written");
     let file = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("written");
     let token: Value = serde_json::from_str(&file("token.json")).expect("JSON");
     assert!(token["access_token"].as_str().is_some_and(|token| token.starts_with("ya29.")), "a token came out");
@@ -116,5 +120,39 @@ async fn the_script_in_the_operations_guide_leads_from_nothing_to_a_token_and_a_
         conversation["signed_url"].as_str().is_some_and(|url| url.starts_with("ws://127.0.0.1:")),
         "{conversation}"
     );
-    assert!(!log.contains("vkcanary"), "no secret is in the log");
+
+    // Nothing is secret in all that was left behind, but for the files that are there to hold a secret (SH-01).
+    let mut known = Known::default();
+    known.learn_from_sandbox(&sandbox);
+    known.learn_and_record_elevenlabs(&elevenlabs);
+    known.learn(Kind::RootKey, file("root.key").trim());
+    known.learn(Kind::PlatformKey, &file("platform.key"));
+    known.learn_from_answer(&file("token.json"));
+    known.learn_from_answer(&file("conversation.json"));
+    let header = file("workspace.txt").split_whitespace().find(|word| word.starts_with("vkw_")).map(str::to_owned);
+    known.learn(Kind::ToolHeader, &header.expect("the value for the agent's tools"));
+    known.record("what the script said", &[Kind::RelayLink], done.stdout);
+    known.record("what the script complained of", &[], done.stderr);
+    known.record_folder(folder.path(), "file", "at the end", may_hold);
+    let findings = known.search();
+    assert!(findings.is_empty(), "secrets were found (SH-01): {findings:#?}");
+    // The files were looked at: without their excuse each of them is found.
+    known.record_folder(folder.path(), "without an excuse", "", |_| &[]);
+    let found: BTreeSet<String> = known.search().into_iter().map(|one| one.sink).collect();
+    for name in ["root.key", "platform.key", "token.json", "conversation.json", "workspace.txt"] {
+        assert!(found.contains(&format!("without an excuse {name} ")), "{found:?}");
+    }
+    assert_eq!(found.len(), 5, "{found:?}");
+}
+
+/// The files of the script that are there to hold a secret, and of which kind.
+fn may_hold(name: &str) -> &'static [Kind] {
+    match name {
+        "root.key" => &[Kind::RootKey],
+        "platform.key" => &[Kind::PlatformKey],
+        "workspace.txt" => &[Kind::ToolHeader],
+        "token.json" => &[Kind::AccessToken],
+        "conversation.json" => &[Kind::RelayLink],
+        _ => &[],
+    }
 }

@@ -1,5 +1,8 @@
 //! A person in a real Chromium (`tests/browser/person.mjs`), with the sandbox as the street.
 
+use std::cell::RefCell;
+
+use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 use valetkey::app::RunningApp;
 use valetkey::clock::Surroundings;
@@ -8,6 +11,7 @@ use valetkey::sandbox::{Sandbox, SandboxOptions};
 
 use crate::node::{Node, skipped, told};
 use crate::site::{ORIGIN, PASSWORD, Program, RETURN_URL, Site, Tenant, integration, login, tenant};
+use crate::support::{Kind, Known};
 
 pub const EMAIL: &str = "ada@acme.example";
 pub const ACCOUNT: &str = "ada@example.com";
@@ -34,13 +38,30 @@ impl Chromium {
     }
 
     /// Plays a story to its end, and answers what it tells.
-    pub async fn play(&self, story: &str, mut given: Value) -> Value {
+    /// What it saw of the house is recorded.
+    pub async fn play(&self, known: &RefCell<Known>, story: &str, mut given: Value) -> Value {
         given["chromium"] = json!(self.program);
         given["password"] = json!(PASSWORD);
         let output = self.node.run("person.mjs", &[story], given.to_string()).await;
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_str(&said).expect("JSON")
+        let mut told: Value = serde_json::from_str(&said).expect("JSON");
+        for page in told["seen"].take().as_array().expect("what was seen") {
+            let fields = page["headers"].as_object().expect("headers").iter();
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                // Several of one name come as lines.
+                for line in value.as_str().expect("a text").lines() {
+                    headers.append(name.parse::<HeaderName>().expect("a name"), line.parse().expect("a value"));
+                }
+            }
+            let text = |name: &str| page[name].as_str().expect("a text");
+            known.borrow_mut().record_answer(text("method"), text("path"), &headers, text("text"));
+        }
+        if let Some(code) = told["completion_code"].as_str() {
+            known.borrow_mut().learn(Kind::CompletionCode, code);
+        }
+        told
     }
 }
 
@@ -82,7 +103,7 @@ impl Stage {
             })
             .await;
         let house = site.open().await;
-        let platform = Program::new(&site.base()).with_key(&tenant.key);
+        let platform = site.platform(&tenant);
         Self { site, sandbox, tenant, house, platform }
     }
 
@@ -93,6 +114,11 @@ impl Stage {
             wish[name] = value.clone();
         }
         self.platform.ok("POST", "/v1/connect-sessions", Some(wish)).await
+    }
+
+    /// Closes the house and searches for secrets.
+    pub async fn finish(self, eleven: Option<&ElevenLabs>) {
+        self.site.finish_with_sandbox(self.house, Some(&self.sandbox), eleven).await;
     }
 
     async fn confirm(&self, told: &Value) {
@@ -111,12 +137,12 @@ async fn whole(more: Value) {
     for (name, value) in more.as_object().expect("an object") {
         given[name] = value.clone();
     }
-    chromium.play("whole", given).await;
+    chromium.play(&stage.site.known, "whole", given).await;
     let list = stage.platform.ok("GET", "/v1/connections?user=u-42", None).await;
     assert_eq!(list["data"], json!([]));
     let counters = stage.sandbox.ask("/counters").await.expect("counters");
     assert_eq!(counters["google"]["revocations"], 1, "{counters}");
-    assert!(stage.house.stop().await, "in good order");
+    stage.finish(None).await;
 }
 
 // WB-04, WB-05, WB-08, OA-15, OA-17
@@ -142,10 +168,10 @@ async fn a_hosted_link_is_for_the_first_browser_that_continues() {
     let stage = Stage::set(Surroundings::system()).await;
     let link = stage.link(json!({})).await;
     let given = json!({"base": stage.site.base(), "link": link["url"], "return_url": RETURN_URL, "account": ACCOUNT});
-    let told = chromium.play("hosted", given).await;
+    let told = chromium.play(&stage.site.known, "hosted", given).await;
     assert_eq!(told["connect_session"], link["id"]);
     stage.confirm(&told).await;
-    assert!(stage.house.stop().await, "in good order");
+    stage.finish(None).await;
 }
 
 // WB-12
@@ -155,15 +181,19 @@ async fn a_popup_tells_its_opener_how_it_ended_and_closes() {
     let stage = Stage::set(Surroundings::system()).await;
     let link = stage.link(json!({"mode": "popup", "return_url": ORIGIN})).await;
     let given = json!({"base": stage.site.base(), "link": link["url"], "origin": ORIGIN, "account": ACCOUNT});
-    let told = chromium.play("popup", given).await;
+    let told = chromium.play(&stage.site.known, "popup", given).await;
     assert_eq!((&told["source"], &told["state"]), (&json!("valetkey"), &json!("awaiting_confirmation")));
     assert_eq!(told["connect_session"], link["id"]);
     stage.confirm(&told).await;
-    assert!(stage.house.stop().await, "in good order");
+    stage.finish(None).await;
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_page_does_not_escape_the_watch() {
     let Some(chromium) = Chromium::find() else { return };
-    chromium.play("blunder", json!({"base": "http://127.0.0.1:9"})).await;
+    let known = RefCell::new(Known::default());
+    known.borrow_mut().learn(Kind::Planted, "<title>x</title>");
+    chromium.play(&known, "blunder", json!({"base": "http://127.0.0.1:9"})).await;
+    let findings = known.borrow().search();
+    assert!(findings.iter().any(|one| one.sink == "answer to GET /"), "what a browser saw is searched: {findings:?}");
 }

@@ -31,7 +31,7 @@ async fn street(node: &Node, access_token_seconds: &str) -> (Site, Tenant, Manne
 
 /// Signs in and connects Google; answers the person, and the connection's id.
 async fn connect(site: &Site, platform: &Program) -> (Person, String) {
-    let mut person = Person::new().expect("a person");
+    let mut person = site.person();
     sign_in(&mut person, &site.base(), EMAIL).await;
     person.visit(&format!("{}/connections/connect/google", site.base())).await.expect("a page");
     person.submit("continue", &[]).await.expect("submitted");
@@ -70,7 +70,7 @@ async fn a_google_account_is_connected_refreshed_and_disconnected_at_a_strict_st
     let Some(node) = Node::with_counterparts() else { return };
     let (site, tenant, manner) = street(&node, "3600").await;
     let house = site.open().await;
-    let platform = Program::new(&site.base()).with_key(&tenant.key);
+    let platform = site.platform(&tenant);
     let (mut person, id) = connect(&site, &platform).await;
 
     let first = platform.token(&id, "user", 60).await;
@@ -97,7 +97,7 @@ async fn a_google_account_is_connected_refreshed_and_disconnected_at_a_strict_st
     }
     let (status, _) = platform.call("POST", &format!("/v1/connections/{id}/token"), None).await;
     assert_eq!(status, 404);
-    assert!(house.stop().await, "in good order");
+    site.finish_with_manner(house, &manner).await;
 }
 
 // RL-11, AG-01
@@ -106,7 +106,7 @@ async fn nobody_gets_a_google_token_that_the_stranger_calls_expired() {
     let Some(node) = Node::with_counterparts() else { return };
     let (site, tenant, manner) = street(&node, "4").await;
     let house = site.open().await;
-    let platform = Program::new(&site.base()).with_key(&tenant.key);
+    let platform = site.platform(&tenant);
     let (mut person, id) = connect(&site, &platform).await;
 
     let mut seen = std::collections::BTreeSet::new();
@@ -126,5 +126,5 @@ async fn nobody_gets_a_google_token_that_the_stranger_calls_expired() {
     let first = first.expect("one");
     until("the first token's end", async || (userinfo(&manner, &first).await == 401).then_some(())).await;
     disconnect(&mut person, &site, &id).await;
-    assert!(house.stop().await, "in good order");
+    site.finish_with_manner(house, &manner).await;
 }

@@ -10,3 +10,5 @@ mod relay;
 mod screens;
 mod site;
 mod slack;
+#[path = "../support/mod.rs"]
+mod support;

@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use valetkey::config::ProviderSettings;
 
+use crate::site::Program;
+use crate::support::Kind;
+
 /// A Node and a folder of scripts whose packages are installed.
 pub struct Node {
     program: PathBuf,
@@ -106,6 +109,21 @@ impl Manner {
             api_base_url: url("api_base_url"),
             ..ProviderSettings::default()
         }
+    }
+
+    /// Its client's secret, and everything that it has issued.
+    pub async fn secrets(&self) -> Vec<(Kind, String)> {
+        let mut secrets = vec![(Kind::ClientSecret, self.told("client_secret").to_owned())];
+        let url = self.told("token_url").parse::<url::Url>().expect("a URL").join("/issued").expect("a path");
+        let issued = Program::new(url.as_str()).ok("GET", "", None).await;
+        for (name, kind) in
+            [("access_tokens", Kind::AccessToken), ("refresh_tokens", Kind::RefreshToken), ("codes", Kind::Code)]
+        {
+            let values = issued[name].as_array().expect("a list");
+            assert!(!values.is_empty(), "the strict side has issued {name}");
+            secrets.extend(values.iter().map(|value| (kind, value.as_str().expect("a text").to_owned())));
+        }
+        secrets
     }
 
     /// `host:port`.

@@ -7,8 +7,10 @@ use valetkey::sandbox::elevenlabs::ElevenLabs;
 
 use crate::node::Node;
 use crate::site::{Program, Site, tenant};
+use crate::support::Kind;
 
 const TOKEN: &str = "ya29.vkcanary-of-the-relay-story";
+const REFRESH_TOKEN: &str = "1//vkcanary-refresh-of-the-relay-story";
 
 /// An agent at the stand-in, known to the house, that needs Google.
 async fn agent(eleven: &ElevenLabs, platform: &Program) -> String {
@@ -36,7 +38,7 @@ async fn user(platform: &Program) {
     platform.ok("PUT", "/v1/users/u-42", Some(json!({"display_name": "Ada"}))).await;
     let later = Surroundings::system().now().after(std::time::Duration::from_secs(3000)).rfc3339();
     let row = json!({"user": "u-42", "provider": "google", "account": {"id": "1", "email": "ada@example.com"},
-        "credentials": [{"kind": "user", "access_token": TOKEN, "refresh_token": "1//vkcanary-refresh", "expires_at": later}]});
+        "credentials": [{"kind": "user", "access_token": TOKEN, "refresh_token": REFRESH_TOKEN, "expires_at": later}]});
     platform.ok("POST", "/v1/connections/import", Some(json!({"connections": [row]}))).await;
 }
 
@@ -50,7 +52,7 @@ async fn the_unmodified_client_talks_through_the_relay_and_sets_nothing_that_is_
     site.elevenlabs = Some(eleven.base.clone());
     let tenant = site.prepare(async |rooms| tenant(rooms).await).await;
     let house = site.open().await;
-    let platform = Program::new(&site.base()).with_key(&tenant.key);
+    let platform = site.platform(&tenant);
     let agent = agent(&eleven, &platform).await;
     user(&platform).await;
 
@@ -75,7 +77,7 @@ async fn the_unmodified_client_talks_through_the_relay_and_sets_nothing_that_is_
         "secret__user_google_token=mine",
     ];
     let talk = node.run("relay.mjs", &hostile, String::new()).await;
-    let said = String::from_utf8_lossy(&talk.stdout);
+    let said = String::from_utf8_lossy(&talk.stdout).into_owned();
     assert!(talk.status.success(), "{said}\n{}", String::from_utf8_lossy(&talk.stderr));
     assert!(!said.contains("vkcanary"), "no secret reaches the browser");
     let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -106,5 +108,9 @@ async fn the_unmodified_client_talks_through_the_relay_and_sets_nothing_that_is_
     let id = started["id"].as_str().expect("an id");
     let conversation = platform.ok("GET", &format!("/v1/conversations/{id}"), None).await;
     assert_eq!(conversation["conversation_id"], connected["conversation_id"]);
-    assert!(house.stop().await, "in good order");
+    for (kind, secret) in [(Kind::AccessToken, TOKEN), (Kind::RefreshToken, REFRESH_TOKEN)] {
+        site.known.borrow_mut().learn(kind, secret);
+    }
+    site.known.borrow_mut().record("what the client told", &[], talk.stdout);
+    site.finish_with_sandbox(house, None, Some(&eleven)).await;
 }

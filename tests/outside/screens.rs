@@ -15,6 +15,7 @@ use valetkey::secret::Secret;
 
 use crate::browser::{ACCOUNT, Chromium, EMAIL, SCOPES, Stage};
 use crate::site::{PASSWORD, Program, Site, login, sign_in};
+use crate::support::Kind;
 
 const NEWCOMER: &str = "grace@acme.example";
 const OWNER: &str = "owner@acme.example";
@@ -34,8 +35,9 @@ async fn the_first_owner_comes_in_through_a_setup_link() {
     let house = site.open().await;
     let link = format!("{}/setup/{}", site.base(), token.expose());
     let given = json!({"base": site.base(), "link": link, "email": OWNER, "folder": folder()});
-    chromium.play("setup", given).await;
-    assert!(house.stop().await, "in good order");
+    site.known.borrow_mut().learn(Kind::Link, token.expose());
+    chromium.play(&site.known, "setup", given).await;
+    site.finish_with_sandbox(house, None, None).await;
 }
 
 /// What happened in nine days.
@@ -89,7 +91,7 @@ impl History<'_> {
     }
 
     async fn happen(&self) -> Value {
-        let mut person = Person::new().expect("a person");
+        let mut person = self.stage.site.person();
         sign_in(&mut person, &self.stage.site.base(), EMAIL).await;
         let google = self.connect(&mut person, "google", ACCOUNT, None).await;
         let partly = self.connect(&mut person, "google", "ops@example.org", Some(&SCOPES[1..])).await;
@@ -143,7 +145,7 @@ async fn every_page_is_sound_on_desktop_and_phone_in_light_and_dark() {
     let connections = History { stage: &stage, clock, eleven: &eleven }.happen().await;
 
     let used = stage.link(json!({})).await;
-    let mut person = Person::new().expect("a person");
+    let mut person = stage.site.person();
     person.visit(used["url"].as_str().expect("a link")).await.expect("a page");
     person.submit("continue", &[]).await.expect("submitted");
     let portal = stage.platform.ok("POST", "/v1/portal-sessions", Some(json!({"user": "u-42"}))).await;
@@ -157,7 +159,7 @@ async fn every_page_is_sound_on_desktop_and_phone_in_light_and_dark() {
     let folder = folder();
     let given = json!({"base": stage.site.base(), "email": EMAIL, "newcomer": NEWCOMER, "owner": OWNER, "account": ACCOUNT,
         "links": links, "connections": connections, "folder": folder, "stale_form": 400});
-    let told = chromium.play("screens", given).await;
+    let told = chromium.play(&stage.site.known, "screens", given).await;
     assert!(told["taken"].as_u64() > Some(100), "{told}");
-    assert!(stage.house.stop().await, "in good order");
+    stage.finish(Some(&eleven)).await;
 }

@@ -1,11 +1,19 @@
 //! A house on a free port, with one tenant, and those who use it: a platform with its key, people with browsers.
+//!
+//! Every story ends with [`Site::finish`]: it searches the database, the log and everything that the house answered for
+//! secrets (SH-01). A site that is dropped without it fails its test.
+//!
+//! Tests run on one thread each (`#[tokio::test]`), which is how the log of one house is told from another's.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tempfile::TempDir;
+use tracing::subscriber::DefaultGuard;
 use url::Url;
 use valetkey::accounts::{NewApiKey, NewMember, NewTenant};
 use valetkey::app::{App, Rooms, RunningApp};
@@ -15,14 +23,17 @@ use valetkey::config::{Config, ElevenLabsSettings, HiddenText, ProviderSettings}
 use valetkey::connections::IntegrationDraft;
 use valetkey::ids::TenantId;
 use valetkey::sandbox::Sandbox;
-use valetkey::sandbox::person::{Page, Person};
+use valetkey::sandbox::elevenlabs::ElevenLabs;
+use valetkey::sandbox::person::{Page, Person, Seen};
 use valetkey::secret::Secret;
 
 use crate::node::Manner;
+use crate::support::{Finding, Kind, Known, Paper};
 
 pub const PASSWORD: &str = "correct horse battery staple";
 /// Where the platform's own pages are.
 pub const ORIGIN: &str = "https://app.example";
+const ROOT_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 pub const RETURN_URL: &str = "https://app.example/back";
 
 /// Where a house stands: its folder, its address and the street it may use.
@@ -33,6 +44,12 @@ pub struct Site {
     pub providers: BTreeMap<String, ProviderSettings>,
     pub elevenlabs: Option<Url>,
     pub around: Surroundings,
+    /// What is secret, and what the house has answered.
+    pub known: Rc<RefCell<Known>>,
+    seen: Seen,
+    log: Paper,
+    searched: Cell<bool>,
+    _listening: DefaultGuard,
 }
 
 /// The tenant of a site.
@@ -45,6 +62,12 @@ impl Site {
     pub fn new() -> Self {
         // Redirect URIs name the port before the house is open, so it is chosen here and taken again later.
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let log = Paper::default();
+        let pen = log.clone();
+        let subscriber = valetkey::telemetry::subscriber(Some("trace"), move || pen.clone(), true).expect("a filter");
+        let mut known = Known::default();
+        known.learn(Kind::RootKey, ROOT_KEY);
+        known.learn(Kind::Password, PASSWORD);
         Self {
             folder: TempDir::new().expect("a folder"),
             bind: free.local_addr().expect("an address"),
@@ -52,6 +75,11 @@ impl Site {
             providers: BTreeMap::new(),
             elevenlabs: None,
             around: Surroundings::system(),
+            known: Rc::new(RefCell::new(known)),
+            seen: Seen::default(),
+            log,
+            searched: Cell::new(false),
+            _listening: tracing::subscriber::set_default(subscriber),
         }
     }
 
@@ -67,7 +95,7 @@ impl Site {
             admin_bind: SocketAddr::from(([127, 0, 0, 1], 0)),
             public_url: Some(self.base().parse().expect("a URL")),
             database_url: HiddenText(Secret::new(database)),
-            root_key: Some(HiddenText(Secret::new("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="))),
+            root_key: Some(HiddenText(Secret::new(ROOT_KEY))),
             outbound_allow: self.allow.clone(),
             providers: self.providers.clone(),
             elevenlabs: ElevenLabsSettings { base_url: self.elevenlabs.clone(), ..ElevenLabsSettings::default() },
@@ -85,6 +113,55 @@ impl Site {
 
     pub async fn open(&self) -> RunningApp {
         App::start(self.config(), self.around.clone()).await.expect("starts")
+    }
+
+    /// The tenant's back end; what it is told is recorded.
+    pub fn platform(&self, tenant: &Tenant) -> Program {
+        self.known.borrow_mut().learn(Kind::PlatformKey, &tenant.key);
+        Program { known: Some(self.known.clone()), ..Program::new(&self.base()) }.with_key(&tenant.key)
+    }
+
+    /// Somebody with a browser; what the house shows is recorded.
+    pub fn person(&self) -> Person {
+        Person::watched(&self.seen).expect("a person")
+    }
+
+    /// Closes the house and fails if a secret was found anywhere. Strict providers and pretend ones say themselves what
+    /// is secret: [`Self::finish_with_manner`], [`Self::finish_with_sandbox`].
+    async fn finish(&self, house: RunningApp) {
+        let findings = self.search(house).await;
+        assert!(findings.is_empty(), "secrets were found (SH-01): {findings:#?}");
+    }
+
+    /// The end of a story with a strict provider.
+    pub async fn finish_with_manner(&self, house: RunningApp, manner: &Manner) {
+        for (kind, secret) in manner.secrets().await {
+            self.known.borrow_mut().learn(kind, &secret);
+        }
+        self.finish(house).await;
+    }
+
+    /// The end of a story with the pretend ones.
+    pub async fn finish_with_sandbox(&self, house: RunningApp, sandbox: Option<&Sandbox>, eleven: Option<&ElevenLabs>) {
+        if let Some(sandbox) = sandbox {
+            self.known.borrow_mut().learn_from_sandbox(sandbox);
+        }
+        if let Some(eleven) = eleven {
+            self.known.borrow_mut().learn_and_record_elevenlabs(eleven);
+        }
+        self.finish(house).await;
+    }
+
+    /// Closes the house and gives every place where a secret was found.
+    pub async fn search(&self, house: RunningApp) -> Vec<Finding> {
+        self.searched.set(true);
+        let mut known = std::mem::take(&mut *self.known.borrow_mut());
+        known.record_folder(self.folder.path(), "database", "while it ran", |_| &[]);
+        assert!(house.stop().await, "in good order");
+        known.record_folder(self.folder.path(), "database", "at rest", |_| &[]);
+        known.record("log", &[], self.log.bytes());
+        known.record_pages(&self.base(), &self.seen);
+        known.search()
     }
 
     /// The pretend providers are on the street from now on.
@@ -107,6 +184,13 @@ impl Site {
         let replay = replay.map(str::to_owned);
         self.providers.insert(provider.to_owned(), ProviderSettings { replay, ..manner.settings() });
         self.allow.push(manner.authority());
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let searched = self.searched.get() || std::thread::panicking();
+        assert!(searched, "a story must end with the search for secrets");
     }
 }
 
@@ -159,13 +243,14 @@ pub struct Program {
     http: reqwest::Client,
     base: String,
     bearer: Option<String>,
+    known: Option<Rc<RefCell<Known>>>,
 }
 
 impl Program {
     #[expect(clippy::disallowed_methods, reason = "this is a stranger on the street, not the house")]
     pub fn new(base: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { http, base: base.to_owned(), bearer: None }
+        Self { http, base: base.to_owned(), bearer: None, known: None }
     }
 
     pub fn with_key(&self, key: &str) -> Self {
@@ -173,8 +258,8 @@ impl Program {
     }
 
     pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        let method = method.parse().expect("a method");
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        let verb = method.parse().expect("a method");
+        let mut request = self.http.request(verb, format!("{}{path}", self.base));
         if let Some(bearer) = &self.bearer {
             request = request.bearer_auth(bearer).header("xi-api-key", bearer);
         }
@@ -182,7 +267,12 @@ impl Program {
             request = request.json(&body);
         }
         let answer = request.send().await.expect("answers");
-        (answer.status().as_u16(), answer.json().await.unwrap_or_default())
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let text = answer.text().await.expect("a text");
+        if let Some(known) = &self.known {
+            known.borrow_mut().record_answer(method, path, &headers, &text);
+        }
+        (status, serde_json::from_str(&text).unwrap_or_default())
     }
 
     /// A call that must succeed.
@@ -230,4 +320,43 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
         }
     };
     deadline(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("{what} did not happen"))
+}
+
+/// Plants one leak per sink and gives where the search found it.
+#[tokio::test]
+async fn a_secret_planted_in_every_sink_of_a_site_is_found() {
+    // SH-01
+    let site = Site::new();
+    let tenant = site.prepare(async |rooms| tenant(rooms).await).await;
+    let house = site.open().await;
+    let secret = format!("planted-{}", site.base());
+    site.known.borrow_mut().learn(Kind::Planted, &secret);
+    tracing::debug!(target: "valetkey::planted", secret = %secret, "a careless line");
+    // A user's id is no secret, so it is answered, and stands where it was written.
+    let user = format!("/v1/users/{}", url::form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>());
+    site.platform(&tenant).ok("PUT", &user, Some(serde_json::json!({}))).await;
+    let mut person = site.person();
+    // What every such page shows.
+    site.known.borrow_mut().learn(Kind::Planted, "data-vk=\"continue\"");
+    let link = serde_json::json!({ "user": "u-1" });
+    let link = site.platform(&tenant).ok("POST", "/v1/portal-sessions", Some(link)).await;
+    person.visit(link["url"].as_str().expect("a link")).await.expect("a page");
+    let findings = site.search(house).await;
+    let of_mine = findings.into_iter().filter(|one| one.kind == Some(Kind::Planted));
+    let found: Vec<String> = of_mine.map(|one| one.sink).collect();
+    for sink in [
+        "log",
+        "answer to PUT",
+        "answer to GET /portal/",
+        "database vault.db-wal while it ran",
+        "database vault.db at rest",
+    ] {
+        assert!(found.iter().any(|one| one.starts_with(sink)), "{sink} was not searched: {found:?}");
+    }
+}
+
+#[tokio::test]
+#[should_panic(expected = "a story must end with")]
+async fn a_site_that_is_not_searched_fails_its_test() {
+    drop(Site::new());
 }

@@ -2,7 +2,6 @@
 //! stricter than Slack: a spent refresh token has no grace and ends its grant, so every second use shows.
 
 use serde_json::{Value, json};
-use valetkey::sandbox::person::Person;
 
 use crate::node::{Manner, Node};
 use crate::site::{Program, RETURN_URL, Site, Tenant, follow_to_platform, integration, tenant, until};
@@ -28,10 +27,10 @@ async fn street(node: &Node, access_token_seconds: &str) -> (Site, Tenant, Manne
 }
 
 /// Goes through a one-time link, lets the platform confirm, and answers the connection.
-async fn connect(platform: &Program) -> Value {
+async fn connect(site: &Site, platform: &Program) -> Value {
     let wish = json!({"user": "u-7", "providers": ["slack"], "return_url": RETURN_URL});
     let link = platform.ok("POST", "/v1/connect-sessions", Some(wish)).await;
-    let mut person = Person::new().expect("a person");
+    let mut person = site.person();
     person.visit(link["url"].as_str().expect("a link")).await.expect("a page");
     person.submit("continue", &[]).await.expect("submitted");
     let back = follow_to_platform(&mut person).await;
@@ -70,8 +69,8 @@ async fn a_slack_account_is_linked_confirmed_rotated_and_disconnected_at_a_stric
     let Some(node) = Node::with_counterparts() else { return };
     let (site, tenant, manner) = street(&node, "3600").await;
     let house = site.open().await;
-    let platform = Program::new(&site.base()).with_key(&tenant.key);
-    let connection = connect(&platform).await;
+    let platform = site.platform(&tenant);
+    let connection = connect(&site, &platform).await;
     let id = connection["id"].as_str().expect("an id");
 
     let (user, bot) = (platform.token(id, "user", 60).await, platform.token(id, "bot", 60).await);
@@ -94,7 +93,7 @@ async fn a_slack_account_is_linked_confirmed_rotated_and_disconnected_at_a_stric
     assert_eq!(outcome, json!({"deleted": true, "revoked": true}));
     assert_eq!(auth_test(&manner, &text(&user_now)).await, None);
     assert_eq!(auth_test(&manner, &text(&bot_now)).await, None);
-    assert!(house.stop().await, "in good order");
+    site.finish_with_manner(house, &manner).await;
 }
 
 // RL-01: a second use of one refresh token would end the grant, and all that follows with it.
@@ -103,8 +102,8 @@ async fn many_askers_at_once_never_spend_a_slack_refresh_token_twice() {
     let Some(node) = Node::with_counterparts() else { return };
     let (site, tenant, manner) = street(&node, "4").await;
     let house = site.open().await;
-    let platform = Program::new(&site.base()).with_key(&tenant.key);
-    let connection = connect(&platform).await;
+    let platform = site.platform(&tenant);
+    let connection = connect(&site, &platform).await;
     let id = connection["id"].as_str().expect("an id");
 
     let first = platform.token(id, "user", 60).await["generation"].as_i64().expect("a number");
@@ -123,5 +122,5 @@ async fn many_askers_at_once_never_spend_a_slack_refresh_token_twice() {
     assert!(refreshed.iter().all(|connection| connection["status"] == "active"), "{refreshed:?}");
     let last = platform.token(id, "user", 60).await;
     assert_eq!(auth_test(&manner, &text(&last)).await.as_deref(), Some("U0PERSON"));
-    assert!(house.stop().await, "in good order");
+    site.finish_with_manner(house, &manner).await;
 }

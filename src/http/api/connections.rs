@@ -13,7 +13,7 @@ use crate::clock::Millis;
 use crate::connections::{
     BotSource, Connection, ConnectionChange, ConnectionStatus, CredentialKindName, Import, ListFilter, TelegramDraft,
 };
-use crate::credentials::ReadWish;
+use crate::credentials::{ReadWish, Which};
 use crate::http::{
     Answer, Asked, House, JsonBody, List, NoBody, OptionalJson, PageQuery, Paging, PathId, PlatformCaller, Problem,
     idempotent,
@@ -213,8 +213,10 @@ pub(super) async fn token(
     if life > 86_400 {
         return Err(Invalid::one("min_ttl", "must be at most 86400 seconds").into());
     }
-    let want =
-        ReadWish { kind: value.credential.as_deref(), ..ReadWish::token(id.as_str(), Duration::from_secs(life)) };
+    let want = ReadWish {
+        which: Which::of_kind(value.credential.as_deref()),
+        ..ReadWish::token(id.as_str(), Duration::from_secs(life))
+    };
     let token = house.credentials.read(&caller, want).await?;
     Ok(Json(TokenView {
         token_type: token.token_type.clone(),

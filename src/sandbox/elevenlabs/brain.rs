@@ -7,7 +7,8 @@
 //!    `/sandbox/scripts`, then from `conversation_config.agent.prompt.x_sandbox_script`.
 //!
 //! A rule: `{"when", "tool", "args"?, "on_auth_error"?: name | {"tool", "args"?}, "say"?, "say_error"?}`
-//! or, without a tool, `{"when", "say"}`. In `say`, `{a.b.0.c}` is filled from the answer *as the
+//! or, without a tool, `{"when", "say", "event"?, "payload"?}`: `event` is sent to the client first, if the agent lists
+//! its type, with `payload` under its own name. In `say`, `{a.b.0.c}` is filled from the answer *as the
 //! model was allowed to read it*; `{error}` in `say_error` is the error as it read it.
 
 use serde_json::{Map, Value, json};
@@ -42,6 +43,7 @@ struct Step {
 /// What the model decided.
 enum Plan {
     Say(String),
+    Send { event: String, payload: Value, say: String },
     HangUp,
     Use(Step),
 }
@@ -70,6 +72,10 @@ pub(super) async fn hear(call: &mut Call, line: &mut Line, text: &str) -> Next {
     call.shared.change(|world| world.sinks.write(&call.id, |record| record.say("user", text, now)));
     match plan(call, text) {
         Plan::Say(answer) => speak(call, line, &answer).await,
+        Plan::Send { event, payload, say } => {
+            line.emit(&event, &event, payload).await;
+            speak(call, line, &say).await;
+        }
         Plan::Use(step) => {
             let answer = carry_out(call, line, &step).await;
             speak(call, line, &answer).await;
@@ -116,7 +122,11 @@ fn from_rule(rule: &Value) -> Plan {
     let owned = |name: &str| rule[name].as_str().map(str::to_owned);
     let args = |holder: &Value| holder["args"].as_object().cloned().unwrap_or_default();
     let Some(tool) = owned("tool") else {
-        return Plan::Say(owned("say").unwrap_or_default());
+        let say = owned("say").unwrap_or_default();
+        return match owned("event") {
+            Some(event) => Plan::Send { event, payload: rule["payload"].clone(), say },
+            None => Plan::Say(say),
+        };
     };
     let on_auth_error = match &rule["on_auth_error"] {
         Value::String(name) => Some((name.clone(), Map::new())),

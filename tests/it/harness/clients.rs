@@ -155,23 +155,8 @@ impl Client {
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let text = answer.text().await.expect("a text");
         let got = Got { status, headers, text };
-        self.record(&method, path, &got);
+        self.known.borrow_mut().record_answer(method.as_str(), path, &got.headers, &got.text);
         got
-    }
-
-    fn record(&self, method: &Method, path: &str, got: &Got) {
-        let mut known = self.known.borrow_mut();
-        let allowed = exits(method, path);
-        if !allowed.is_empty() {
-            learn_from(&mut known, path, got);
-        }
-        let what = format!("answer to {method} {path}");
-        for (name, value) in &got.headers {
-            let line = [name.as_str().as_bytes(), b": ", value.as_bytes()].concat();
-            let allowed: &[Kind] = if name == SET_COOKIE { &[Kind::Session] } else { &[] };
-            known.record(&what, allowed, line);
-        }
-        known.record(&what, allowed, got.text.clone().into_bytes());
     }
 
     fn keep_cookies(&mut self, got: &Got) {
@@ -182,52 +167,8 @@ impl Client {
             if value.is_empty() {
                 self.cookies.remove(name);
             } else {
-                self.known.borrow_mut().learn(Kind::Session, value);
                 self.cookies.insert(name.to_owned(), value.to_owned());
             }
-        }
-    }
-}
-
-/// The exits of the house: which answers may carry which secrets. Everything else may carry none (AP-12).
-fn exits(method: &Method, path: &str) -> &'static [Kind] {
-    let path = path.split('?').next().unwrap_or_default();
-    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    match (method.as_str(), parts.as_slice()) {
-        ("POST", ["v1", "connections", _, "token"]) | ("POST", ["tokens", "refresh"]) => &[Kind::AccessToken],
-        ("POST", ["v1", "conversations"]) => {
-            &[Kind::AccessToken, Kind::Ticket, Kind::RelayLink, Kind::SignedUrl, Kind::Link]
-        }
-        ("POST", ["v1", "api-keys"]) => &[Kind::PlatformKey],
-        ("PUT", ["v1", "workspaces", _]) => &[Kind::ToolHeader],
-        ("POST", ["v1", "connect-sessions" | "portal-sessions"]) | ("GET", ["portal", _]) => &[Kind::Link],
-        _ => &[],
-    }
-}
-
-/// What an exit lets out is a secret from now on.
-fn learn_from(known: &mut Known, path: &str, got: &Got) {
-    let Ok(body) = serde_json::from_str::<Value>(&got.text) else { return };
-    let mut learn = |kind, value: &Value| {
-        if let Some(text) = value.as_str() {
-            known.learn(kind, text);
-        }
-    };
-    learn(Kind::ToolHeader, &body["tool_header_value"]);
-    learn(Kind::PlatformKey, &body["secret"]);
-    learn(Kind::Ticket, &body["initiation"]["dynamic_variables"]["secret__valetkey_ticket"]);
-    for url in [&body["url"], &body["connect_url"]] {
-        let Some(token) = url.as_str().and_then(|url| url.rsplit('/').next()) else { continue };
-        if !path.contains("event-endpoints") {
-            learn(Kind::Link, &token.into());
-        }
-    }
-    let Some(url) = body["signed_url"].as_str().and_then(|url| url.parse::<Url>().ok()) else { return };
-    for (name, value) in url.query_pairs() {
-        match name.as_ref() {
-            "t" => learn(Kind::RelayLink, &value.as_ref().into()),
-            "conversation_signature" => learn(Kind::SignedUrl, &value.as_ref().into()),
-            _ => {}
         }
     }
 }

@@ -94,11 +94,7 @@ impl Database {
     pub async fn record(&self, known: &mut Known, when: &str) {
         match self {
             Self::Sqlite(folder) => {
-                for entry in std::fs::read_dir(folder.path()).expect("a folder") {
-                    let path = entry.expect("an entry").path();
-                    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    known.record(&format!("database {name} {when}"), &[], std::fs::read(&path).expect("read"));
-                }
+                known.record_folder(folder.path(), "database", when, |_| &[]);
             }
             Self::Postgres { .. } => {
                 let mut connection = connect(&self.url()).await;

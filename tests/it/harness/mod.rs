@@ -8,17 +8,15 @@
 
 mod clients;
 mod database;
-mod leaks;
 mod socket;
 mod stage;
 mod street;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -29,14 +27,17 @@ use valetkey::app::{App, Rooms, RunningApp};
 use valetkey::caller::{Caller, Role};
 use valetkey::clock::{Millis, SeededEntropy, Stopwatch, Surroundings, TestClock, pause};
 use valetkey::config::{Config, HiddenText, ProviderSettings};
+use valetkey::sandbox::person::{Person, Seen};
 use valetkey::secret::Secret;
 
+use crate::support::Paper;
+
+pub use crate::support::{Finding, Kind, Known};
 pub use clients::{Client, Got};
 pub use database::Database;
-pub use leaks::{Finding, Kind, Known, forms};
 pub use socket::Talk;
 pub use stage::{Desk, Life};
-pub use street::{Account, Street};
+pub use street::{Account, CLIENT, Street};
 
 /// The origin that the tenants' web pages have.
 pub const ORIGIN: &str = "https://app.example";
@@ -45,27 +46,6 @@ pub const START: i64 = 1_790_000_000_000;
 /// How long a state is waited for, in real time.
 const PATIENCE: Duration = Duration::from_secs(20);
 const ROOT_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-
-/// What a log is written on.
-#[derive(Clone, Default)]
-pub struct Paper(Arc<Mutex<Vec<u8>>>);
-
-impl Paper {
-    fn bytes(&self) -> Vec<u8> {
-        self.0.lock().expect("paper").clone()
-    }
-}
-
-impl Write for Paper {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("paper").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 /// An app under test.
 pub struct TestApp {
@@ -83,6 +63,7 @@ pub struct TestApp {
     http: reqwest::Client,
     around: Surroundings,
     log: Paper,
+    seen: Seen,
     ticking: Option<tokio::task::JoinHandle<()>>,
     finished: bool,
     _listening: DefaultGuard,
@@ -146,6 +127,7 @@ impl TestApp {
             http: http_client(),
             around,
             log,
+            seen: Seen::default(),
             ticking: None,
             finished: false,
             _listening: listening,
@@ -236,6 +218,11 @@ impl TestApp {
         browser
     }
 
+    /// Somebody with a browser, from the house to the providers and back; every page of the house is searched at the end.
+    pub fn person(&self) -> Person {
+        Person::watched(&self.seen).expect("a person")
+    }
+
     /// One GET whose target arrives exactly as written, which no HTTP library sends; gives the whole answer.
     pub async fn raw_get(&self, target: &str, headers: &str) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -297,6 +284,7 @@ impl TestApp {
         }
         let mut known = std::mem::take(&mut *self.known.borrow_mut());
         self.street.confess(&mut known);
+        known.record_pages(&self.url(""), &self.seen);
         self.database.record(&mut known, "while it ran").await;
         if let Some(ticking) = self.ticking.take() {
             ticking.abort();

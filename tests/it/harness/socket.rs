@@ -22,6 +22,8 @@ pub struct Talk {
     known: Rc<RefCell<Known>>,
     /// The subprotocol that was agreed on.
     pub protocol: Option<String>,
+    /// The types of all events so far.
+    pub heard: Vec<String>,
 }
 
 impl Talk {
@@ -37,7 +39,7 @@ impl Talk {
             Ok((socket, answer)) => {
                 let protocol = answer.headers().get("sec-websocket-protocol");
                 let protocol = protocol.and_then(|value| value.to_str().ok()).map(str::to_owned);
-                Ok(Self { socket, known, protocol })
+                Ok(Self { socket, known, protocol, heard: Vec::new() })
             }
             Err(Error::Http(answer)) => {
                 let body = answer.body().clone().unwrap_or_default();
@@ -73,6 +75,7 @@ impl Talk {
             match self.next().await.expect("still open") {
                 Message::Text(text) => {
                     let event: Value = serde_json::from_str(&text).expect("JSON");
+                    self.heard.push(event["type"].as_str().unwrap_or_default().to_owned());
                     if event["type"] == kind {
                         return event;
                     }

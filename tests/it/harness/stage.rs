@@ -56,6 +56,19 @@ impl TestApp {
         self.import(platform, row).await
     }
 
+    /// Moves a Slack account in with both its credentials, the person's and the bot's; gives the connection's id.
+    pub async fn slack_with_bot(&self, platform: &Client, user: &str, account: Account) -> String {
+        let answer = self.street.slack_installation(account, "chat:write").await;
+        let credential = |kind: &str, tokens: &Value| {
+            let scopes: Vec<&str> = tokens["scope"].as_str().expect("scopes").split(',').collect();
+            json!({"kind": kind, "access_token": tokens["access_token"], "refresh_token": tokens["refresh_token"],
+                "expires_at": self.expiry(tokens, Life::Fresh), "scopes": scopes})
+        };
+        let row = json!({"user": user, "provider": "slack", "account": {"id": account.slack, "email": account.email},
+            "credentials": [credential("bot", &answer), credential("user", &answer["authed_user"])]});
+        self.import(platform, row).await
+    }
+
     fn expiry(&self, tokens: &Value, life: Life) -> String {
         let seconds = tokens["expires_in"].as_i64().expect("a life");
         let now = valetkey::clock::Clock::now(&self.clock).0;

@@ -8,7 +8,7 @@ use valetkey::sandbox::person::Person;
 use valetkey::sandbox::{ClientRegistration, Sandbox, SandboxOptions};
 use valetkey::secret::Secret;
 
-use super::{Client, Kind, Known};
+use super::{Client, Known};
 
 const REDIRECT: &str = "http://127.0.0.1:9/callback";
 /// The OAuth client's name at both providers.
@@ -69,6 +69,21 @@ impl Street {
         platform.put("/v1/integrations/slack", &slack).await.ok();
     }
 
+    /// Lets the OAuth client send people back to the house, too.
+    pub async fn lets_back(&self, platform: &Client) {
+        for provider in ["google", "slack"] {
+            let shown = platform.read(&format!("/v1/integrations/{provider}")).await.ok();
+            self.register(provider, CLIENT, &self.client_secret, &shown["redirect_uri"]).await;
+        }
+    }
+
+    /// Registers an OAuth client at a provider, or changes one.
+    pub async fn register(&self, provider: &str, client: &str, secret: &str, redirect_uri: &Value) {
+        let client = json!({"provider": provider, "client_id": client, "client_secret": secret,
+            "redirect_uris": [REDIRECT, redirect_uri]});
+        self.tell("/clients", client).await;
+    }
+
     /// The client secret, for stories that set a wrong one and then the right one.
     pub fn client_secret(&self) -> &str {
         &self.client_secret
@@ -96,14 +111,19 @@ impl Street {
 
     /// A user token set of Slack for this person.
     pub async fn slack_tokens(&self, account: Account) -> Value {
+        self.slack_installation(account, "").await["authed_user"].clone()
+    }
+
+    /// Slack's whole answer: the bot's token set, if scopes are asked for it, and the person's.
+    pub async fn slack_installation(&self, account: Account, bot_scopes: &str) -> Value {
         let authorize = self.sandbox.slack.join("oauth/v2/authorize").expect("a path");
-        let code = self.consent(authorize, &[("user_scope", SLACK_SCOPES)], account).await;
+        let code = self.consent(authorize, &[("scope", bot_scopes), ("user_scope", SLACK_SCOPES)], account).await;
         let url = self.sandbox.slack.join("api/oauth.v2.access").expect("a path");
         let request = self.http().post(url).basic_auth(CLIENT, Some(&self.client_secret));
         let form = [("code", code.as_str()), ("redirect_uri", REDIRECT)];
         let answer: Value = request.form(&form).send().await.expect("answers").json().await.expect("JSON");
         assert_eq!(answer["ok"], true, "{answer}");
-        answer["authed_user"].clone()
+        answer
     }
 
     async fn consent(&self, mut url: Url, pairs: &[(&str, &str)], account: Account) -> String {
@@ -154,26 +174,7 @@ impl Street {
 
     /// Tells the search what is secret out here, and what a model, a transcript or a browser's events have shown.
     pub fn confess(&self, known: &mut Known) {
-        for issued in self.sandbox.issued() {
-            let kind = match issued.kind {
-                "access_token" => Kind::AccessToken,
-                "refresh_token" => Kind::RefreshToken,
-                "client_secret" => Kind::ClientSecret,
-                "code" => Kind::Code,
-                "bot_token" => Kind::BotToken,
-                other => panic!("a new kind of secret: {other}"),
-            };
-            known.learn(kind, &issued.value);
-        }
-        known.learn(Kind::ElevenLabsKey, &self.eleven.api_key());
-        let sinks = self.eleven.sinks();
-        for frame in sinks["received"].as_array().into_iter().flatten() {
-            let ticket = &frame["frame"]["dynamic_variables"]["secret__valetkey_ticket"];
-            known.learn(Kind::Ticket, ticket.as_str().unwrap_or_default());
-        }
-        for place in ["model_view", "transcript", "post_call", "client_events"] {
-            known.record(&format!("ElevenLabs {place}"), &[], sinks[place].to_string().into_bytes());
-        }
-        known.record("ElevenLabs tool calls", &[], self.eleven.tool_calls().to_string().into_bytes());
+        known.learn_from_sandbox(&self.sandbox);
+        known.learn_and_record_elevenlabs(&self.eleven);
     }
 }

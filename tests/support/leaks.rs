@@ -26,6 +26,7 @@ pub enum Kind {
     SignedUrl,
     Session,
     Link,
+    CompletionCode,
     Password,
     RootKey,
     ElevenLabsKey,
