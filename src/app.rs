@@ -21,6 +21,7 @@ pub use rooms::Rooms;
 
 use crate::clock::{Surroundings, deadline};
 use crate::config::Config;
+use crate::credentials::{Spool, SpoolError};
 use crate::http::{self, House, HouseError};
 use crate::jobs::{self, Clockwork};
 use crate::keys::{EnvironmentKey, FileKey, KeyError, KeyProvider, root_key_status};
@@ -61,6 +62,9 @@ pub enum StartError {
     /// A setting of the doors does not fit.
     #[error(transparent)]
     Doors(#[from] HouseError),
+    /// The spool's folder does not do its part.
+    #[error("VALETKEY_SPOOL_DIR must name a folder that can be made and written")]
+    Spool(#[from] SpoolError),
     /// A listener's address is taken or not ours.
     #[error("{setting}: cannot listen on {address}; choose a free address of this machine")]
     Bind {
@@ -113,7 +117,10 @@ impl App {
         let url = &config.database_url.0;
         check_root_key(&config).await?;
         let mut lock = Store::lock_for_serving(url)?;
-        let foundation = lay(&config, around, shutdown).await?;
+        let mut foundation = lay(&config, around, shutdown).await?;
+        if let Some(folder) = &config.spool_dir {
+            foundation.spool = Spool::open(folder, foundation.health.clone())?;
+        }
         let public = bind("VALETKEY_BIND", config.bind).await?;
         let admin = bind("VALETKEY_ADMIN_BIND", config.admin_bind).await?;
         let (public_address, admin_address) = (address_of(&public, config.bind), address_of(&admin, config.admin_bind));
@@ -183,11 +190,6 @@ impl App {
 fn warn_of_settings(config: &Config) {
     if !config.outbound_allow.is_empty() {
         tracing::warn!(allowed = %config.outbound_allow.join(", "), "VALETKEY_OUTBOUND_ALLOW is set: these may be called over plain http and on loopback; never use this in production");
-    }
-    if config.spool_dir.is_some() {
-        tracing::warn!(
-            "VALETKEY_SPOOL_DIR has no effect in this version: tokens that cannot be stored are held in memory"
-        );
     }
     if config.elevenlabs.primary_key_file.is_some() || config.elevenlabs.secondary_key_file.is_some() {
         tracing::warn!(

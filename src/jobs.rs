@@ -52,6 +52,10 @@ fn table(rooms: &Clockwork) -> Vec<Task> {
         task("sweep", SECOND, 30 * SECOND, &rooms.credentials, |room| async move { Ok(room.sweep().await? as u64) })
             .woken_by(rooms.credentials.due_bell())
             .needed(),
+        // At once after a start, and then as often as the database might be back.
+        task("spool_replay", 5 * SECOND, 30 * SECOND, &rooms.credentials, |room| async move {
+            Ok(room.spool_replay().await?)
+        }),
         task("telegram_look", 2 * SECOND, 30 * SECOND, &rooms.connections, |room| async move {
             Ok(room.telegram_look().await? as u64)
         }),

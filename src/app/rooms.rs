@@ -11,7 +11,7 @@ use crate::clock::Surroundings;
 use crate::config::Config;
 use crate::connections::{Connections, ConnectionsParts};
 use crate::conversations::{Conversations, ConversationsParts};
-use crate::credentials::{Credentials, CredentialsParts};
+use crate::credentials::{Credentials, CredentialsParts, Spool};
 use crate::crypto::derive::Purpose;
 use crate::elevenlabs::ElevenLabs;
 use crate::health::Health;
@@ -61,6 +61,8 @@ pub(super) struct Foundation {
     pub(super) bells: Bells,
     pub(super) around: Surroundings,
     pub(super) shutdown: Shutdown,
+    pub(super) health: Health,
+    pub(super) spool: Spool,
 }
 
 /// Opens gate, database, key cabinet and book. The root key must have been looked at before.
@@ -72,12 +74,14 @@ pub(super) async fn lay(config: &Config, around: Surroundings, shutdown: Shutdow
     let audit_key = keys.installation_key(&mut tx, Purpose::Audit).await?;
     tx.commit().await?;
     let audit = Audit::new(audit_key, around.clone(), store.clone(), shutdown.clone());
-    Ok(Foundation { store, keys, audit, outbound, bells: Bells::default(), around, shutdown })
+    let health = Health::default();
+    let spool = Spool::off(health.clone());
+    Ok(Foundation { store, keys, audit, outbound, bells: Bells::default(), around, shutdown, health, spool })
 }
 
 /// Puts the rooms together, each after those it stands on.
 pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) -> Result<Rooms, StartError> {
-    let Foundation { store, keys, audit, outbound, bells, around, shutdown } = on;
+    let Foundation { store, keys, audit, outbound, bells, around, shutdown, health, spool } = on;
     let providers = Providers::new(outbound.clone(), around.clone(), &config.providers)?;
     let accounts = Accounts::new(AccountsParts {
         store: store.clone(),
@@ -96,6 +100,8 @@ pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) ->
         around: around.clone(),
         bells: bells.clone(),
         shutdown,
+        spool,
+        health: health.clone(),
     });
     let connections = Connections::new(ConnectionsParts {
         store: store.clone(),
@@ -132,7 +138,6 @@ pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) ->
         public_url: public_url.clone(),
         ttl: config.ttl,
     });
-    let health = Health::default();
     Ok(Rooms {
         accounts,
         connections,

@@ -3,40 +3,47 @@
 //! The leader of a flight runs in its own task, which no caller can cancel, and holds the house open until its answer
 //! is stored. No transaction is open and no connection held while the provider is called.
 
+mod storing;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use super::flights::Seat;
-use super::provider_call::contradicts;
+use super::held::Held;
 use super::refresh::{
-    Action, Claim, Claimed, Code, Event, Failure, Flight, Jitter, NEVER, Outcome, Policy, Record, Verdict, View, Wish,
-    due_at,
+    Action, Claim, Claimed, Code, Event, Failure, Flight, Jitter, NEVER, Outcome, Policy, Record, Replay, Revocation,
+    Verdict, View, Wish, due_at,
 };
-use super::row::{access_place, doubt_columns, integration_of, owner, policy, refresh_place, view};
+use super::row::{doubt_columns, integration_of, policy, view};
 use super::{Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action as Done, Event as Happening};
 use crate::caller::Caller;
 use crate::clock::{Millis, pause};
 use crate::ids::TenantId;
-use crate::keys::{KeyError, Owner};
+use crate::keys::Sealer;
 use crate::providers::{self, RevokeTokens, TokenSet};
-use crate::store::connections::{connections_of_credential_mark, credential_account};
+use crate::secret::Secret;
+use crate::store::connections::connections_of_credential_mark;
 use crate::store::credentials::{
-    AnswerTo, ClaimColumns, CredentialName, CredentialRow, FailureColumns, NewTokens, credential_claim,
-    credential_fail, credential_load, credential_needs_reauth, credential_renew_lease, credential_set_due,
-    credential_store,
+    ClaimColumns, CredentialName, CredentialRow, FailureColumns, credential_claim, credential_fail, credential_load,
+    credential_needs_reauth, credential_renew_lease, credential_set_due,
 };
 use crate::store::integrations::{
     IntegrationRow, integration_limit_rate, integration_pause, integration_resume, integration_take_probe,
 };
 use crate::store::{StoreError, Tx};
 
-/// Tokens as they came, with the time they were received.
+/// Tokens as they came, with what is needed to seal them whatever becomes of the database.
 #[derive(Debug)]
 pub(super) struct Fetched {
+    /// Without its refresh token, which is below.
     pub(super) set: TokenSet,
+    /// The new one, or the one that was sent where the provider gave none.
+    pub(super) refresh_token: Secret,
     pub(super) received_at: Millis,
+    pub(super) sealer: Sealer,
 }
 
 pub(super) type Tokens = Arc<Fetched>;
@@ -55,20 +62,19 @@ struct Driver {
     policy: Policy,
     jitter: Jitter,
     loaded: Option<Loaded>,
+    /// There while an answer of the provider is in memory only.
+    held: Option<Held>,
+    /// Where the answer of this flight comes from the spool: whether it has to stay there.
+    spooled: Option<StaysInSpool>,
 }
+
+type StaysInSpool = bool;
 
 impl Credentials {
     /// Flies: from the first look to the landing.
     pub(super) async fn fly(self, seat: Seat, wish: Wish) {
-        let name = seat.name().clone();
-        let mut driver = Driver {
-            jitter: Jitter(u32::from_be_bytes(self.around.random())),
-            policy: POLICY_BEFORE_LOADING(),
-            room: self,
-            name,
-            loaded: None,
-        };
-        let verdict = driver.run(wish).await;
+        let mut driver = Driver::new(self, seat.name().clone());
+        let verdict = driver.fly(wish).await;
         if let Err(error) = driver.plan_next_look().await {
             tracing::warn!(credential = %driver.name.id, error = %error, "the sweep will look at this credential a little late");
         }
@@ -76,26 +82,45 @@ impl Credentials {
     }
 }
 
-/// Until the row says which provider it is.
-#[expect(non_snake_case, reason = "reads as the constant it stands for; Policy::new is not const")]
-fn POLICY_BEFORE_LOADING() -> Policy {
-    Policy::new(super::refresh::Replay::Unsafe, true, super::refresh::Revocation::Impossible)
+/// Brings a spooled answer home; false when it has to wait in the spool still.
+pub(super) async fn bring_home(room: Credentials, seat: Seat, claimed: Claimed, tokens: Tokens) -> bool {
+    let mut driver = Driver::new(room, seat.name().clone());
+    // Without a row the protocol finds out by itself that the answer has come too late.
+    if driver.load().await.is_err() {
+        return false;
+    }
+    driver.spooled = Some(false);
+    let verdict = driver.run(Flight::replay(driver.policy, claimed, tokens)).await;
+    seat.land(verdict);
+    driver.spooled == Some(false)
 }
 
 impl Driver {
-    async fn run(&mut self, wish: Wish) -> Verdict {
+    fn new(room: Credentials, name: CredentialName) -> Self {
+        Self {
+            jitter: Jitter(u32::from_be_bytes(room.around.random())),
+            // Until the row says which provider it is.
+            policy: Policy::new(Replay::Unsafe, true, Revocation::Impossible),
+            room,
+            name,
+            loaded: None,
+            held: None,
+            spooled: None,
+        }
+    }
+
+    async fn fly(&mut self, wish: Wish) -> Verdict {
         match self.load().await {
-            Ok(Some(_)) => {}
-            Ok(None) => return Verdict::Gone,
+            Ok(Some(_)) => self.run(Flight::new(self.policy, wish, self.jitter)).await,
+            Ok(None) => Verdict::Gone,
             Err(error) => {
                 tracing::warn!(credential = %self.name.id, error = %error, "a credential could not be read");
-                return Verdict::Unavailable {
-                    code: Code::STORE_UNAVAILABLE,
-                    retry_after: std::time::Duration::from_secs(1),
-                };
+                Verdict::Unavailable { code: Code::STORE_UNAVAILABLE, retry_after: Duration::from_secs(1) }
             }
         }
-        let mut flight: Flight<Tokens> = Flight::new(self.policy, wish, self.jitter);
+    }
+
+    async fn run(&mut self, mut flight: Flight<Tokens>) -> Verdict {
         let mut in_air: Option<InAir> = None;
         let mut told_to_stop = false;
         let mut event = Event::Begin;
@@ -131,8 +156,7 @@ impl Driver {
                 Action::Record(record) => self.on_record(&record).await,
                 Action::Wait { until } => self.on_wait(until, told_to_stop).await,
                 Action::Revoke(tokens) => self.on_revoke(&tokens).await,
-                // A spool is a later story; without one the protocol keeps storing while this process lives.
-                Action::Spool { .. } => Event::SpoolFailed,
+                Action::Spool { tokens, claimed } => self.on_spool(&tokens, claimed).await,
             };
             if matches!(event, Event::Answered(_)) {
                 in_air = None;
@@ -233,135 +257,6 @@ impl Driver {
                 | StoreError::Defect(_),
             ) => Event::StoreFailed,
         }
-    }
-
-    async fn on_store(
-        &mut self,
-        tokens: &Fetched,
-        claimed: Claimed,
-        generation: i64,
-        only_fence: bool,
-    ) -> Event<Tokens> {
-        match self.store(tokens, claimed, generation, only_fence).await {
-            Ok(true) => Event::Stored,
-            Ok(false) => match self.load().await {
-                Ok(Some(view)) => Event::StoreLost(view),
-                Ok(None) => Event::Gone,
-                Err(_) => Event::StoreFailed,
-            },
-            Err(KeyError::Destroyed) => Event::Gone,
-            Err(KeyError::Store(error)) => {
-                tracing::error!(credential = %self.name.id, error = %error, "new tokens could not be stored yet; they are held in memory");
-                trouble(&error)
-            }
-            Err(error) => {
-                tracing::error!(credential = %self.name.id, error = %error, "new tokens could not be sealed yet; they are held in memory");
-                Event::StoreFailed
-            }
-        }
-    }
-
-    /// One transaction: tokens, audit row, and the good news for connection and integration.
-    async fn store(
-        &mut self,
-        tokens: &Fetched,
-        claimed: Claimed,
-        generation: i64,
-        only_fence: bool,
-    ) -> Result<bool, KeyError> {
-        let mut tx = self.room.store.begin().await?;
-        if self.load_in(&mut tx).await?.is_none() {
-            return Ok(false);
-        }
-        let Some(Loaded { row, integration }) = self.loaded.clone() else { return Ok(false) };
-        if row.generation != generation {
-            return Ok(false);
-        }
-        let new = self.sealed(&mut tx, tokens, &row, integration.as_ref()).await?;
-        let answer = AnswerTo { fence: claimed.fence, consents: claimed.consents, only_fence };
-        if !credential_store(&mut tx, ONE_CREDENTIAL, &self.name, answer, &new).await? {
-            return Ok(false);
-        }
-        if row.status == "needs_reauth" && row.reason.as_deref() == Some(Code::ROTATION_RESPONSE_LOST.as_str()) {
-            connections_of_credential_mark(
-                &mut tx,
-                ONE_CREDENTIAL,
-                &row.tenant_id,
-                &row.id,
-                "active",
-                None,
-                new.obtained_at,
-            )
-            .await?;
-        }
-        let account = credential_account(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await?;
-        if contradicts(self.room.providers.get(&row.provider).as_deref(), account.as_deref(), &tokens.set) {
-            connections_of_credential_mark(
-                &mut tx,
-                ONE_CREDENTIAL,
-                &row.tenant_id,
-                &row.id,
-                "quarantined",
-                Some("identity_changed"),
-                new.obtained_at,
-            )
-            .await?;
-        }
-        integration_resume(&mut tx, ONE_CREDENTIAL, &row.tenant_id, row.integration_id.as_deref().unwrap_or_default())
-            .await?;
-        let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
-        let event = Happening::done(Done::CredentialRefreshed, "credential", &row.id).of_user(user);
-        self.room.audit.record(&mut tx, &self.system(), &event).await?;
-        tx.commit().await?;
-        metrics::counter!("valetkey_refreshes_total", "provider" => row.provider, "outcome" => "fresh").increment(1);
-        Ok(true)
-    }
-
-    async fn sealed(
-        &self,
-        tx: &mut Tx,
-        tokens: &Fetched,
-        row: &CredentialRow,
-        integration: Option<&IntegrationRow>,
-    ) -> Result<NewTokens, KeyError> {
-        let next = row.generation + 1;
-        let owner: Owner = owner(row);
-        let refresh = match (&tokens.set.refresh_token, &row.refresh_token) {
-            (Some(new), _) => Some(new.duplicate()),
-            // Absent means: keep the one you have (RFC 6749 section 6).
-            (None, Some(old)) => {
-                Some(self.room.keys.open_secret(tx, &owner, refresh_place(&row.id, row.generation), old).await?)
-            }
-            (None, None) => None,
-        };
-        let refresh_token = match refresh {
-            Some(secret) => Some(self.room.keys.seal(tx, &owner, refresh_place(&row.id, next), &secret).await?),
-            None => None,
-        };
-        let access_token =
-            self.room.keys.seal(tx, &owner, access_place(&row.id, next), &tokens.set.access_token).await?;
-        let expires_at = tokens.set.expires_in.map(|life| tokens.received_at.after(life).0);
-        let refresh_expires_at =
-            tokens.set.refresh_expires_in.map(|life| tokens.received_at.after(life).0).or(row.refresh_expires_at);
-        let mut after = row.clone();
-        after.obtained_at = tokens.received_at.0;
-        after.expires_at = expires_at;
-        after.status = "active".to_owned();
-        after.phase = "idle".to_owned();
-        after.doubt_since = None;
-        after.next_attempt_at = None;
-        after.refresh_token.clone_from(&refresh_token);
-        Ok(NewTokens {
-            generation: row.generation,
-            access_token,
-            refresh_token,
-            token_type: tokens.set.token_type.clone(),
-            scopes: tokens.set.scopes.as_deref().map_or_else(|| row.scopes.clone(), crate::store::to_json_list),
-            obtained_at: tokens.received_at.0,
-            expires_at,
-            refresh_expires_at,
-            due_at: self.due(&after, integration),
-        })
     }
 
     fn due(&self, row: &CredentialRow, integration: Option<&IntegrationRow>) -> Option<i64> {
@@ -472,7 +367,7 @@ impl Driver {
     async fn on_revoke(&self, tokens: &Fetched) -> Event<Tokens> {
         let set = &tokens.set;
         let revoke =
-            RevokeTokens { access: Some(&set.access_token), refresh: set.refresh_token.as_ref(), kind: set.kind };
+            RevokeTokens { access: Some(&set.access_token), refresh: Some(&tokens.refresh_token), kind: set.kind };
         let outcome = match self.loaded.clone() {
             Some(loaded) => {
                 self.room.revoke_at_provider(&loaded.row.provider, loaded.integration.as_ref(), &revoke).await
@@ -501,7 +396,7 @@ impl Driver {
     }
 }
 
-async fn wait_for(call: &mut InAir, tick_every: std::time::Duration) -> Event<Tokens> {
+async fn wait_for(call: &mut InAir, tick_every: Duration) -> Event<Tokens> {
     tokio::select! {
         answer = call => Event::Answered(answer.unwrap_or(Outcome::Ambiguous)),
         () = pause(tick_every) => Event::Tick,

@@ -7,10 +7,12 @@
 mod broker;
 mod driver;
 mod flights;
+mod held;
 mod provider_call;
 mod read;
 pub mod refresh;
 mod row;
+mod spool;
 mod store;
 mod sweep;
 
@@ -20,12 +22,14 @@ use std::time::Duration;
 pub use crate::providers::ApiCall;
 pub use broker::{BrokerAnswer, BrokerCall};
 pub use read::{Account, IN_MID_CALL, ReadWish, Token, Warm, Which};
+pub use spool::{Spool, SpoolError};
 pub use store::{NewCredential, Revocation};
 pub use sweep::DueBell;
 
 use crate::audit::{Audit, AuditError};
 use crate::caller::{Denied, SystemScope};
 use crate::clock::Surroundings;
+use crate::health::Health;
 use crate::keys::{KeyError, Keys};
 use crate::outbound::{Outbound, OutboundError};
 use crate::providers::{AttachError, Providers};
@@ -33,6 +37,8 @@ use crate::shutdown::Shutdown;
 use crate::store::bell::Bells;
 use crate::store::{Store, StoreError};
 use flights::Flights;
+use held::HeldTokens;
+use read::wait_for_landing;
 
 /// A flight knows one credential by name; its second wall is the sealed context.
 const ONE_CREDENTIAL: SystemScope =
@@ -50,6 +56,8 @@ pub struct Credentials {
     bells: Bells,
     shutdown: Shutdown,
     flights: Arc<Flights>,
+    spool: Spool,
+    held: HeldTokens,
 }
 
 /// What the room is made of.
@@ -71,6 +79,10 @@ pub struct CredentialsParts {
     pub bells: Bells,
     /// Flights keep the house from closing until their answers are stored.
     pub shutdown: Shutdown,
+    /// Where answers wait that the database cannot take.
+    pub spool: Spool,
+    /// Where it is said that tokens are in memory only.
+    pub health: Health,
 }
 
 /// Why a credential could not be lent. Each variant is answered differently.
@@ -164,6 +176,8 @@ impl Credentials {
             bells: parts.bells,
             shutdown: parts.shutdown,
             flights: Arc::new(Flights::new(process)),
+            spool: parts.spool,
+            held: HeldTokens::new(parts.health),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::refresh::{Code, Outcome};
 use super::row::{client_secret_place, owner, refresh_place};
 use crate::clock::{Millis, deadline};
 use crate::ids::TenantId;
-use crate::keys::{KeyError, Owner};
+use crate::keys::{KeyError, Owner, Sealer};
 use crate::providers::{self, Client, CredentialKind, RevokeTokens, TokenSet};
 use crate::secret::Secret;
 use crate::store::credentials::CredentialRow;
@@ -17,6 +17,13 @@ use crate::store::integrations::IntegrationRow;
 
 /// Connecting has its own limit below; the protocol counts from the moment the request has left.
 const CONNECT_LIMIT: Duration = Duration::from_secs(6);
+
+/// What a refresh needs, opened.
+struct ForRefresh {
+    client_secret: Secret,
+    refresh_token: Secret,
+    sealer: Sealer,
+}
 
 impl Credentials {
     /// The one place where a refresh token is shown to a provider.
@@ -27,8 +34,8 @@ impl Credentials {
         let (Some(provider), Some(kind)) = (self.providers.get(&row.provider), CredentialKind::parse(&row.kind)) else {
             return Outcome::Configuration(Code::new("provider_unknown"));
         };
-        let (client_secret, refresh_token) = match self.open_for_refresh(&row, &integration).await {
-            Ok(Some(secrets)) => secrets,
+        let opened = match self.open_for_refresh(&row, &integration).await {
+            Ok(Some(opened)) => opened,
             Ok(None) => return Outcome::Configuration(Code::new("client_secret_missing")),
             // Not sent: nothing is lost. The row is looked at again after a pause.
             Err(KeyError::Store(_)) => return Outcome::NotSent,
@@ -37,11 +44,16 @@ impl Credentials {
                 return Outcome::Unrecognised(Code::new("stored_token_unreadable"));
             }
         };
+        let ForRefresh { client_secret, refresh_token, sealer } = opened;
         let client = Client { id: &integration.client_id, secret: &client_secret };
         let answer = deadline(give_up_after + CONNECT_LIMIT, provider.refresh(client, kind, &refresh_token)).await;
         let received_at = self.around.now();
         match answer {
-            Ok(Ok(set)) => Outcome::Fresh(Arc::new(Fetched { set, received_at })),
+            // Absent means: keep the one you have (RFC 6749 section 6).
+            Ok(Ok(mut set)) => {
+                let refresh_token = set.refresh_token.take().unwrap_or(refresh_token);
+                Outcome::Fresh(Arc::new(Fetched { set, refresh_token, received_at, sealer }))
+            }
             Ok(Err(failure)) => outcome(failure, received_at),
             Err(_) => Outcome::Ambiguous,
         }
@@ -51,7 +63,7 @@ impl Credentials {
         &self,
         row: &CredentialRow,
         integration: &IntegrationRow,
-    ) -> Result<Option<(Secret, Secret)>, KeyError> {
+    ) -> Result<Option<ForRefresh>, KeyError> {
         let (Some(client_secret), Some(refresh_token)) = (&integration.client_secret, &row.refresh_token) else {
             return Ok(None);
         };
@@ -61,7 +73,9 @@ impl Credentials {
             self.keys.open_secret(&mut tx, &tenant, client_secret_place(&integration.id), client_secret).await?;
         let refresh_token =
             self.keys.open_secret(&mut tx, &owner(row), refresh_place(&row.id, row.generation), refresh_token).await?;
-        Ok(Some((client_secret, refresh_token)))
+        // Taken out before the refresh token is spent: the answer can then be sealed whatever becomes of the database.
+        let sealer = self.keys.sealer(&mut tx, &owner(row)).await?;
+        Ok(Some(ForRefresh { client_secret, refresh_token, sealer }))
     }
 
     pub(super) async fn revoke_at_provider(

@@ -180,7 +180,7 @@ impl Credentials {
         let found = seen.row.generation;
         let degraded = self.fulfil(&mut seen, &want).await?;
         self.look_again(scope, &connection, seen.row.generation != found).await?;
-        self.lend(caller, scope, &connection, seen.row, &want, degraded).await
+        self.lend(caller, scope, &connection, seen, &want, degraded).await
     }
 
     /// A refresh may have brought another account's token; then the connection is in quarantine and lends nothing (OA-10).
@@ -282,10 +282,11 @@ impl Credentials {
         caller: &Caller,
         scope: &TenantScope,
         connection: &ConnectionRow,
-        row: CredentialRow,
+        seen: Seen,
         want: &ReadWish<'_>,
         degraded: bool,
     ) -> Result<Token, CredentialError> {
+        let Seen { row, integration } = seen;
         let sealed = row.access_token.as_ref().ok_or(CredentialError::NotFound)?;
         let mut tx = self.store.read().await?;
         let secret =
@@ -297,7 +298,7 @@ impl Credentials {
             .because(want.reason);
         let durable = self.audit.note(caller, &event).await?;
         let now = self.around.now();
-        self.note_use(scope, connection, &row, now).await;
+        self.note_use(scope, connection, &row, integration.as_ref(), now).await;
         Ok(Token {
             secret,
             account: Account { connection: connection.id.clone(), provider: connection.provider.clone() },
@@ -314,15 +315,25 @@ impl Credentials {
     }
 
     /// "Last used" helps people and the keep-alive; a request never fails or waits for it more than once a minute.
-    async fn note_use(&self, scope: &TenantScope, connection: &ConnectionRow, row: &CredentialRow, now: Millis) {
+    async fn note_use(
+        &self,
+        scope: &TenantScope,
+        connection: &ConnectionRow,
+        row: &CredentialRow,
+        integration: Option<&IntegrationRow>,
+        now: Millis,
+    ) {
         if connection.last_used_at.is_some_and(|at| at > now.0 - 60_000) && row.last_used_at > now.0 - 60_000 {
             return;
         }
         let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.id.clone() };
+        // What was idle is kept fresh again from now on.
+        let used = CredentialRow { last_used_at: now.0, ..row.clone() };
+        let due = self.next_due(&used, integration);
         let written = async {
             let mut tx = self.store.begin().await?;
             connection_touch(&mut tx, scope, &connection.id, now.0).await?;
-            credential_touch(&mut tx, ONE_CREDENTIAL, &name, now.0).await?;
+            credential_touch(&mut tx, ONE_CREDENTIAL, &name, now.0, due).await?;
             tx.commit().await
         };
         if let Err(error) = written.await {

@@ -96,7 +96,7 @@ impl Credentials {
         };
         let row = self.row_of(scope, &id, &new, &tokens);
         let integration = integration_of(tx, scope, new.integration).await?;
-        tokens.due_at = self.first_due(&row, integration.as_ref());
+        tokens.due_at = self.next_due(&row, integration.as_ref());
         match existing {
             Some(_) => {
                 if !credential_replace(tx, scope, &id, new.integration, &tokens).await? {
@@ -240,7 +240,8 @@ impl Credentials {
         }
     }
 
-    fn first_due(&self, row: &CredentialRow, integration: Option<&IntegrationRow>) -> Option<i64> {
+    /// When the sweep should look at a row.
+    pub(super) fn next_due(&self, row: &CredentialRow, integration: Option<&IntegrationRow>) -> Option<i64> {
         let provider = self.providers.get(&row.provider)?;
         let jitter = Jitter(u32::from_be_bytes(self.around.random()));
         let at = due_at(&view(row, integration, &self.flights.process), &policy(provider.descriptor()), jitter);

@@ -6,6 +6,7 @@
 
 mod cursors;
 mod root;
+mod sealer;
 mod tokens;
 
 use std::sync::Arc;
@@ -18,13 +19,14 @@ use serde::de::DeserializeOwned;
 pub use cursors::Cursors;
 pub use root::{EnvironmentKey, FileKey, KeyProvider, KnownRootKey, RootKeyStatus, generate_key_file, root_key_status};
 use root::{RootKey, RootKeys};
+pub use sealer::Sealer;
 pub use tokens::{fingerprint_of, hash_of, looks_right, mint, mint_handle};
 
 use crate::caller::SystemScope;
 use crate::clock::Surroundings;
 use crate::crypto::Key32;
 use crate::crypto::derive::{Purpose, derive};
-use crate::crypto::envelope::{Context, OpenError, Sealed, open, seal, unwrap_key, wrap};
+use crate::crypto::envelope::{Context, OpenError, Sealed, open, unwrap_key, wrap};
 use crate::crypto::signature::mac;
 use crate::ids::{DataKeyId, TenantId, TenantKeyId, UserId};
 use crate::secret::Secret;
@@ -198,7 +200,7 @@ impl Keys {
         place: Place<'_>,
         secret: &Secret,
     ) -> Result<Vec<u8>, KeyError> {
-        self.seal_bytes(tx, owner, place, secret.expose().as_bytes()).await
+        self.sealer(tx, owner).await?.seal(place, secret)
     }
 
     /// Opens a value that was sealed for this owner and place.
@@ -228,7 +230,7 @@ impl Keys {
         value: &impl Serialize,
     ) -> Result<Vec<u8>, KeyError> {
         let bytes = zeroize::Zeroizing::new(serde_json::to_vec(value).map_err(|_| KeyError::Refused)?);
-        self.seal_bytes(tx, owner, place, &bytes).await
+        self.sealer(tx, owner).await?.seal_bytes(place, &bytes)
     }
 
     /// [`Self::open_secret`] for a small record.
@@ -272,20 +274,6 @@ impl Keys {
     pub async fn installation_key(&self, tx: &mut Tx, purpose: Purpose) -> Result<Key32, KeyError> {
         let (_, key) = self.data_key(tx, &Owner::Installation).await?;
         Ok(derive(&key, purpose))
-    }
-
-    async fn seal_bytes(
-        &self,
-        tx: &mut Tx,
-        owner: &Owner,
-        place: Place<'_>,
-        plaintext: &[u8],
-    ) -> Result<Vec<u8>, KeyError> {
-        let (id, key) = self.data_key(tx, owner).await?;
-        let (tenant, owner_id) = (owner.tenant(), owner.id());
-        let context = context(&tenant, owner.kind(), &owner_id, place, &id);
-        let sealed = seal(&key, &context, plaintext, self.around.entropy.as_ref()).map_err(|_| KeyError::Refused)?;
-        Ok(sealed.into_bytes())
     }
 
     async fn open_bytes(

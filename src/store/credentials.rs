@@ -480,18 +480,26 @@ pub async fn credential_delete(tx: &mut Tx, scope: &TenantScope, id: &str, now: 
     )? == 1)
 }
 
-/// Notes that a credential was used, at most once a minute.
+/// Notes that a credential was used, at most once a minute, and moves its due time forward to `due_at` if that is earlier.
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_touch(tx: &mut Tx, _: SystemScope, name: &CredentialName, now: i64) -> Result<(), StoreError> {
+pub async fn credential_touch(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    now: i64,
+    due_at: Option<i64>,
+) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
-        "UPDATE credentials SET last_used_at = $3 WHERE tenant_id = $1 AND id = $2 AND last_used_at < $3 - 60000",
+        "UPDATE credentials SET last_used_at = $3, due_at = CASE WHEN due_at > $4 THEN $4 ELSE due_at END
+         WHERE tenant_id = $1 AND id = $2 AND last_used_at < $3 - 60000",
         &name.tenant_id,
         &name.id,
-        now
+        now,
+        due_at
     )?;
     Ok(())
 }

@@ -16,6 +16,7 @@ mod processes;
 mod program;
 mod refresh_tool;
 mod relay;
+mod spool;
 mod starts;
 #[path = "../support/mod.rs"]
 mod support;

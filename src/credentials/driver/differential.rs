@@ -7,14 +7,18 @@ use std::time::Duration;
 use super::super::refresh::simulation::world::Dice;
 use super::super::refresh::simulation::world::shelf::Shelf;
 use super::super::refresh::simulation::world::{LIFE, START};
-use super::super::refresh::{Doubt, Integration, Replay, Revocation, Status, Unrecognised};
+use super::super::refresh::{Doubt, Integration, Status, Unrecognised};
 use super::super::{CredentialsParts, NewCredential};
 use super::*;
 use crate::audit::Audit;
 use crate::caller::TenantScope;
 use crate::clock::{SeededEntropy, Surroundings, TestClock};
+use crate::credentials::Spool;
+use crate::credentials::row::{access_place, owner, refresh_place};
 use crate::crypto::derive::Purpose;
+use crate::health::Health;
 use crate::ids::UserId;
+use crate::keys::Owner;
 use crate::keys::{EnvironmentKey, Keys};
 use crate::outbound::Outbound;
 use crate::providers::{CredentialKind, Providers};
@@ -64,6 +68,8 @@ impl House {
                 around,
                 bells: crate::store::bell::Bells::default(),
                 shutdown: handle,
+                spool: Spool::off(Health::default()),
+                health: Health::default(),
             }));
         }
         let rooms = rooms.try_into().expect("two");
@@ -99,13 +105,8 @@ impl<'a> Story<'a> {
         let row = credentials_of_connection(&mut tx, &scope, CONNECTION).await.unwrap().remove(0);
         tx.commit().await.unwrap();
         let name = CredentialName { tenant_id: tenant, id: row.id };
-        let drivers = [0, 1].map(|room| Driver {
-            room: house.rooms[room].clone(),
-            name: name.clone(),
-            policy: Policy::new(Replay::Unsafe, true, Revocation::Impossible),
-            jitter: Jitter(7),
-            loaded: None,
-        });
+        let drivers =
+            [0, 1].map(|room| Driver { jitter: Jitter(7), ..Driver::new(house.rooms[room].clone(), name.clone()) });
         let mut model = Shelf::new();
         model.refreshed_at = START;
         model.original_life = Some(Duration::from_secs(100));
@@ -242,14 +243,16 @@ impl<'a> Story<'a> {
             set: TokenSet {
                 kind: CredentialKind::User,
                 access_token: Secret::new(&*access),
-                refresh_token: refresh.as_deref().map(Secret::new),
+                refresh_token: None,
                 token_type: "Bearer".to_owned(),
                 scopes: None,
                 expires_in: Some(LIFE),
                 refresh_expires_in: None,
                 subject: None,
             },
+            refresh_token: Secret::new(refresh.as_deref().unwrap_or(&self.tokens.1)),
             received_at: self.now(),
+            sealer: self.sealer().await,
         };
         let wanted = self.model.store(self.now(), claimed, generation, only_fence);
         let got = self.drivers[node].on_store(&tokens, claimed, generation, only_fence).await;
@@ -260,6 +263,11 @@ impl<'a> Story<'a> {
             assert!(matches!(got, Event::StoreLost(_) | Event::Gone), "{got:?}, {claimed:?}, {:?}", self.model);
         }
         self.note(if wanted { "stored" } else { "store lost" });
+    }
+
+    async fn sealer(&self) -> Sealer {
+        let mut tx = self.house.store.begin().await.unwrap();
+        self.house.rooms[0].keys.sealer(&mut tx, &owner_of(&self.scope)).await.unwrap()
     }
 
     fn record_of_any_kind(&mut self) -> Record {

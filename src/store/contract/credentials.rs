@@ -127,9 +127,16 @@ async fn the_use_of_a_credential_is_noted_at_most_once_a_minute() {
     in_a_house(async |store| {
         keep(&store).await;
         let mut tx = store.begin().await.unwrap();
-        for (now, noted) in [(NOW + 60_000, NOW), (NOW + 60_001, NOW + 60_001)] {
-            credential_touch(&mut tx, TEST, &name_of("crd_1"), now).await.unwrap();
-            assert_eq!(load(&mut tx, "crd_1").await.last_used_at, noted);
+        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 50)).await.unwrap();
+        for (now, due, wanted) in [
+            (NOW + 60_000, Some(NOW), (NOW, Some(NOW + 50))),
+            (NOW + 60_001, None, (NOW + 60_001, Some(NOW + 50))),
+            (NOW + 120_002, Some(NOW + 51), (NOW + 120_002, Some(NOW + 50))),
+            (NOW + 180_003, Some(NOW + 49), (NOW + 180_003, Some(NOW + 49))),
+        ] {
+            credential_touch(&mut tx, TEST, &name_of("crd_1"), now, due).await.unwrap();
+            let row = load(&mut tx, "crd_1").await;
+            assert_eq!((row.last_used_at, row.due_at), wanted);
         }
     })
     .await;

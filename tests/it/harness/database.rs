@@ -84,6 +84,39 @@ impl Database {
         }
     }
 
+    /// The database takes no new tokens from now on, as if its disk were full, and does everything else.
+    pub async fn refuse_tokens(&self) {
+        match self {
+            Self::Sqlite(_) => {
+                self.execute(
+                    "CREATE TRIGGER full BEFORE UPDATE OF access_token ON credentials WHEN NEW.access_token IS NOT NULL
+                     BEGIN SELECT RAISE(FAIL, 'the disk is full'); END",
+                )
+                .await;
+            }
+            Self::Postgres { .. } => {
+                self.execute(
+                    "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+                     $$ BEGIN RAISE EXCEPTION 'the disk is full' USING ERRCODE = 'disk_full'; END $$",
+                )
+                .await;
+                self.execute(
+                    "CREATE TRIGGER full_disk BEFORE UPDATE OF access_token ON credentials
+                     FOR EACH ROW WHEN (NEW.access_token IS NOT NULL) EXECUTE FUNCTION full_disk()",
+                )
+                .await;
+            }
+        }
+    }
+
+    /// The end of [`Self::refuse_tokens`].
+    pub async fn take_tokens(&self) {
+        match self {
+            Self::Sqlite(_) => self.execute("DROP TRIGGER full").await,
+            Self::Postgres { .. } => self.execute("DROP TRIGGER full_disk ON credentials").await,
+        }
+    }
+
     async fn sqlite_connection(&self) -> SqliteConnection {
         let options: sqlx::sqlite::SqliteConnectOptions = self.url().parse().expect("a URL");
         let options = options.busy_timeout(std::time::Duration::from_secs(10)).disable_statement_logging();

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tracing::subscriber::DefaultGuard;
 use url::Url;
 use valetkey::accounts::{NewApiKey, NewMember, NewTenant, Tenant};
@@ -59,6 +60,8 @@ pub struct TestApp {
     pub database: Database,
     /// Secrets and recorded answers, shared with every client.
     pub known: Rc<RefCell<Known>>,
+    providers: Vec<(&'static str, &'static str, &'static str)>,
+    spool: Option<TempDir>,
     nodes: Vec<RunningApp>,
     http: reqwest::Client,
     around: Surroundings,
@@ -78,6 +81,8 @@ pub struct Wishes {
     pub providers: Vec<(&'static str, &'static str, &'static str)>,
     /// The Slack app does not rotate.
     pub slack_without_rotation: bool,
+    /// There is a spool.
+    pub spool: bool,
 }
 
 impl Wishes {
@@ -105,8 +110,10 @@ impl TestApp {
         let around = Surroundings { clock: Arc::new(clock.clone()), entropy };
         let database = if wishes.postgres { Database::postgres().await? } else { Database::sqlite() };
         let street = Street::open(&around, !wishes.slack_without_rotation).await;
-        let config = config(&street, &database, &wishes.providers);
-        let node = App::start(config, around.clone()).await.expect("the app starts");
+        let spool = wishes.spool.then(|| TempDir::new().expect("a folder"));
+        let mut first = config(&street, &database, &wishes.providers);
+        first.spool_dir = spool.as_ref().map(|folder| folder.path().join("spool"));
+        let node = App::start(first, around.clone()).await.expect("the app starts");
         let new = NewTenant {
             name: "acme".to_owned(),
             environment: Some("test".to_owned()),
@@ -123,6 +130,8 @@ impl TestApp {
             tenant,
             database,
             known,
+            providers: wishes.providers,
+            spool,
             nodes: vec![node],
             http: http_client(),
             around,
@@ -136,8 +145,36 @@ impl TestApp {
 
     /// One more node on the same database.
     pub async fn add_node(&mut self) {
-        let config = config(&self.street, &self.database, &[]);
+        let config = config(&self.street, &self.database, &self.providers);
         self.nodes.push(App::start(config, self.around.clone()).await.expect("a second node starts"));
+    }
+
+    /// Stops the first node in good order and starts it again; it has another address then.
+    pub async fn restart(&mut self) {
+        assert!(self.nodes.remove(0).stop().await, "the house closes in good order (RL-32)");
+        let mut config = config(&self.street, &self.database, &self.providers);
+        config.spool_dir = self.spool.as_ref().map(|folder| folder.path().join("spool"));
+        let node = App::start(config, self.around.clone()).await.expect("the app starts again");
+        self.nodes.insert(0, node);
+    }
+
+    /// The spool's files.
+    pub fn spooled(&self) -> Vec<std::path::PathBuf> {
+        let folder = self.spool.as_ref().expect("a spool").path().join("spool");
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect()
+    }
+
+    /// Puts a file into the spool.
+    pub fn put_into_spool(&self, name: &str, content: &str) {
+        let folder = self.spool.as_ref().expect("a spool").path().join("spool");
+        std::fs::write(folder.join(name), content).expect("written");
+    }
+
+    /// What `/readyz` of the first node says.
+    pub async fn ready(&self) -> (u16, String) {
+        let url = format!("http://{}/readyz", self.nodes[0].admin);
+        let answer = self.http.get(url).send().await.expect("answers");
+        (answer.status().as_u16(), answer.text().await.expect("text"))
     }
 
     /// The first node's rooms, for what has no door: making tenants and logins.
@@ -293,6 +330,11 @@ impl TestApp {
             assert!(node.stop().await, "the house closes in good order (RL-32)");
         }
         self.database.record(&mut known, "at rest").await;
+        if self.spool.is_some() {
+            for file in self.spooled() {
+                known.record("spool", &[], std::fs::read(file).expect("read"));
+            }
+        }
         known.record("log", &[], self.log.bytes());
         self.database.drop_database().await;
         known.search()

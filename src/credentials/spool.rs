@@ -1,0 +1,270 @@
+//! The spool: a folder of this node where answers of providers wait, sealed, while the database cannot take them
+//! (RL-05). Each file is one answer and the claim that it belongs to; it comes home by the same store as any other.
+//!
+//! A file is written beside its name, synced, renamed, and the folder synced: it is there whole or not at all. What
+//! cannot be read or opened is set aside under another name, never deleted.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::driver::{Fetched, bring_home};
+use super::flights::Boarding;
+use super::refresh::Claimed;
+use super::row::{access_place, refresh_place};
+use super::{Credentials, wait_for_landing};
+use crate::clock::Millis;
+use crate::health::Health;
+use crate::keys::{KeyError, Owner};
+use crate::providers::{CredentialKind, TokenSet};
+use crate::secret::Secret;
+use crate::store::credentials::CredentialName;
+
+const PART: &str = "spool";
+const ENDING: &str = "json";
+/// What a file that cannot come home is renamed to.
+const SET_ASIDE: &str = "unreadable";
+
+/// Why the spool did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// None is configured.
+    #[error("no spool is configured")]
+    Off,
+    /// The folder does not do its part.
+    #[error("the spool folder cannot be written or read")]
+    Folder(#[from] std::io::Error),
+    /// The answer could not be sealed or written down.
+    #[error("the tokens cannot be sealed")]
+    Seal(#[from] KeyError),
+}
+
+/// The folder, if there is one.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    folder: Option<Arc<Path>>,
+    health: Health,
+}
+
+/// One file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Page {
+    version: u32,
+    tenant: String,
+    credential: String,
+    owner_kind: String,
+    owner_id: String,
+    generation: i64,
+    fence: i64,
+    consents: i64,
+    kind: String,
+    /// Sealed, base64.
+    access_token: String,
+    /// Sealed, base64.
+    refresh_token: String,
+    token_type: String,
+    scopes: Option<Vec<String>>,
+    expires_in: Option<u64>,
+    refresh_expires_in: Option<u64>,
+    subject: Option<String>,
+    received_at: i64,
+}
+
+impl Spool {
+    /// No spool: what cannot be stored stays in memory.
+    #[must_use]
+    pub fn off(health: Health) -> Self {
+        Self { folder: None, health }
+    }
+
+    /// The spool in this folder, which is made if it is not there (mode 0700). Writes a file to see that it can.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or written.
+    pub fn open(folder: &Path, health: Health) -> Result<Self, SpoolError> {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let spool = Self { folder: Some(folder.into()), health };
+        write_whole(folder, "trial", b"")?;
+        std::fs::remove_file(folder.join("trial"))?;
+        spool.report(pages(folder)?.len());
+        Ok(spool)
+    }
+
+    /// Writes an answer down, durably.
+    ///
+    /// # Errors
+    /// See [`SpoolError`].
+    pub(super) async fn write(
+        &self,
+        name: &CredentialName,
+        tokens: &Fetched,
+        claimed: Claimed,
+    ) -> Result<(), SpoolError> {
+        let folder = self.folder.clone().ok_or(SpoolError::Off)?;
+        let page = Page::of(name, tokens, claimed)?;
+        let file = format!("{}.{}.{ENDING}", page.credential, page.fence);
+        let text = serde_json::to_vec(&page).map_err(std::io::Error::from)?;
+        let waiting = blocking(move || {
+            write_whole(&folder, &file, &text)?;
+            Ok(pages(&folder)?.len())
+        });
+        self.report(waiting.await?);
+        Ok(())
+    }
+
+    fn report(&self, waiting: usize) {
+        metrics::gauge!("valetkey_spooled_tokens").set(f64::from(u32::try_from(waiting).unwrap_or(u32::MAX)));
+        if waiting == 0 {
+            self.health.clear(PART);
+        } else {
+            self.health.obstruct(PART, format!("{waiting} refreshed tokens wait in the spool to be stored"));
+        }
+    }
+}
+
+impl Page {
+    fn of(name: &CredentialName, tokens: &Fetched, claimed: Claimed) -> Result<Self, KeyError> {
+        let (set, sealer) = (&tokens.set, &tokens.sealer);
+        let (owner_kind, owner_id) = sealer.owner().to_row();
+        let next = claimed.generation + 1;
+        let seal = |place, secret| sealer.seal(place, secret).map(|bytes| data_encoding::BASE64.encode(&bytes));
+        Ok(Self {
+            version: 1,
+            tenant: name.tenant_id.clone(),
+            credential: name.id.clone(),
+            owner_kind: owner_kind.to_owned(),
+            owner_id,
+            generation: claimed.generation,
+            fence: claimed.fence,
+            consents: claimed.consents,
+            kind: set.kind.as_str().to_owned(),
+            access_token: seal(access_place(&name.id, next), &set.access_token)?,
+            refresh_token: seal(refresh_place(&name.id, next), &tokens.refresh_token)?,
+            token_type: set.token_type.clone(),
+            scopes: set.scopes.clone(),
+            expires_in: set.expires_in.map(|life| life.as_secs()),
+            refresh_expires_in: set.refresh_expires_in.map(|life| life.as_secs()),
+            subject: set.subject.clone(),
+            received_at: tokens.received_at.0,
+        })
+    }
+
+    fn name(&self) -> CredentialName {
+        CredentialName { tenant_id: self.tenant.clone(), id: self.credential.clone() }
+    }
+
+    fn claimed(&self) -> Claimed {
+        Claimed { generation: self.generation, fence: self.fence, consents: self.consents }
+    }
+}
+
+impl Credentials {
+    /// Brings home what waits in the spool; gives how many answers came home. What the database still cannot take
+    /// stays.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub async fn spool_replay(&self) -> Result<u64, SpoolError> {
+        let Some(folder) = self.spool.folder.clone() else { return Ok(0) };
+        let look = folder.clone();
+        let files = blocking(move || pages(&look)).await?;
+        let mut home = 0;
+        for file in files {
+            home += u64::from(self.bring_home(file).await?);
+        }
+        let waiting = blocking(move || pages(&folder)).await?.len();
+        self.spool.report(waiting);
+        Ok(home)
+    }
+
+    async fn bring_home(&self, file: PathBuf) -> Result<bool, SpoolError> {
+        let read = file.clone();
+        let text = blocking(move || std::fs::read(read)).await?;
+        let opened = match serde_json::from_slice::<Page>(&text) {
+            Ok(page) if page.version == 1 => self.opened(&page).await.map(|tokens| (page, tokens)),
+            _ => Err(KeyError::Refused),
+        };
+        let (page, tokens) = match opened {
+            Ok(opened) => opened,
+            // The database is away still.
+            Err(KeyError::Store(_)) => return Ok(false),
+            Err(error) => {
+                tracing::error!(file = %file.display(), error = %error, "a spooled answer cannot be opened and is set aside");
+                blocking(move || std::fs::rename(&file, file.with_extension(SET_ASIDE))).await?;
+                return Ok(false);
+            }
+        };
+        let (name, claimed) = (page.name(), page.claimed());
+        let seat = match self.flights.board(&name) {
+            Boarding::Leader(seat, _) => seat,
+            // The next round finds it out of the air.
+            Boarding::Passenger(mut landing) => {
+                wait_for_landing(&mut landing).await;
+                return Ok(false);
+            }
+        };
+        // In a task of its own: a round that is given up must not end a flight in the middle.
+        let flight = tokio::spawn(bring_home(self.clone(), seat, claimed, Arc::new(tokens)));
+        if !flight.await.unwrap_or(false) {
+            return Ok(false);
+        }
+        tracing::info!(credential = %name.id, "a spooled answer has come home");
+        blocking(move || std::fs::remove_file(file)).await?;
+        Ok(true)
+    }
+
+    async fn opened(&self, page: &Page) -> Result<Fetched, KeyError> {
+        let bytes = |text: &str| data_encoding::BASE64.decode(text.as_bytes()).map_err(|_| KeyError::Refused);
+        let owner = Owner::of_row(&page.tenant, &page.owner_kind, &page.owner_id);
+        let kind = CredentialKind::parse(&page.kind).ok_or(KeyError::Refused)?;
+        let (access, refresh, next) = (bytes(&page.access_token)?, bytes(&page.refresh_token)?, page.generation + 1);
+        let mut tx = self.store.read().await?;
+        let access = self.keys.open_secret(&mut tx, &owner, access_place(&page.credential, next), &access).await?;
+        let refresh: Secret =
+            self.keys.open_secret(&mut tx, &owner, refresh_place(&page.credential, next), &refresh).await?;
+        let sealer = self.keys.sealer(&mut tx, &owner).await?;
+        let set = TokenSet {
+            kind,
+            access_token: access,
+            refresh_token: None,
+            token_type: page.token_type.clone(),
+            scopes: page.scopes.clone(),
+            expires_in: page.expires_in.map(Duration::from_secs),
+            refresh_expires_in: page.refresh_expires_in.map(Duration::from_secs),
+            subject: page.subject.clone(),
+        };
+        Ok(Fetched { set, refresh_token: refresh, received_at: Millis(page.received_at), sealer })
+    }
+}
+
+/// Every answer in the folder, the oldest claim of a credential first.
+fn pages(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == ENDING) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn write_whole(folder: &Path, name: &str, content: &[u8]) -> std::io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(folder.join(name)).map_err(|error| error.error)?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, SpoolError> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?;
+    Ok(done?)
+}
