@@ -29,6 +29,7 @@ pub mod outbound;
 pub mod providers;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod schema;
 pub mod secret;
 pub mod shutdown;
 pub mod store;

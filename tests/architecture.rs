@@ -25,7 +25,8 @@ use tokens::{
 };
 
 /// From bottom to top: a stone may stand on those before it. All of them are open to everyone above.
-const STONES: &[&str] = &["clock", "secret", "ids", "config", "telemetry", "health", "shutdown", "invalid", "caller"];
+const STONES: &[&str] =
+    &["clock", "secret", "schema", "ids", "config", "telemetry", "health", "shutdown", "invalid", "caller"];
 const ROOMS: &[&str] = &["accounts", "connections", "conversations", "credentials", "events", "workspaces"];
 
 /// Who may import whom besides the stones. `ROOMS` stands for every room.

@@ -10,7 +10,7 @@ const EXAMPLES: &str = "\
 Example:
   valetkey openapi > openapi.json";
 
-/// Print the OpenAPI 3.1 document of the platform API
+/// Print the OpenAPI 3.1 document of every call that programs make
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Openapi {}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
+use utoipa::ToSchema;
 
 use super::handshakes::{completion_end, place};
 use super::integrations::{SCOPE_FORM, is_scope};
@@ -13,9 +14,10 @@ use super::{BY_SECRET, Begin, Begun, Connection, Connections, ConnectionsError, 
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Origin, Permission, TenantScope};
 use crate::clock::Millis;
-use crate::ids::{ConnectSessionId, TenantId, UserId};
+use crate::ids::{ConnectSessionId, ConnectionId, TenantId, UserId};
 use crate::invalid::Invalid;
 use crate::keys::{Owner, hash_of, mint};
+use crate::schema::words;
 use crate::secret::Secret;
 use crate::store::connect_sessions::{
     ConnectSessionRow, connect_session_await, connect_session_by_id, connect_session_by_token, connect_session_confirm,
@@ -27,6 +29,13 @@ use crate::store::tenants::{TenantRow, tenant_own};
 use crate::store::users::{user_by_id, user_ensure};
 use crate::store::{Tx, from_json_list, to_json_list};
 
+words! {
+    /// How a one-time link stands.
+    ConnectSessionState: "open" | "started" | "awaiting_confirmation" | "completed" | "denied" | "expired";
+    /// How the user comes back to the platform.
+    ReturnMode: "redirect" | "popup";
+}
+
 /// Wrong completion codes before the session ends (API.md section 6, point 9).
 const MOST_WRONG_CODES: i64 = 10;
 
@@ -34,18 +43,23 @@ const MOST_WRONG_CODES: i64 = 10;
 const MOST_SCOPES: usize = 100;
 
 /// What a platform asks for.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewConnectSession {
     /// The tenant's own id of the user.
+    #[serde(default)]
+    #[schema(required, min_length = 1, max_length = 200)]
     pub user: String,
     /// Catalogue ids; empty means every integration.
+    #[serde(default)]
     pub providers: Vec<String>,
     /// More scopes, by provider.
+    #[serde(default)]
     pub scopes: BTreeMap<String, Vec<String>>,
     /// A registered return URL, or for a popup a registered origin.
     pub return_url: Option<String>,
     /// `redirect` (default) or `popup`.
+    #[schema(value_type = Option<ReturnMode>)]
     pub mode: Option<String>,
 }
 
@@ -61,14 +75,16 @@ pub struct ConnectLink {
 }
 
 /// How a connect session stands.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ConnectSession {
     /// `cns_…`.
     pub id: ConnectSessionId,
     /// `open`, `started`, `awaiting_confirmation`, `completed`, `denied` or `expired`.
+    #[schema(value_type = ConnectSessionState)]
     pub state: String,
     /// `con_…` once there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ConnectionId, nullable = false)]
     pub connection: Option<String>,
 }
 
@@ -92,12 +108,13 @@ pub struct ConnectVisit {
 }
 
 /// A platform's word that it was the right person.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Confirmation {
     /// The tenant's own id of the user.
     pub user: String,
     /// From the return URL.
+    #[schema(value_type = String, write_only)]
     pub completion_code: Secret,
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Connections, ConnectionsError};
 use crate::audit::{Action, Event};
@@ -23,24 +24,26 @@ const REVOKE_WITHIN: Duration = Duration::from_secs(10);
 const BATCH: i64 = 500;
 
 /// What an erasure did.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Receipt {
     /// The tenant's own id, for its files; ours no longer has it.
     pub user: String,
     /// RFC 3339.
+    #[schema(format = DateTime)]
     pub erased_at: String,
     /// Every connection that there was.
     pub connections: Vec<ErasedConnection>,
 }
 
 /// What became of one connection.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ErasedConnection {
     /// Catalogue id.
     pub provider: String,
     /// Whether the provider confirmed that the access has ended there too.
     pub revoked: bool,
     /// Where the user can look, and end it, at the provider.
+    #[schema(format = "uri")]
     pub removal_page: &'static str,
 }
 

@@ -1,8 +1,9 @@
 //! Import: connections that were made elsewhere move in, all or nothing.
 
 use serde::Deserialize;
+use utoipa::ToSchema;
 
-use super::view::{SealedAccount, account_place, owner_of};
+use super::view::{CredentialKindName, SealedAccount, account_place, owner_of};
 use super::{Connection, Connections, ConnectionsError};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
@@ -21,10 +22,11 @@ use crate::store::{Tx, to_json_list};
 const MOST_ROWS: usize = 500;
 
 /// Connections to move in.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Import {
     /// In the order of the answer.
+    #[schema(min_items = 1, max_items = 500)]
     pub connections: Vec<ImportRow>,
     /// Refresh every refreshable credential once before answering.
     #[serde(default)]
@@ -32,27 +34,31 @@ pub struct Import {
 }
 
 /// One connection.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportRow {
     /// The tenant's own id; made if it is not there.
+    #[schema(min_length = 1, max_length = 200)]
     pub user: String,
     /// Catalogue id.
     pub provider: String,
     /// The external account.
     pub account: ImportAccount,
     /// One or more.
+    #[schema(min_items = 1)]
     pub credentials: Vec<ImportCredential>,
     /// Chosen by people.
     #[serde(default)]
+    #[schema(max_length = 100)]
     pub label: String,
 }
 
 /// An external account.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportAccount {
     /// The provider's own id; Slack: `<team>/<user>` (API.md section 6, point 2).
+    #[schema(min_length = 1, max_length = 255)]
     pub id: String,
     /// For display.
     pub email: Option<String>,
@@ -61,16 +67,20 @@ pub struct ImportAccount {
 }
 
 /// One token set.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportCredential {
     /// `user`, `bot`, ….
+    #[schema(value_type = CredentialKindName)]
     pub kind: String,
     /// May have expired when a refresh token comes along.
+    #[schema(value_type = String, write_only, min_length = 1, max_length = 16384)]
     pub access_token: Secret,
     /// Absent for what never expires.
+    #[schema(value_type = Option<String>, write_only)]
     pub refresh_token: Option<Secret>,
     /// RFC 3339; absent for what never expires.
+    #[schema(format = DateTime)]
     pub expires_at: Option<String>,
     /// Granted scopes.
     #[serde(default)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Connections, ConnectionsError};
 use crate::audit::{Action, Event};
@@ -13,6 +14,7 @@ use crate::ids::IntegrationId;
 use crate::invalid::Invalid;
 use crate::keys::{Owner, Place};
 use crate::providers::{Descriptor, telegram};
+use crate::schema::words;
 use crate::secret::Secret;
 use crate::store::connections::{ConnectionFilter, connection_list, connections_of_integration_mark};
 use crate::store::credentials::credentials_of_integration_pause;
@@ -25,24 +27,31 @@ use crate::store::{StoreError, Tx, from_json_list, to_json_list};
 /// Whoever may set integrations sees them, and whoever may see connections sees what they hang on.
 const TO_SEE_INTEGRATIONS: [Permission; 2] = [Permission::IntegrationsWrite, Permission::ConnectionsRead];
 
+words! {
+    /// `misconfigured` while the provider refuses the client.
+    IntegrationStatus: "active" | "misconfigured";
+}
+
 /// What a tenant says about its OAuth client.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct IntegrationDraft {
     /// The provider's client id.
     pub client_id: Option<String>,
     /// The provider's client secret; absent keeps the one there is.
+    #[schema(value_type = Option<String>, write_only)]
     pub client_secret: Option<Secret>,
     /// Scopes to ask for (Slack: of the bot); absent keeps those there are.
     pub scopes: Option<Vec<String>>,
     /// Scopes to ask of the person (Slack); absent keeps those there are.
     pub user_scopes: Option<Vec<String>>,
     /// The platform's own bot (Telegram).
+    #[schema(value_type = Option<String>, write_only)]
     pub bot_token: Option<Secret>,
 }
 
 /// A tenant's OAuth client, without its secrets.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Integration {
     /// `int_…`; survives a changed client.
     pub id: IntegrationId,
@@ -55,26 +64,32 @@ pub struct Integration {
     /// Scopes that are asked of the person.
     pub user_scopes: Vec<String>,
     /// `active` or `misconfigured`.
+    #[schema(value_type = IntegrationStatus)]
     pub status: String,
     /// The provider's error code when misconfigured.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub reason: Option<String>,
     /// To be registered at the provider, character by character.
+    #[schema(format = "uri")]
     pub redirect_uri: String,
     /// RFC 3339.
+    #[schema(format = DateTime)]
     pub created_at: String,
     /// RFC 3339.
+    #[schema(format = DateTime)]
     pub updated_at: String,
 }
 
 /// A provider of the catalogue, for people and programs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ProviderCard {
     /// Catalogue id.
     pub id: &'static str,
     /// How it is called.
     pub display_name: &'static str,
     /// Its documentation.
+    #[schema(format = "uri")]
     pub docs_url: &'static str,
     /// Whether people connect by consenting at the provider.
     pub oauth: bool,

@@ -1,6 +1,7 @@
 //! Looking at connections, naming them, and ending them.
 
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::{Connection, Connections, ConnectionsError};
 use crate::audit::{Action, Event};
@@ -34,10 +35,11 @@ pub struct ListFilter {
 }
 
 /// What may be changed.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConnectionChange {
     /// At most 100 characters; empty takes the label away.
+    #[schema(max_length = 100)]
     pub label: Option<String>,
     /// Makes it the user's default for its provider.
     pub default: Option<bool>,

@@ -24,7 +24,7 @@ pub use integrations::{Integration, IntegrationDraft, ProviderCard};
 pub use manage::{ConnectionChange, Disconnected, ListFilter};
 pub use offers::{Ends, Preview};
 pub use telegram::{BotSource, START_LIFE, TelegramDraft};
-pub use view::{AccountView, Connection, CredentialView};
+pub use view::{AccountView, Connection, ConnectionStatus, CredentialKindName, CredentialView};
 
 use crate::audit::{Audit, AuditError};
 use crate::caller::{Denied, SystemScope};

@@ -12,7 +12,7 @@ use crate::credentials::NewCredential;
 use crate::ids::{ConnectionId, TenantId, UserId};
 use crate::invalid::Invalid;
 use crate::keys::{Owner, hash_of, mint_handle};
-use crate::providers::telegram::{Bot, Happened, Start, start_link, token_is_plausible};
+use crate::providers::telegram::{Bot, Start, start_link, token_is_plausible};
 use crate::providers::{CredentialKind, Failure};
 use crate::secret::Secret;
 use crate::store::connections::{
@@ -132,7 +132,7 @@ impl Connections {
         let mut bound = 0;
         for update in &updates {
             // Another connection may wait for the same bot: whoever reads the update binds it.
-            if let Happened::Start(start) = &update.what {
+            if let Some(start) = &update.start {
                 bound += usize::from(self.bind(start).await?);
             }
         }

@@ -1,49 +1,68 @@
 //! What people and programs see of a connection: everything but its secrets.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Connections, ConnectionsError};
 use crate::caller::TenantScope;
 use crate::clock::Millis;
-use crate::ids::ConnectionId;
+use crate::ids::{ConnectionId, CredentialId};
 use crate::keys::{Owner, Place};
+use crate::schema::words;
 use crate::store::connections::ConnectionRow;
 use crate::store::credentials::{CredentialRow, credentials_of_connection};
 use crate::store::integrations::integration_by_id;
 use crate::store::users::user_by_id;
 use crate::store::{Tx, from_json_list};
 
+words! {
+    /// `active` works; `awaiting_start` waits for Start in Telegram; `needs_reauth` needs its user, `misconfigured` the
+    /// tenant; `quarantined` answered as another account; `revoked` has ended.
+    ConnectionStatus: "awaiting_start" | "active" | "needs_reauth" | "misconfigured" | "quarantined" | "revoked";
+    /// Whose credential it is.
+    CredentialKindName: "user" | "bot" | "client_credentials" | "jwt_bearer" | "basic" | "bearer" | "header";
+    /// How one credential stands.
+    CredentialStatus: "active" | "needs_reauth" | "misconfigured";
+}
+
 /// An external account.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct AccountView {
     /// The provider's own id.
     pub id: String,
     /// For display.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub email: Option<String>,
     /// For display.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub name: Option<String>,
 }
 
 /// One credential of a connection.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct CredentialView {
     /// `crd_…`.
+    #[schema(value_type = CredentialId)]
     pub id: String,
     /// `user`, `bot`, ….
+    #[schema(value_type = CredentialKindName)]
     pub kind: String,
     /// Granted scopes.
     pub scopes: Vec<String>,
     /// RFC 3339; absent when it never ends.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
     pub expires_at: Option<String>,
     /// Whether it can be refreshed.
     pub refreshable: bool,
     /// `active`, `needs_reauth` or `misconfigured`.
+    #[schema(value_type = CredentialStatus)]
     pub status: String,
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
     pub last_refreshed_at: Option<String>,
     /// The same times for pages.
     #[serde(skip)]
@@ -53,12 +72,13 @@ pub struct CredentialView {
     pub last_refreshed: Option<Millis>,
 }
 
-/// A connection as API.md section 2 shows it.
-#[derive(Clone, Debug, Serialize)]
+/// One external account of one user, or of the tenant, at one provider.
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Connection {
     /// `con_…`.
     pub id: ConnectionId,
     /// The tenant's own id of the user; none when it belongs to the tenant.
+    #[schema(required)]
     pub user: Option<String>,
     /// Catalogue id.
     pub provider: String,
@@ -66,10 +86,12 @@ pub struct Connection {
     pub label: String,
     /// The external account.
     pub account: AccountView,
-    /// See API.md.
+    /// How it stands.
+    #[schema(value_type = ConnectionStatus)]
     pub status: String,
     /// Why not `active`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub reason: Option<String>,
     /// Asked for but not granted.
     pub missing_scopes: Vec<String>,
@@ -81,14 +103,18 @@ pub struct Connection {
     pub degraded: bool,
     /// Code of the last failure, until a success.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub last_error: Option<String>,
     /// RFC 3339.
+    #[schema(format = DateTime)]
     pub created_at: String,
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
     pub last_used_at: Option<String>,
     /// Where the user presses Start (Telegram, once).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = "uri")]
     pub start_link: Option<String>,
     /// The same time for pages.
     #[serde(skip)]

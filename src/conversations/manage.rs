@@ -1,44 +1,64 @@
 //! Looking at conversations and ending them.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Conversations, ConversationsError};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::Millis;
 use crate::ids::ConversationId;
+use crate::schema::words;
 use crate::store::Tx;
 use crate::store::bell::{Bell, ring_at_commit};
 use crate::store::conversations::{ConversationRow, conversation_by_id, conversation_end, conversation_list};
 use crate::store::users::user_by_id;
 
+words! {
+    /// How a conversation stands.
+    ConversationStatus: "starting" | "started" | "ended" | "failed";
+    /// Where a conversation happens.
+    ChannelName: "relay" | "websocket";
+    /// `sanitized` when the refresh tool is proven to hide tokens from the model, so that it may answer with one.
+    RefreshToolKind: "sanitized" | "status_only";
+}
+
 /// A conversation as the API shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ConversationView {
     /// `cnv_…`.
     pub id: ConversationId,
     /// The tenant's own id of the user.
+    #[schema(required)]
     pub user: Option<String>,
     /// ElevenLabs' agent id.
     pub agent_id: String,
     /// Where it happens.
+    #[schema(value_type = ChannelName)]
     pub channel: String,
     /// `starting`, `started`, `ended` or `failed`.
+    #[schema(value_type = ConversationStatus)]
     pub status: String,
     /// ElevenLabs' id.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub conversation_id: Option<String>,
     /// RFC 3339.
+    #[schema(format = DateTime)]
     pub ticket_expires_at: String,
     /// `sanitized` or `status_only`.
+    #[schema(value_type = RefreshToolKind)]
     pub refresh_tool: String,
     /// RFC 3339.
+    #[schema(format = DateTime)]
     pub created_at: String,
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
     pub ended_at: Option<String>,
     /// Why it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub end_reason: Option<String>,
 }
 

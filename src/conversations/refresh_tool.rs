@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::tickets::{Admitted, Use};
 use super::{Conversations, ConversationsError};
@@ -16,7 +17,7 @@ use crate::store::conversations::conversation_connection_handed;
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What the tool asks for.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshRequest {
     /// Catalogue id.
@@ -30,19 +31,22 @@ pub struct RefreshRequest {
 }
 
 /// The answer. Its texts are a closed list, since the model may read them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum RefreshAnswer {
     /// There is a fresh token.
     Ok {
         /// Only where proven that the model does not see it.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = String, read_only)]
         access_token: Option<Exposed>,
         /// `Bearer …`, only where proven.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = String, read_only)]
         authorization: Option<Exposed>,
         /// Seconds; absent when it never ends.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
         expires_in: Option<u64>,
     },
     /// The user must connect again.

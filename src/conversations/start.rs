@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::choose::Chosen;
+use super::manage::RefreshToolKind;
 use super::variables::{self, Basics, Variables, injected_names};
 use super::{BY_SECRET, Conversations, ConversationsError, START_WINDOW};
 use crate::audit::{Action, Durable, Event, Exposed};
@@ -14,9 +16,10 @@ use crate::caller::{Caller, Permission, TenantScope, Who};
 use crate::clock::Millis;
 use crate::credentials::{ReadWish, Which};
 use crate::elevenlabs::Access;
-use crate::ids::{ConversationId, UserId};
+use crate::ids::{ConnectionId, ConversationId, UserId};
 use crate::invalid::{Invalid, checked_external_id};
 use crate::keys::{Owner, Place, hash_of, mint};
+use crate::schema::words;
 use crate::secret::Secret;
 use crate::store::conversations::{
     ConversationConnectionRow, ConversationRow, conversation_connection_insert, conversation_end, conversation_insert,
@@ -24,6 +27,13 @@ use crate::store::conversations::{
 };
 use crate::store::users::user_ensure;
 use crate::workspaces::{Agent, HandOver, Need};
+
+words! {
+    /// How a started conversation uses a connection.
+    StartedHandOver: "inject" | "broker";
+    /// Whether a started conversation has a connection.
+    StartedStatus: "ready" | "not_connected";
+}
 
 /// Life that a handed-out token should have, unless the start says otherwise (RL-20).
 const USUAL_LIFE: u64 = 600;
@@ -33,7 +43,7 @@ const RELAY_LIFE: Duration = Duration::from_secs(900);
 /// Where the conversation happens.
 ///
 /// Each has braces, since serde lets a kind without fields have any field beside its `type`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ChannelRequest {
     /// A browser, with us between it and ElevenLabs.
@@ -58,7 +68,7 @@ impl ChannelRequest {
 }
 
 /// A connection that a start names.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WantedConnection {
     /// Catalogue id.
@@ -75,12 +85,13 @@ pub struct WantedConnection {
 }
 
 /// A conversation to be started.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartRequest {
     /// ElevenLabs' id.
     pub agent_id: String,
     /// The tenant's own id of the user.
+    #[schema(min_length = 1, max_length = 200)]
     pub user: String,
     /// Where it happens.
     #[serde(default)]
@@ -93,54 +104,69 @@ pub struct StartRequest {
     pub dynamic_variables: BTreeMap<String, Value>,
     /// Seconds of life that injected tokens should have.
     #[serde(default)]
+    #[schema(maximum = 7200)]
     pub min_ttl: Option<u64>,
 }
 
 /// One connection of a started conversation.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct StartedConnection {
     /// Catalogue id.
     pub provider: String,
     /// `con_…`; none when it is missing.
+    #[schema(required, value_type = Option<ConnectionId>)]
     pub connection: Option<String>,
     /// `inject` or `broker`.
+    #[schema(value_type = StartedHandOver)]
     pub hand_over: &'static str,
     /// `ready` or `not_connected`.
+    #[schema(value_type = StartedStatus)]
     pub status: &'static str,
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
     pub expires_at: Option<String>,
     /// The variables that hold it.
     pub variables: Vec<String>,
 }
 
 /// A started conversation, as the platform gets it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Started {
     /// `cnv_…`.
+    #[schema(value_type = ConversationId)]
     pub id: String,
     /// ElevenLabs' id, when it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub conversation_id: Option<String>,
     /// RFC 3339.
+    #[schema(format = DateTime)]
     pub ticket_expires_at: String,
     /// `sanitized` or `status_only`.
+    #[schema(value_type = RefreshToolKind)]
     pub refresh_tool: &'static str,
     /// What the agent may use.
     pub connections: Vec<StartedConnection>,
     /// Relay: ours. Websocket: the real one.
+    #[schema(value_type = String, read_only, format = "uri")]
     pub signed_url: Exposed,
     /// Websocket: the first frame, with the secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub initiation: Option<Initiation>,
 }
 
 /// The first frame of a conversation.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Initiation {
+    /// `conversation_initiation_client_data`
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The tenant's own id of the user.
     user_id: String,
+    /// Plain ones and, under names that begin with `secret__`, texts with the ticket and the tokens.
+    #[schema(value_type = BTreeMap<String, Value>, read_only)]
     dynamic_variables: Variables,
 }
 

@@ -97,9 +97,14 @@ pub struct Paging {
     cursor: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-struct PagingQuery {
+/// How a page is asked for.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// Entries on a page.
+    #[param(value_type = Option<u8>, minimum = 1, maximum = 100, default = 50)]
     limit: Option<String>,
+    /// A `next_cursor` of this list.
     cursor: Option<String>,
 }
 
@@ -107,7 +112,7 @@ impl FromRequestParts<House> for Paging {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, house: &House) -> Result<Self, Problem> {
-        let Asked(query) = Asked::<PagingQuery>::from_request_parts(parts, house).await?;
+        let Asked(query) = Asked::<PageQuery>::from_request_parts(parts, house).await?;
         let limit = match query.limit.as_deref().map(str::parse) {
             None => USUAL_LIMIT,
             Some(Ok(limit)) if (1..=MOST_LIMIT).contains(&limit) => limit,
@@ -159,6 +164,7 @@ pub struct List<T> {
     /// The entries.
     pub data: Vec<T>,
     /// For `?cursor=`; null on the last page.
+    #[schema(required)]
     pub next_cursor: Option<String>,
 }
 

@@ -41,7 +41,7 @@ use url::Url;
 
 pub use body::{JsonBody, NoBody, Sent};
 pub use entrance::{AsItIs, RequestContext};
-pub use extract::{Asked, List, Paging, PathId, PathText, PlatformCaller};
+pub use extract::{Asked, List, PageQuery, Paging, PathId, PathText, PlatformCaller};
 pub use idempotent::{Answer, Written, idempotent};
 pub use problem::{Code, Problem, ProblemBody};
 
@@ -167,10 +167,10 @@ pub fn admin_router(house: House) -> Router {
     finish(ops::router(), house)
 }
 
-/// The OpenAPI 3.1 document of the platform API.
+/// The OpenAPI 3.1 document of everything that programs call.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    api::router().into_openapi()
+    api::document()
 }
 
 fn finish(router: Router<House>, house: House) -> Router {

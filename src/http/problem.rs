@@ -12,7 +12,9 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::accounts::{AccountsError, IdempotencyError};
 use crate::audit::{AuditError, EntriesError};
@@ -21,6 +23,7 @@ use crate::connections::ConnectionsError;
 use crate::conversations::ConversationsError;
 use crate::credentials::CredentialError;
 use crate::invalid::{FieldError, Invalid};
+use crate::schema::one_of;
 use crate::workspaces::WorkspacesError;
 
 macro_rules! codes {
@@ -281,14 +284,41 @@ pub struct ProblemBody {
     /// The request's id as `urn:uuid:…`; `X-Request-Id` has it, too.
     instance: String,
     /// What is the matter, for programs.
+    #[schema(value_type = Code)]
     code: &'static str,
-    /// Fields that do not fit.
-    #[schema(value_type = Vec<Object>)]
+    /// Fields that do not fit; empty when it is not about fields.
     errors: Vec<FieldError>,
     #[serde(flatten)]
-    #[schema(ignore)]
+    #[schema(value_type = ProblemMore)]
     more: serde_json::Map<String, serde_json::Value>,
 }
+
+impl PartialSchema for Code {
+    fn schema() -> RefOr<Schema> {
+        one_of("What is the matter, for programs.", Self::ALL.iter().map(|code| code.as_str()))
+    }
+}
+
+impl ToSchema for Code {}
+
+/// What some problems say besides: the members that [`Problem::with`] adds.
+#[derive(Debug)]
+pub enum ProblemMore {}
+
+impl PartialSchema for ProblemMore {
+    fn schema() -> RefOr<Schema> {
+        let text = |description: &str| ObjectBuilder::new().schema_type(Type::String).description(Some(description));
+        ObjectBuilder::new()
+            .property("provider", text("Whose account is missing, ambiguous or not to be injected"))
+            .property(
+                "connect_url",
+                text("`connection_required`: a one-time link for the user, where one could be made"),
+            )
+            .into()
+    }
+}
+
+impl ToSchema for ProblemMore {}
 
 /// Leaves rendering to the entrance, which knows the request's id and whether a person or a program asked.
 impl IntoResponse for Problem {

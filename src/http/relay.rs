@@ -9,9 +9,11 @@ use axum::routing::get;
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use utoipa::OpenApi;
 
 use super::{Asked, Code, House, Problem, RequestContext};
 use crate::conversations::{Frame, RelaySeat};
+use crate::ids::ConversationId;
 use crate::secret::Secret;
 
 /// ElevenLabs' SDKs offer this subprotocol, and browsers fail a connection whose offer is not taken up.
@@ -33,6 +35,21 @@ struct Entry {
     t: Option<String>,
 }
 
+/// The relay's call, for the document.
+#[derive(OpenApi)]
+#[openapi(paths(enter))]
+pub(super) struct Calls;
+
+/// Opens the conversation's WebSocket; the `signed_url` of a `relay` start is this address.
+#[utoipa::path(get, path = "/v1/conversations/{id}/relay", tag = "conversations", operation_id = "enter_relay",
+    params(
+        ("id" = ConversationId, Path),
+        ("t" = String, Query, description = "From the `signed_url`; works once"),
+        ("Origin" = Option<String>, Header, description = "A browser's must be one of the tenant's registered origins"),
+    ),
+    responses((status = 101, description = "ElevenLabs' conversation protocol; the subprotocol `convai` is taken up")),
+    security(()),
+)]
 async fn enter(
     State(house): State<House>,
     context: RequestContext,

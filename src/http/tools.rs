@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
+use utoipa::OpenApi;
 
 use super::body::read_bytes;
 use super::extract::bearer;
@@ -51,22 +52,47 @@ fn claimed(parts: &Parts) -> Vec<String> {
         .collect()
 }
 
-/// `POST /tokens/refresh`.
+/// The calls of tools, for the document.
+#[derive(OpenApi)]
+#[openapi(paths(refresh, broker))]
+pub(super) struct Calls;
+
+/// Tells how the conversation's credential for a provider stands, refreshing it first.
+///
+/// Tokens are in the answer only where it is proven that the agent's model does not see them.
+#[utoipa::path(post, path = "/tokens/refresh", tag = "tools", operation_id = "refresh_tool",
+    request_body = RefreshRequest,
+    responses((status = 200, description = "How it stands", body = RefreshAnswer)),
+    security(("ticket" = [], "workspace" = [])),
+)]
 async fn refresh(State(house): State<House>, proof: Proof, request: Request) -> Result<Json<RefreshAnswer>, Problem> {
     let admitted = house.conversations.admit_ticket(proof).await?;
     let JsonBody { value, .. } = JsonBody::<RefreshRequest>::from_request(request, &house).await?;
     Ok(Json(house.conversations.refresh_tool(admitted, value).await?))
 }
 
-/// `ANY /v1/broker/{provider}/{path…}`. The path is taken as it came, still percent-encoded, so that it can be read in
-/// one way only.
+/// Makes a call to a provider's API with the conversation's credential, as far as the agent's rules allow.
+///
+/// The path is taken as it came, still percent-encoded, so that it can be read in one way only.
+#[utoipa::path(method(get, post, put, patch, delete), path = "/v1/broker/{provider}/{path}",
+    tag = "tools", operation_id = "broker",
+    params(
+        ("provider" = String, Path, description = "A provider's id"),
+        ("path" = String, Path, description = "Google: the API and its path (`gmail/v1/users/me/messages`), with as many `/` as it has. Slack and Telegram: the method's name"),
+        ("X-Valetkey-Account" = Option<String>, Header, description = "Id, e-mail or label of one of several accounts"),
+    ),
+    request_body(content_type = "*/*", description = "For the provider, at most 1 MiB. May be absent"),
+    responses((status = "default", description = "The provider's answer with its own status, filtered", content_type = "*/*")),
+    security(("ticket" = [], "workspace" = [])),
+)]
 async fn broker(
     State(house): State<House>,
     proof: Proof,
     OriginalUri(uri): OriginalUri,
-    Path((provider, _)): Path<(String, String)>,
+    Path(place): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let (provider, _) = place;
     let prefix = format!("/v1/broker/{provider}/");
     let path = uri.path().strip_prefix(&prefix).ok_or_else(Problem::not_found)?.to_owned();
     let (method, headers) = (request.method().clone(), request.headers().clone());

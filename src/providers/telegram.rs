@@ -38,32 +38,14 @@ pub struct Bot {
     pub name: Option<String>,
 }
 
-/// Something that happened to a bot.
+/// An update of a bot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
     /// Rises by one or more; ask next from `id + 1`. Deliveries repeat, so drop what was seen (fact sheet C.6).
     pub id: i64,
-    /// What happened.
-    pub what: Happened,
-}
-
-/// The updates that matter to the vault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Happened {
-    /// A person pressed Start on a link of ours, in a private chat with the bot.
-    Start(Start),
-    /// A person blocked the bot: the chat is dead, the token is not.
-    Blocked {
-        /// The private chat.
-        chat_id: i64,
-    },
-    /// A person lets the bot write again.
-    Unblocked {
-        /// The private chat.
-        chat_id: i64,
-    },
-    /// Anything else, including Start in groups and by others.
-    Other,
+    /// A person pressed Start on a link of ours, in a private chat with the bot. `None` for anything else, including
+    /// Start in groups and by others.
+    pub start: Option<Start>,
 }
 
 /// A pressed Start.
@@ -79,18 +61,6 @@ pub struct Start {
     pub name: Option<String>,
 }
 
-/// What a Bot API refusal says about a chat rather than about the token (fact sheet C.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChatTrouble {
-    /// Blocked, deactivated, never started, kicked or unknown: this binding is dead.
-    Gone,
-    /// The group became a supergroup with this id.
-    Moved {
-        /// The new chat id.
-        to: i64,
-    },
-}
-
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Envelope {
@@ -98,7 +68,6 @@ struct Envelope {
     result: Value,
     error_code: Value,
     parameters: Value,
-    description: Value,
 }
 
 impl Telegram {
@@ -126,7 +95,7 @@ impl Telegram {
     /// [`Failure`].
     pub async fn get_updates(&self, token: &Secret, offset: i64) -> Result<Vec<Update>, Failure> {
         let wanted = json!({
-            "offset": offset, "limit": UPDATES_AT_ONCE, "timeout": 0, "allowed_updates": ["message", "my_chat_member"]
+            "offset": offset, "limit": UPDATES_AT_ONCE, "timeout": 0, "allowed_updates": ["message"]
         });
         let updates = self.call(token, "getUpdates", &wanted).await?;
         let updates = updates.as_array().ok_or_else(unreadable)?;
@@ -141,26 +110,6 @@ impl Telegram {
         let info = self.call(token, "getWebhookInfo", &json!({})).await?;
         let info = info.as_object().ok_or_else(unreadable)?;
         Ok(info.get("url").and_then(Value::as_str).is_some_and(|url| !url.is_empty()))
-    }
-
-    /// Has updates delivered to `url` with `secret` in `X-Telegram-Bot-Api-Secret-Token`. Only for an operator's or
-    /// tenant's own bot: on a user's bot it would break the user's own use (fact sheet C.4).
-    ///
-    /// # Errors
-    /// [`Failure`].
-    pub async fn set_webhook(&self, token: &Secret, url: &Url, secret: &Secret) -> Result<(), Failure> {
-        let wanted = json!({
-            "url": url.as_str(), "secret_token": secret.expose(), "allowed_updates": ["message", "my_chat_member"]
-        });
-        self.call(token, "setWebhook", &wanted).await.map(|_| ())
-    }
-
-    /// Ends the delivery that [`Self::set_webhook`] began.
-    ///
-    /// # Errors
-    /// [`Failure`].
-    pub async fn delete_webhook(&self, token: &Secret) -> Result<(), Failure> {
-        self.call(token, "deleteWebhook", &json!({})).await.map(|_| ())
     }
 
     async fn call(&self, token: &Secret, method: &str, parameters: &Value) -> Result<Value, Failure> {
@@ -248,24 +197,6 @@ pub fn start_link(username: &str, payload: &str) -> Option<Url> {
     Url::parse(&format!("https://t.me/{username}?start={payload}")).ok()
 }
 
-/// Reads one update as a webhook delivers it. `None` when it is no update.
-#[must_use]
-pub fn read_update(body: &[u8]) -> Option<Update> {
-    update(&serde_json::from_slice(body).ok()?)
-}
-
-/// What an answer to a brokered call says about the chat; `None` when it worked or the trouble is another.
-#[must_use]
-pub fn chat_trouble(status: u16, body: &[u8]) -> Option<ChatTrouble> {
-    let envelope: Envelope = serde_json::from_slice(body).unwrap_or_default();
-    if let Some(to) = envelope.parameters.get("migrate_to_chat_id").and_then(Value::as_i64) {
-        return Some(ChatTrouble::Moved { to });
-    }
-    let text = envelope.description.as_str().unwrap_or_default().to_ascii_lowercase();
-    let gone = status == 403 || (status == 400 && text.contains("chat not found"));
-    gone.then_some(ChatTrouble::Gone)
-}
-
 fn payload_fits(payload: &str) -> bool {
     (1..=64).contains(&payload.len()) && payload.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
@@ -309,10 +240,7 @@ fn read_bot(me: &Value) -> Option<Bot> {
 }
 
 fn update(value: &Value) -> Option<Update> {
-    let id = value.get("update_id")?.as_i64()?;
-    let what = value.get("message").and_then(start).map(Happened::Start);
-    let what = what.or_else(|| value.get("my_chat_member").and_then(membership));
-    Some(Update { id, what: what.unwrap_or(Happened::Other) })
+    Some(Update { id: value.get("update_id")?.as_i64()?, start: value.get("message").and_then(start) })
 }
 
 /// The private chat of exactly the person who acted: `chat.type` is `private` and `chat.id` equals `from.id`.
@@ -333,15 +261,6 @@ fn start(message: &Value) -> Option<Start> {
     }
     let text = |name: &str| from.get(name).and_then(Value::as_str).and_then(displayable);
     Some(Start { payload: payload.to_owned(), chat_id, username: text("username"), name: text("first_name") })
-}
-
-fn membership(member: &Value) -> Option<Happened> {
-    let (chat_id, _) = private_chat(member)?;
-    match member.get("new_chat_member")?.get("status")?.as_str()? {
-        "kicked" => Some(Happened::Blocked { chat_id }),
-        "member" => Some(Happened::Unblocked { chat_id }),
-        _ => None,
-    }
 }
 
 /// The body with every address in it replaced by `chat` (fact sheet G.26).
@@ -444,24 +363,8 @@ mod tests {
         assert_eq!(read(&answer(200, r#"{"ok":true,"result":[]}"#)), Ok(json!([])));
     }
 
-    #[test]
-    fn trouble_with_a_chat_is_not_trouble_with_the_token() {
-        let rows = [
-            (403, r#"{"ok":false,"description":"Forbidden: user is deactivated"}"#, Some(ChatTrouble::Gone)),
-            (400, r#"{"ok":false,"description":"Bad Request: chat not found"}"#, Some(ChatTrouble::Gone)),
-            (
-                400,
-                r#"{"ok":false,"description":"Bad Request: group chat was upgraded","parameters":{"migrate_to_chat_id":-1001}}"#,
-                Some(ChatTrouble::Moved { to: -1001 }),
-            ),
-            (400, r#"{"ok":false,"description":"Bad Request: message text is empty"}"#, None),
-            (401, r#"{"ok":false,"description":"Unauthorized"}"#, None),
-            (200, r#"{"ok":true,"result":{}}"#, None),
-            (502, "<html>", None),
-        ];
-        for (status, body, wanted) in rows {
-            assert_eq!(chat_trouble(status, body.as_bytes()), wanted, "{body}");
-        }
+    fn read_update(body: &[u8]) -> Option<Update> {
+        update(&serde_json::from_slice(body).ok()?)
     }
 
     fn message(chat: &str, from: i64, text: &str) -> Vec<u8> {
@@ -480,7 +383,7 @@ mod tests {
             username: Some("ada_test".into()),
             name: Some("Ada".into()),
         };
-        assert_eq!(update, Update { id: 5, what: Happened::Start(start) });
+        assert_eq!(update, Update { id: 5, start: Some(start) });
 
         let long = format!("/start {}", "a".repeat(65));
         let others = [
@@ -499,23 +402,9 @@ mod tests {
         ];
         for other in others {
             let update = read_update(&other).expect("an update");
-            assert_eq!(update.what, Happened::Other, "{}", String::from_utf8_lossy(&other));
+            assert_eq!(update.start, None, "{}", String::from_utf8_lossy(&other));
         }
-        assert_eq!(read_update(b"<html>"), None);
         assert_eq!(read_update(b"{\"update_id\":\"5\"}"), None);
-    }
-
-    #[test]
-    fn blocking_and_unblocking_are_read() {
-        let body = |status: &str| {
-            json!({"update_id": 6, "my_chat_member": {"chat": {"id": 77, "type": "private"}, "from": {"id": 77},
-                   "new_chat_member": {"status": status}}})
-            .to_string()
-        };
-        let what = |status| read_update(body(status).as_bytes()).expect("an update").what;
-        assert_eq!(what("kicked"), Happened::Blocked { chat_id: 77 });
-        assert_eq!(what("member"), Happened::Unblocked { chat_id: 77 });
-        assert_eq!(what("administrator"), Happened::Other);
     }
 
     #[test]

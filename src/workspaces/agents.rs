@@ -3,14 +3,23 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{KnownProvider, Workspaces, WorkspacesError};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
-use crate::ids::AgentId;
+use crate::ids::{AgentId, WorkspaceId};
 use crate::invalid::Invalid;
+use crate::schema::words;
 use crate::store::agents::{AgentRow, agent_by_agent_id, agent_list, agent_put, grant_find};
 use crate::store::{StoreError, Tx, from_json_list, to_json_list};
+
+words! {
+    /// Whether every user may use an agent, or only those with a grant.
+    AgentAccess: "all_users" | "granted";
+    /// What a rule for the broker can allow.
+    BrokerMethod: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
+}
 
 /// ElevenLabs ends a conversation after two hours at most.
 const LONGEST: i64 = 7200;
@@ -18,7 +27,7 @@ const LONGEST: i64 = 7200;
 const USUAL: i64 = 600;
 
 /// How a credential gets to an agent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HandOver {
     /// Inject what expires, broker the rest.
@@ -31,13 +40,14 @@ pub enum HandOver {
 }
 
 /// One thing an agent needs.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Need {
     /// Catalogue id.
     pub provider: String,
     /// `user`, `bot`, …; absent means user, else bot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub credential: Option<String>,
     /// Whether a conversation can do without it.
     #[serde(default = "yes")]
@@ -55,23 +65,27 @@ fn yes() -> bool {
 }
 
 /// What an agent's tools may ask the broker for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct BrokerRule {
     /// HTTP methods; empty means GET and POST.
+    #[serde(default)]
+    #[schema(value_type = Vec<BrokerMethod>)]
     pub methods: Vec<String>,
     /// Globs: `*` is one segment, `**` the rest.
+    #[serde(default)]
     pub paths: Vec<String>,
 }
 
 /// What a tenant says about an agent.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentDraft {
     /// Name of a workspace.
     pub workspace: String,
     /// `all_users` (default) or `granted`.
     #[serde(default)]
+    #[schema(value_type = Option<AgentAccess>)]
     pub access: Option<String>,
     /// What it needs.
     #[serde(default)]
@@ -84,19 +98,22 @@ pub struct AgentDraft {
     pub broker: BTreeMap<String, BrokerRule>,
     /// Seconds; 600 unless said otherwise, 7200 at most.
     #[serde(default)]
+    #[schema(minimum = 60, maximum = 7200)]
     pub max_duration: Option<i64>,
 }
 
 /// An agent.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Agent {
     /// `agt_…`.
     pub id: AgentId,
     /// ElevenLabs' id.
     pub agent_id: String,
     /// `wks_…`.
+    #[schema(value_type = WorkspaceId)]
     pub workspace: String,
     /// `all_users` or `granted`.
+    #[schema(value_type = AgentAccess)]
     pub access: String,
     /// What it needs.
     pub needs: Vec<Need>,

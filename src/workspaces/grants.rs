@@ -1,42 +1,59 @@
 //! Grants: which user may use which agent or voice (brief M17).
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Workspaces, WorkspacesError};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission};
 use crate::clock::Millis;
 use crate::invalid::Invalid;
+use crate::schema::words;
 use crate::store::agents::{GrantRow, grant_delete, grant_list, grant_put};
 use crate::store::users::{user_by_external_id, user_by_id};
 
+words! {
+    /// What a grant is about.
+    ResourceType: "agent" | "voice";
+    /// How far a grant goes.
+    PermissionLevel: "viewer" | "editor" | "admin";
+}
+
 /// A grant to be given.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct GrantDraft {
     /// The tenant's own id of the user.
     pub user: String,
     /// `agent` or `voice`.
+    #[schema(value_type = ResourceType)]
+    #[param(value_type = ResourceType)]
     pub resource_type: String,
     /// ElevenLabs' id.
     pub resource_id: String,
     /// `viewer` (default), `editor` or `admin`.
     #[serde(default)]
+    #[schema(value_type = Option<PermissionLevel>)]
+    #[param(value_type = Option<PermissionLevel>)]
     pub permission_level: Option<String>,
 }
 
 /// A grant.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Grant {
     /// The tenant's own id of the user.
     pub user: String,
     /// `agent` or `voice`.
+    #[schema(value_type = ResourceType)]
     pub resource_type: String,
     /// ElevenLabs' id.
     pub resource_id: String,
     /// `viewer`, `editor` or `admin`.
+    #[schema(value_type = PermissionLevel)]
     pub permission_level: String,
     /// RFC 3339.
+    #[schema(format = DateTime)]
     pub created_at: String,
 }
 

@@ -1,6 +1,7 @@
 //! The keys of a workspace: two slots and one switch. Keys go in and are used; they never come out.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{OWNER_IS_NAMED, Workspaces, WorkspacesError};
 use crate::audit::{Action, Event};
@@ -9,6 +10,7 @@ use crate::elevenlabs::region_is_known;
 use crate::ids::{TenantId, WorkspaceId};
 use crate::invalid::{Invalid, checked_name};
 use crate::keys::{Owner, Place, hash_of, mint};
+use crate::schema::words;
 use crate::secret::Secret;
 use crate::store::users::user_by_external_id;
 use crate::store::workspaces::{
@@ -17,26 +19,36 @@ use crate::store::workspaces::{
 };
 use crate::store::{StoreError, Tx};
 
+words! {
+    /// A row of the regional hosts table.
+    Region: "default" | "us" | "eu" | "in" | "sg";
+    /// One of the two places for a workspace's API key.
+    KeySlot: "primary" | "secondary";
+}
+
 /// What a tenant, or the operator, says about a workspace.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct WorkspaceDraft {
     /// Fills the active slot; absent keeps what there is.
+    #[schema(value_type = Option<String>, write_only)]
     pub api_key: Option<Secret>,
     /// A row of the regional hosts table: `default`, `us`, `eu`, `in`, `sg`.
+    #[schema(value_type = Option<Region>)]
     pub region: Option<String>,
     /// The tenant's own id of the user it belongs to.
     pub user: Option<String>,
 }
 
 /// A workspace, without its keys.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Workspace {
     /// `wks_…`.
     pub id: WorkspaceId,
     /// Unique in its tenant.
     pub name: String,
     /// A row of the regional hosts table.
+    #[schema(value_type = Region)]
     pub region: String,
     /// Which slots are filled, and which is used.
     pub keys: Slots,
@@ -44,19 +56,22 @@ pub struct Workspace {
     #[serde(skip)]
     pub tool_header_value: Secret,
     /// Where ElevenLabs asks for start data of inbound calls.
+    #[schema(format = "uri")]
     pub initiation_url: String,
     /// Where ElevenLabs reports ended calls.
+    #[schema(format = "uri")]
     pub events_url: String,
 }
 
 /// Two slots and one switch.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Slots {
     /// Whether there is a key.
     pub primary: bool,
     /// Whether there is a key.
     pub secondary: bool,
     /// `primary` or `secondary`.
+    #[schema(value_type = KeySlot)]
     pub active: String,
 }
 

@@ -1,4 +1,4 @@
-//! Every route of the platform API × every caller that must not get through, from the OpenAPI document (AP-01, AP-05).
+//! Every call of the OpenAPI document × every caller that must not get through (AP-01, AP-05).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -171,19 +171,77 @@ async fn snapshot(rows: &[Row], platform: &Client, things: &BTreeMap<String, Str
     seen
 }
 
+/// Calls of tools, which have a proof of their own: method and path as the document has them.
+const TOOL_CALLS: &[(&str, &str)] = &[
+    ("POST", "/tokens/refresh"),
+    ("GET", "/v1/broker/{provider}/{path}"),
+    ("POST", "/v1/broker/{provider}/{path}"),
+    ("PUT", "/v1/broker/{provider}/{path}"),
+    ("PATCH", "/v1/broker/{provider}/{path}"),
+    ("DELETE", "/v1/broker/{provider}/{path}"),
+];
+/// Calls whose address holds its own proof (call, where its story is).
+const BY_LINK: &[(&str, &str)] = &[("GET /v1/conversations/{id}/relay", "relay.rs")];
+
 #[test]
 fn the_matrix_has_every_route_of_the_document_and_no_other() {
     // AP-01: a route that is missing here fails the build.
     let document = valetkey::app::openapi().expect("a document");
-    let mut documented = BTreeSet::new();
+    let mut documented: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for (path, methods) in document["paths"].as_object().expect("paths") {
-        for method in methods.as_object().expect("methods").keys().filter(|name| *name != "parameters") {
-            documented.insert(format!("{} {path}", method.to_uppercase()));
+        for (method, operation) in methods.as_object().expect("methods") {
+            let proof = match operation.get("security") {
+                None => "a platform key",
+                Some(security) if security[0].get("ticket").is_some() => "a ticket",
+                Some(_) => "a link",
+            };
+            documented.entry(proof).or_default().insert(format!("{} {path}", method.to_uppercase()));
         }
     }
-    let tested: BTreeSet<String> = matrix().iter().map(Row::name).collect();
-    assert_eq!(documented.difference(&tested).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the matrix");
-    assert_eq!(tested.difference(&documented).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the document");
+    let tested = BTreeMap::from([
+        ("a platform key", matrix().iter().map(Row::name).collect()),
+        ("a ticket", TOOL_CALLS.iter().map(|(method, path)| format!("{method} {path}")).collect()),
+        ("a link", BY_LINK.iter().map(|(call, _)| (*call).to_owned()).collect::<BTreeSet<_>>()),
+    ]);
+    assert_eq!(documented, tested);
+}
+
+#[tokio::test]
+async fn without_both_proofs_of_one_tenant_every_tool_call_is_401_in_one_way() {
+    // AP-01, AG-04
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let rules = json!({"google": {"methods": ["GET", "POST", "PUT", "PATCH", "DELETE"], "paths": ["**"]}});
+    let desk = app.desk(&platform, json!({"needs": [{"provider": "google"}], "broker": rules})).await;
+    let started = app.start_websocket(&platform, &desk, "u-1").await;
+    let other = app.key_of(&app.other_tenant("umbra").await, &["all"]).await;
+    let theirs = other.put("/v1/workspaces/main", &json!({"api_key": app.street.eleven.api_key()})).await.ok();
+    let theirs = theirs["tool_header_value"].as_str().expect("a header").to_owned();
+    let tool = app.tool_of(&started, &desk);
+    let header = ("x-valetkey-workspace", desk.tool_header.as_str());
+    let callers = [
+        ("nobody", app.anon()),
+        ("the header alone", app.anon().with(header.0, header.1)),
+        ("a garbled ticket", app.anon().with(header.0, header.1).with("authorization", "Bearer vkt_garbled")),
+        ("a platform key", platform.with(header.0, header.1)),
+        ("the ticket with a garbled header", tool.with(header.0, "vkw_garbled")),
+        ("the ticket with another tenant's header", tool.with(header.0, &theirs)),
+        ("a signed-in owner's cookie", app.member(Role::Owner).await),
+    ];
+    let mut bodies = BTreeSet::new();
+    for (who, client) in callers {
+        for (method, path) in TOOL_CALLS {
+            let path = path.replace("{provider}", "google").replace("{path}", "calendar/v3/users/me/calendarList");
+            let body = json!({"provider": "google"});
+            let got = client.request(method.parse().expect("a method"), &path, Some(&body)).await;
+            assert_eq!(got.problem(), (401, "unauthenticated".to_owned()), "{who}: {method} {path}");
+            bodies.insert(got.without_instance());
+        }
+    }
+    assert_eq!(bodies.len(), 1, "uniform: {bodies:?}");
+    assert_eq!(tool.post("/tokens/refresh", &json!({"provider": "google"})).await.status, 200, "both proofs open it");
+    app.finish().await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod handshakes;
 mod harness;
 mod isolation;
 mod leak_search;
+mod openapi;
 mod processes;
 mod program;
 mod refresh_tool;

@@ -5,37 +5,76 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
 
 use crate::accounts::{ApiKey, NewApiKey};
 use crate::audit::Exposed;
 use crate::caller::Permission;
 use crate::clock::Millis;
 use crate::http::{
-    Answer, Asked, House, List, NoBody, Paging, PathId, PlatformCaller, Problem, ProblemBody, Sent, idempotent,
+    Answer, Asked, House, List, NoBody, PageQuery, Paging, PathId, PlatformCaller, Problem, Sent, idempotent,
 };
 use crate::ids::ApiKeyId;
 use crate::invalid::Invalid;
+use crate::schema::{one_of, words};
+
+words! {
+    /// What becomes of a key's conversations.
+    Leave: "end" | "keep";
+}
 
 const LIST: &str = "api-keys";
+
+/// What a key may do.
+#[derive(Debug)]
+pub(super) enum ScopeName {}
+
+impl utoipa::PartialSchema for ScopeName {
+    fn schema() -> RefOr<Schema> {
+        one_of("What a key may do.", Permission::ALL.iter().map(|one| one.as_str()))
+    }
+}
+
+impl ToSchema for ScopeName {}
+
+/// What a new key may do.
+#[derive(Debug)]
+pub(super) enum ScopeWish {}
+
+impl utoipa::PartialSchema for ScopeWish {
+    fn schema() -> RefOr<Schema> {
+        let names = Permission::ALL.iter().map(|one| one.as_str());
+        one_of("A scope, or `all`, which stands alone.", std::iter::once("all").chain(names))
+    }
+}
+
+impl ToSchema for ScopeWish {}
 
 /// A platform key without its secret.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ApiKeyView {
     /// `key_…`
+    #[schema(value_type = ApiKeyId)]
     id: String,
     name: String,
     /// The last four characters of the secret.
     hint: String,
+    #[schema(value_type = Vec<ScopeName>)]
     scopes: Vec<String>,
     /// Networks the key may be used from; empty means any.
     allowed_ips: Vec<String>,
     /// RFC 3339
+    #[schema(format = DateTime)]
     created_at: String,
     /// RFC 3339
+    #[schema(required, format = DateTime)]
     expires_at: Option<String>,
     /// RFC 3339, to the minute
+    #[schema(required, format = DateTime)]
     last_used_at: Option<String>,
     /// RFC 3339
+    #[schema(required, format = DateTime)]
     revoked_at: Option<String>,
 }
 
@@ -61,7 +100,7 @@ pub(super) struct CreatedApiKey {
     #[serde(flatten)]
     key: ApiKeyView,
     /// `vk_live_…` or `vk_test_…`. Keep it now: it is not shown again.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, read_only)]
     secret: Exposed,
 }
 
@@ -70,21 +109,26 @@ pub(super) struct CreatedApiKey {
 #[serde(deny_unknown_fields)]
 pub(super) struct NewApiKeyBody {
     /// 1 to 100 characters
+    #[schema(min_length = 1, max_length = 100)]
     name: String,
     /// Scope names, or just `all`
+    #[schema(value_type = Vec<ScopeWish>)]
     scopes: Vec<String>,
     /// IPv4 and IPv6 addresses and networks, at most 100; within the maker's, which stand in for none
     #[serde(default)]
+    #[schema(max_items = 100)]
     allowed_ips: Vec<String>,
     /// RFC 3339, in the future and not after the maker's end, which stands in for none
+    #[schema(format = DateTime)]
     expires_at: Option<String>,
 }
 
 /// Makes a key. It can do at most what its maker can.
-#[utoipa::path(post, path = "/v1/api-keys", tag = "keys", request_body = NewApiKeyBody, responses(
-    (status = 201, body = CreatedApiKey),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    post, path = "/v1/api-keys", tag = "keys", operation_id = "create_api_key",
+    request_body = NewApiKeyBody,
+    responses((status = 201, description = "The key with its secret", body = CreatedApiKey)),
+)]
 pub(super) async fn api_key_create(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -102,13 +146,11 @@ pub(super) async fn api_key_create(
 }
 
 /// All keys, revoked ones too.
-#[utoipa::path(get, path = "/v1/api-keys", tag = "keys", params(
-    ("limit" = Option<u8>, Query, description = "1 to 100, 50 by default"),
-    ("cursor" = Option<String>, Query, description = "A next_cursor of this list"),
-), responses(
-    (status = 200, body = List<ApiKeyView>),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/api-keys", tag = "keys", operation_id = "list_api_keys",
+    params(PageQuery),
+    responses((status = 200, description = "A page of keys", body = List<ApiKeyView>)),
+)]
 pub(super) async fn api_keys(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -120,20 +162,21 @@ pub(super) async fn api_keys(
 }
 
 /// What becomes of the conversations that a revoked key has started.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Leaving {
+    /// What becomes of the conversations that it started; `keep` unless said otherwise.
+    #[param(value_type = Option<Leave>)]
     conversations: Option<String>,
 }
 
 /// Revokes a key at once. Conversations that it started go on, unless they are to end with it.
-#[utoipa::path(delete, path = "/v1/api-keys/{id}", tag = "keys", params(
-    ("id" = String, Path, description = "`key_…`"),
-    ("conversations" = Option<String>, Query, description = "end or keep (default): what becomes of the conversations that it started"),
-), responses(
-    (status = 204),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    delete, path = "/v1/api-keys/{id}", tag = "keys", operation_id = "revoke_api_key",
+    params(("id" = ApiKeyId, Path), Leaving),
+    responses((status = 204, description = "It is revoked")),
+)]
 pub(super) async fn api_key_revoke(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,

@@ -4,25 +4,31 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::caller::Permission;
-use crate::connections::{Confirmation, ConnectSession, NewConnectSession};
-use crate::http::{Answer, House, PathId, PlatformCaller, Problem, ProblemBody, Sent, idempotent};
+use crate::connections::{Confirmation, ConnectSession, Connection, NewConnectSession};
+use crate::http::{Answer, House, PathId, PlatformCaller, Problem, Sent, idempotent};
 use crate::ids::ConnectSessionId;
 
-#[derive(Debug, Serialize)]
-struct Link {
+/// A one-time link.
+#[derive(Debug, Serialize, ToSchema)]
+struct ConnectLink {
     id: ConnectSessionId,
+    /// Give it to that user's browser only. It works once.
+    #[schema(format = "uri")]
     url: String,
+    /// RFC 3339
+    #[schema(format = DateTime)]
     expires_at: String,
 }
 
 /// Makes a one-time link.
-#[utoipa::path(post, path = "/v1/connect-sessions", tag = "connect",
-    request_body(content = Object, description = "{user, providers?[], scopes?{}, return_url?, mode?}"), responses(
-    (status = 201, description = "{id, url, expires_at}", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    post, path = "/v1/connect-sessions", tag = "connect", operation_id = "create_connect_session",
+    request_body = NewConnectSession,
+    responses((status = 201, description = "The link", body = ConnectLink)),
+)]
 pub(super) async fn connect_session_create(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -32,16 +38,21 @@ pub(super) async fn connect_session_create(
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         let link = rooms.connections.connect_session_create(&who, value).await?;
-        Answer::created(&Link { id: link.id, url: link.url.expose().to_owned(), expires_at: link.expires_at.rfc3339() })
+        Answer::created(&ConnectLink {
+            id: link.id,
+            url: link.url.expose().to_owned(),
+            expires_at: link.expires_at.rfc3339(),
+        })
     })
     .await
 }
 
 /// How a session stands.
-#[utoipa::path(get, path = "/v1/connect-sessions/{id}", tag = "connect", params(("id" = String, Path, description = "cns_…")), responses(
-    (status = 200, description = "{id, state, connection?}", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/connect-sessions/{id}", tag = "connect", operation_id = "get_connect_session",
+    params(("id" = ConnectSessionId, Path)),
+    responses((status = 200, description = "How it stands", body = ConnectSession)),
+)]
 pub(super) async fn connect_session(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -51,11 +62,12 @@ pub(super) async fn connect_session(
 }
 
 /// Says that it was the right person; only now is the provider's code exchanged.
-#[utoipa::path(post, path = "/v1/connect-sessions/{id}/confirm", tag = "connect", params(("id" = String, Path, description = "cns_…")),
-    request_body(content = Object, description = "{user, completion_code}"), responses(
-    (status = 200, description = "The connection", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    post, path = "/v1/connect-sessions/{id}/confirm", tag = "connect", operation_id = "confirm_connect_session",
+    params(("id" = ConnectSessionId, Path)),
+    request_body = Confirmation,
+    responses((status = 200, description = "The connection", body = Connection)),
+)]
 pub(super) async fn connect_session_confirm(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,

@@ -10,10 +10,12 @@ use utoipa::ToSchema;
 use crate::audit::Exposed;
 use crate::caller::Permission;
 use crate::clock::Millis;
-use crate::connections::{BotSource, Connection, ConnectionChange, Import, ListFilter, TelegramDraft};
+use crate::connections::{
+    BotSource, Connection, ConnectionChange, ConnectionStatus, CredentialKindName, Import, ListFilter, TelegramDraft,
+};
 use crate::credentials::{ReadWish, Which};
 use crate::http::{
-    Answer, Asked, House, List, NoBody, Paging, PathId, PlatformCaller, Problem, ProblemBody, Sent, idempotent,
+    Answer, Asked, House, List, NoBody, PageQuery, Paging, PathId, PlatformCaller, Problem, Sent, idempotent,
 };
 use crate::ids::ConnectionId;
 use crate::invalid::Invalid;
@@ -24,24 +26,24 @@ const LIST: &str = "connections";
 const USUAL_LIFE: u64 = 60;
 
 /// What the list is narrowed to.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
+    /// The tenant's own id of a user.
     user: Option<String>,
+    /// A provider's id.
     provider: Option<String>,
+    /// One status.
+    #[param(value_type = Option<ConnectionStatus>)]
     status: Option<String>,
 }
 
 /// Connections in the order of their making.
-#[utoipa::path(get, path = "/v1/connections", tag = "connections", params(
-    ("user" = Option<String>, Query, description = "The tenant's own id of a user"),
-    ("provider" = Option<String>, Query, description = "A provider's id"),
-    ("status" = Option<String>, Query, description = "awaiting_start, active, needs_reauth, misconfigured, quarantined or revoked"),
-    ("limit" = Option<u8>, Query, description = "1 to 100, 50 by default"),
-    ("cursor" = Option<String>, Query, description = "A next_cursor of this list"),
-), responses(
-    (status = 200, description = "A page of connections", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/connections", tag = "connections", operation_id = "list_connections",
+    params(Filter, PageQuery),
+    responses((status = 200, description = "A page of connections", body = List<Connection>)),
+)]
 pub(super) async fn connections(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -56,10 +58,11 @@ pub(super) async fn connections(
 }
 
 /// One connection.
-#[utoipa::path(get, path = "/v1/connections/{id}", tag = "connections", params(("id" = String, Path, description = "con_…")), responses(
-    (status = 200, description = "The connection", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/connections/{id}", tag = "connections", operation_id = "get_connection",
+    params(("id" = ConnectionId, Path)),
+    responses((status = 200, description = "The connection", body = Connection)),
+)]
 pub(super) async fn connection(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -77,15 +80,16 @@ pub(super) struct DirectConnection {
     /// A provider's id.
     provider: String,
     /// Telegram: the token of the user's own bot. Absent: the platform's bot.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, write_only)]
     bot_token: Option<Secret>,
 }
 
 /// Makes a connection from a secret. Telegram answers with a `start_link` for the user.
-#[utoipa::path(post, path = "/v1/connections", tag = "connections", request_body = DirectConnection, responses(
-    (status = 201, description = "The connection", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    post, path = "/v1/connections", tag = "connections", operation_id = "create_connection",
+    request_body = DirectConnection,
+    responses((status = 201, description = "The connection", body = Connection)),
+)]
 pub(super) async fn connection_create(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -108,11 +112,12 @@ pub(super) async fn connection_create(
 }
 
 /// Changes label and default mark.
-#[utoipa::path(patch, path = "/v1/connections/{id}", tag = "connections", params(("id" = String, Path, description = "con_…")),
-    request_body(content = Object, description = "{label?, default?}"), responses(
-    (status = 200, description = "The connection", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    patch, path = "/v1/connections/{id}", tag = "connections", operation_id = "change_connection",
+    params(("id" = ConnectionId, Path)),
+    request_body = Option<ConnectionChange>,
+    responses((status = 200, description = "The connection as it is now", body = Connection)),
+)]
 pub(super) async fn connection_change(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -137,10 +142,11 @@ pub(super) struct Disconnection {
 }
 
 /// Ends a connection here at once, then at the provider.
-#[utoipa::path(delete, path = "/v1/connections/{id}", tag = "connections", params(("id" = String, Path, description = "con_…")), responses(
-    (status = 200, body = Disconnection),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    delete, path = "/v1/connections/{id}", tag = "connections", operation_id = "delete_connection",
+    params(("id" = ConnectionId, Path)),
+    responses((status = 200, description = "How it went", body = Disconnection)),
+)]
 pub(super) async fn connection_delete(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -160,30 +166,42 @@ pub(super) async fn connection_delete(
 #[serde(default, deny_unknown_fields)]
 pub(super) struct TokenRequest {
     /// Seconds of life it should have left; at most half of its original life is insisted on.
+    #[schema(maximum = 86_400)]
     min_ttl: Option<u64>,
     /// `user`, `bot`, …; user, else bot, when nothing is said.
+    #[schema(value_type = Option<CredentialKindName>)]
     credential: Option<String>,
 }
 
 /// A token.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct TokenView {
-    #[schema(value_type = String)]
+    /// Do not keep it: ask again when it is needed again.
+    #[schema(value_type = String, read_only)]
     access_token: Exposed,
+    /// `Bearer`, unless the provider says otherwise.
     token_type: String,
+    /// RFC 3339; null when it never ends.
+    #[schema(required, format = DateTime)]
     expires_at: Option<String>,
+    /// Seconds; null when it never ends.
+    #[schema(required)]
     expires_in: Option<u64>,
+    /// What it may do at the provider.
     scopes: Vec<String>,
+    /// Grows with every refresh.
     generation: i64,
+    /// The token could not be refreshed as wished; it works until it ends.
     degraded: bool,
 }
 
 /// Hands out an access token, refreshing it first when too little life is left.
-#[utoipa::path(post, path = "/v1/connections/{id}/token", tag = "connections", params(("id" = String, Path, description = "con_…")),
-    request_body(content = TokenRequest, description = "May be absent"), responses(
-    (status = 200, body = TokenView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    post, path = "/v1/connections/{id}/token", tag = "connections", operation_id = "read_token",
+    params(("id" = ConnectionId, Path)),
+    request_body = Option<TokenRequest>,
+    responses((status = 200, description = "The token", body = TokenView)),
+)]
 pub(super) async fn token(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -212,10 +230,11 @@ pub(super) async fn token(
 }
 
 /// Refreshes a connection's credentials now.
-#[utoipa::path(post, path = "/v1/connections/{id}/refresh", tag = "connections", params(("id" = String, Path, description = "con_…")), responses(
-    (status = 200, description = "The connection", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    post, path = "/v1/connections/{id}/refresh", tag = "connections", operation_id = "refresh_connection",
+    params(("id" = ConnectionId, Path)),
+    responses((status = 200, description = "The connection, without a token", body = Connection)),
+)]
 pub(super) async fn refresh(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -233,17 +252,18 @@ pub(super) async fn refresh(
 }
 
 /// What was moved in.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Imported {
+    /// In the order of the request.
     data: Vec<Connection>,
 }
 
 /// Moves connections in, all or none.
-#[utoipa::path(post, path = "/v1/connections/import", tag = "connections",
-    request_body(content = Object, description = "{connections:[{user,provider,account{id},credentials[{kind,access_token,refresh_token?,expires_at?,scopes[]}]}],check?}"), responses(
-    (status = 201, description = "{data:[connection…]} in the order of the request", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    post, path = "/v1/connections/import", tag = "connections", operation_id = "import_connections",
+    request_body = Import,
+    responses((status = 201, description = "The connections in the order of the request", body = Imported)),
+)]
 pub(super) async fn import(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,

@@ -5,20 +5,18 @@ use axum::extract::State;
 use axum::response::Response;
 
 use crate::caller::Permission;
-use crate::conversations::{ConversationView, StartRequest};
-use crate::http::{
-    Answer, House, List, NoBody, Paging, PathId, PlatformCaller, Problem, ProblemBody, Sent, idempotent,
-};
+use crate::conversations::{ConversationView, StartRequest, Started};
+use crate::http::{Answer, House, List, NoBody, PageQuery, Paging, PathId, PlatformCaller, Problem, Sent, idempotent};
 use crate::ids::ConversationId;
 
 const LIST: &str = "conversations";
 
 /// Starts a conversation of an agent for one user.
-#[utoipa::path(post, path = "/v1/conversations", tag = "conversations",
-    request_body(content = Object, description = "{agent_id, user, channel?, connections?[], dynamic_variables?{}, min_ttl?}"), responses(
-    (status = 201, description = "{id, ticket_expires_at, refresh_tool, connections[], signed_url, initiation?}", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    post, path = "/v1/conversations", tag = "conversations", operation_id = "start_conversation",
+    request_body = StartRequest,
+    responses((status = 201, description = "The conversation, and how to open it", body = Started)),
+)]
 pub(super) async fn start(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -31,13 +29,11 @@ pub(super) async fn start(
 }
 
 /// Conversations, newest first.
-#[utoipa::path(get, path = "/v1/conversations", tag = "conversations", params(
-    ("limit" = Option<u8>, Query, description = "1 to 100, 50 by default"),
-    ("cursor" = Option<String>, Query, description = "A next_cursor of this list"),
-), responses(
-    (status = 200, description = "A page of conversations", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/conversations", tag = "conversations", operation_id = "list_conversations",
+    params(PageQuery),
+    responses((status = 200, description = "A page of conversations", body = List<ConversationView>)),
+)]
 pub(super) async fn conversations(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -49,10 +45,11 @@ pub(super) async fn conversations(
 }
 
 /// One conversation.
-#[utoipa::path(get, path = "/v1/conversations/{id}", tag = "conversations", params(("id" = String, Path, description = "cnv_…")), responses(
-    (status = 200, description = "The conversation", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/conversations/{id}", tag = "conversations", operation_id = "get_conversation",
+    params(("id" = ConversationId, Path)),
+    responses((status = 200, description = "The conversation", body = ConversationView)),
+)]
 pub(super) async fn conversation(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -62,10 +59,11 @@ pub(super) async fn conversation(
 }
 
 /// Ends a conversation, its ticket and its relay.
-#[utoipa::path(post, path = "/v1/conversations/{id}/end", tag = "conversations", params(("id" = String, Path, description = "cnv_…")), responses(
-    (status = 200, description = "The conversation", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    post, path = "/v1/conversations/{id}/end", tag = "conversations", operation_id = "end_conversation",
+    params(("id" = ConversationId, Path)),
+    responses((status = 200, description = "The conversation", body = ConversationView)),
+)]
 pub(super) async fn end(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,

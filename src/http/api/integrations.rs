@@ -6,15 +6,13 @@ use axum::response::Response;
 
 use crate::caller::Permission;
 use crate::connections::{Integration, IntegrationDraft, ProviderCard};
-use crate::http::{
-    Answer, House, List, NoBody, PathId, PathText, PlatformCaller, Problem, ProblemBody, Sent, idempotent,
-};
+use crate::http::{Answer, House, List, NoBody, PathId, PathText, PlatformCaller, Problem, Sent, idempotent};
 
 /// The catalogue with what each provider can do.
-#[utoipa::path(get, path = "/v1/providers", tag = "integrations", responses(
-    (status = 200, description = "Every provider", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/providers", tag = "integrations", operation_id = "list_providers",
+    responses((status = 200, description = "Every provider", body = List<ProviderCard>)),
+)]
 pub(super) async fn providers(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -23,10 +21,10 @@ pub(super) async fn providers(
 }
 
 /// A tenant's OAuth clients.
-#[utoipa::path(get, path = "/v1/integrations", tag = "integrations", responses(
-    (status = 200, description = "Every integration", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/integrations", tag = "integrations", operation_id = "list_integrations",
+    responses((status = 200, description = "Every integration", body = List<Integration>)),
+)]
 pub(super) async fn integrations(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -35,10 +33,11 @@ pub(super) async fn integrations(
 }
 
 /// One OAuth client.
-#[utoipa::path(get, path = "/v1/integrations/{provider}", tag = "integrations", params(("provider" = String, Path, description = "A provider's id")), responses(
-    (status = 200, description = "The integration", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/integrations/{provider}", tag = "integrations", operation_id = "get_integration",
+    params(("provider" = String, Path, description = "A provider's id")),
+    responses((status = 200, description = "The integration", body = Integration)),
+)]
 pub(super) async fn integration(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -48,11 +47,12 @@ pub(super) async fn integration(
 }
 
 /// Sets a tenant's OAuth client.
-#[utoipa::path(put, path = "/v1/integrations/{provider}", tag = "integrations", params(("provider" = String, Path, description = "A provider's id")),
-    request_body(content = Object, description = "{client_id, client_secret, scopes[], user_scopes[]?, bot_token?}"), responses(
-    (status = 200, description = "The integration with its redirect_uri", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    put, path = "/v1/integrations/{provider}", tag = "integrations", operation_id = "put_integration",
+    params(("provider" = String, Path, description = "A provider's id")),
+    request_body = IntegrationDraft,
+    responses((status = 200, description = "The integration with its `redirect_uri`", body = Integration)),
+)]
 pub(super) async fn integration_put(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -68,10 +68,11 @@ pub(super) async fn integration_put(
 }
 
 /// Deletes an OAuth client that no connection uses.
-#[utoipa::path(delete, path = "/v1/integrations/{provider}", tag = "integrations", params(("provider" = String, Path, description = "A provider's id")), responses(
-    (status = 204, description = "It is gone"),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    delete, path = "/v1/integrations/{provider}", tag = "integrations", operation_id = "delete_integration",
+    params(("provider" = String, Path, description = "A provider's id")),
+    responses((status = 204, description = "It is gone")),
+)]
 pub(super) async fn integration_delete(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,

@@ -6,46 +6,31 @@ mod audit;
 mod connect_sessions;
 mod connections;
 mod conversations;
+mod document;
 mod integrations;
 mod own;
 mod portal;
 mod users;
 mod workspaces;
 
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::{Modify, OpenApi};
+use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{House, ProblemBody};
+use super::{House, relay, tools};
 
-/// What the document says besides its paths.
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Valetkey",
-        description = "Keeps each end user's credentials sealed and fresh, and lends them to an ElevenLabs voice agent for one conversation at a time. Errors are application/problem+json.",
-        license(name = "Apache-2.0", identifier = "Apache-2.0"),
-    ),
-    components(schemas(ProblemBody)),
-    modifiers(&PlatformKey),
-    security(("platform_key" = [])),
-)]
-struct Document;
-
-struct PlatformKey;
-
-impl Modify for PlatformKey {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let description = "A platform key: `vk_live_…` or `vk_test_…`, by the tenant's environment.";
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
-        document.components.get_or_insert_default().add_security_scheme("platform_key", SecurityScheme::Http(scheme));
-    }
+/// The whole document: the platform API, the calls of tools, and the relay.
+pub(super) fn document() -> utoipa::openapi::OpenApi {
+    let mut document = router().into_openapi();
+    document.merge(tools::Calls::openapi());
+    document.merge(relay::Calls::openapi());
+    document::complete(&mut document);
+    document
 }
 
 /// Every call of the API with its documentation.
 pub(super) fn router() -> OpenApiRouter<House> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(document::Document::openapi())
         .routes(routes!(own::me))
         .routes(routes!(own::settings, own::settings_change))
         .routes(routes!(users::users))

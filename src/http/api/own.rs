@@ -6,9 +6,19 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::api_keys::ScopeName;
 use crate::accounts::{Settings, SettingsPatch, Tenant};
 use crate::caller::Permission;
-use crate::http::{Answer, House, PlatformCaller, Problem, ProblemBody, Sent, idempotent};
+use crate::http::{Answer, House, PlatformCaller, Problem, Sent, idempotent};
+use crate::ids::{ApiKeyId, TenantId};
+use crate::schema::words;
+
+words! {
+    /// Which world a tenant is in; keys of production begin with `vk_live_`, others with `vk_test_`.
+    Environment: "production" | "test" | "uat";
+    /// Who confirms hosted connections; only the operator sets `none`.
+    Confirm: "platform" | "none";
+}
 
 /// Whose key this is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -16,21 +26,27 @@ pub(super) struct Me {
     tenant: TenantView,
     key: KeyName,
     /// What the key may do.
+    #[schema(value_type = Vec<ScopeName>)]
     scopes: Vec<&'static str>,
 }
 
+/// A platform in one environment.
 #[derive(Debug, Serialize, ToSchema)]
 struct TenantView {
     /// `ten_…`
+    #[schema(value_type = TenantId)]
     id: String,
     name: String,
     /// `production`, `test` or `uat`
+    #[schema(value_type = Environment)]
     environment: String,
 }
 
+/// The key that was used.
 #[derive(Debug, Serialize, ToSchema)]
 struct KeyName {
     /// `key_…`
+    #[schema(value_type = ApiKeyId)]
     id: String,
 }
 
@@ -41,10 +57,10 @@ impl From<Tenant> for TenantView {
 }
 
 /// The tenant, the key and its scopes.
-#[utoipa::path(get, path = "/v1/me", tag = "tenant", responses(
-    (status = 200, body = Me),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/me", tag = "tenant", operation_id = "whoami",
+    responses((status = 200, description = "Whose key this is", body = Me)),
+)]
 pub(super) async fn me(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -62,6 +78,7 @@ pub(super) struct SettingsView {
     /// Exact browser origins that may open relays and popups.
     origins: Vec<String>,
     /// Who confirms hosted connections: `platform` or `none`. Only the operator sets `none`.
+    #[schema(value_type = Confirm)]
     confirm: String,
 }
 
@@ -84,10 +101,10 @@ pub(super) struct SettingsChange {
 }
 
 /// The tenant's settings.
-#[utoipa::path(get, path = "/v1/settings", tag = "tenant", responses(
-    (status = 200, body = SettingsView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/settings", tag = "tenant", operation_id = "get_settings",
+    responses((status = 200, description = "The settings", body = SettingsView)),
+)]
 pub(super) async fn settings(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -96,10 +113,11 @@ pub(super) async fn settings(
 }
 
 /// Changes the tenant's settings.
-#[utoipa::path(patch, path = "/v1/settings", tag = "tenant", request_body = SettingsChange, responses(
-    (status = 200, body = SettingsView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    patch, path = "/v1/settings", tag = "tenant", operation_id = "change_settings",
+    request_body = Option<SettingsChange>,
+    responses((status = 200, description = "The settings as they are now", body = SettingsView)),
+)]
 pub(super) async fn settings_change(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,

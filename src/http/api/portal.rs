@@ -7,13 +7,14 @@ use utoipa::ToSchema;
 
 use crate::accounts::PortalLink;
 use crate::caller::Permission;
-use crate::http::{Answer, House, PlatformCaller, Problem, ProblemBody, Sent, idempotent};
+use crate::http::{Answer, House, PlatformCaller, Problem, Sent, idempotent};
 
 /// For whom, and where to go back to.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewPortalSession {
     /// The tenant's own id; the user is made when it is new.
+    #[schema(min_length = 1, max_length = 200)]
     user: String,
     /// One of the tenant's registered return URLs.
     return_url: Option<String>,
@@ -23,16 +24,19 @@ pub(super) struct NewPortalSession {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PortalSession {
     /// Give it to that user's browser only. It works once.
+    #[schema(format = "uri")]
     url: String,
     /// RFC 3339
+    #[schema(format = DateTime)]
     expires_at: String,
 }
 
 /// Makes a link to a user's own pages. Link and session last half an hour each.
-#[utoipa::path(post, path = "/v1/portal-sessions", tag = "users", request_body = NewPortalSession, responses(
-    (status = 201, body = PortalSession),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    post, path = "/v1/portal-sessions", tag = "users", operation_id = "create_portal_session",
+    request_body = NewPortalSession,
+    responses((status = 201, description = "The link", body = PortalSession)),
+)]
 pub(super) async fn portal_session_create(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::accounts::{Profile, User};
 use crate::caller::Permission;
 use crate::http::{
-    Answer, House, List, NoBody, Paging, PathId, PathText, PlatformCaller, Problem, ProblemBody, Sent, idempotent,
+    Answer, House, List, NoBody, PageQuery, Paging, PathId, PathText, PlatformCaller, Problem, Sent, idempotent,
 };
 
 const LIST: &str = "users";
@@ -19,9 +19,12 @@ const LIST: &str = "users";
 pub(super) struct UserView {
     /// The tenant's own id.
     user: String,
+    #[schema(required)]
     display_name: Option<String>,
+    #[schema(required)]
     email: Option<String>,
     /// RFC 3339
+    #[schema(format = DateTime)]
     created_at: String,
 }
 
@@ -41,17 +44,19 @@ impl From<User> for UserView {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct UserProfile {
     /// How the user is called; 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     display_name: Option<String>,
     /// Only shown, never a key.
     email: Option<String>,
 }
 
 /// Makes a user, or changes what is known of one.
-#[utoipa::path(put, path = "/v1/users/{user}", tag = "users", params(("user" = String, Path, description = "The tenant's own id, 1 to 200 characters")),
-    request_body = UserProfile, responses(
-    (status = 200, body = UserView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    put, path = "/v1/users/{user}", tag = "users", operation_id = "put_user",
+    params(("user" = String, Path, description = "The tenant's own id, 1 to 200 characters")),
+    request_body = Option<UserProfile>,
+    responses((status = 200, description = "The user", body = UserView)),
+)]
 pub(super) async fn user_put(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -68,16 +73,17 @@ pub(super) async fn user_put(
 }
 
 /// The receipt of an erasure.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Erased {
     receipt: crate::connections::Receipt,
 }
 
 /// Erases a user: key, connections, conversations; then revokes at the providers.
-#[utoipa::path(delete, path = "/v1/users/{user}", tag = "users", params(("user" = String, Path, description = "The tenant's own id")), responses(
-    (status = 200, description = "{receipt:{user, erased_at, connections[{provider, revoked, removal_page}]}}", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    delete, path = "/v1/users/{user}", tag = "users", operation_id = "erase_user",
+    params(("user" = String, Path, description = "The tenant's own id, 1 to 200 characters")),
+    responses((status = 200, description = "The receipt", body = Erased)),
+)]
 pub(super) async fn user_erase(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -92,10 +98,11 @@ pub(super) async fn user_erase(
 }
 
 /// A user.
-#[utoipa::path(get, path = "/v1/users/{user}", tag = "users", params(("user" = String, Path, description = "The tenant's own id")), responses(
-    (status = 200, body = UserView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/users/{user}", tag = "users", operation_id = "get_user",
+    params(("user" = String, Path, description = "The tenant's own id, 1 to 200 characters")),
+    responses((status = 200, description = "The user", body = UserView)),
+)]
 pub(super) async fn user(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -105,13 +112,11 @@ pub(super) async fn user(
 }
 
 /// All users, in the order of their making.
-#[utoipa::path(get, path = "/v1/users", tag = "users", params(
-    ("limit" = Option<u8>, Query, description = "1 to 100, 50 by default"),
-    ("cursor" = Option<String>, Query, description = "A next_cursor of this list"),
-), responses(
-    (status = 200, body = List<UserView>),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/users", tag = "users", operation_id = "list_users",
+    params(PageQuery),
+    responses((status = 200, description = "A page of users", body = List<UserView>)),
+)]
 pub(super) async fn users(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,

@@ -4,32 +4,33 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::caller::Permission;
-use crate::http::{
-    Answer, Asked, House, List, NoBody, PathId, PathText, PlatformCaller, Problem, ProblemBody, Sent, idempotent,
-};
+use crate::http::{Answer, Asked, House, List, NoBody, PathId, PathText, PlatformCaller, Problem, Sent, idempotent};
 use crate::workspaces::{Agent, AgentDraft, Grant, GrantDraft, Workspace, WorkspaceDraft};
 
 /// A workspace with the value of its tool header, which proves a workspace and opens nothing by itself.
-#[derive(Debug, Serialize)]
-struct WithHeader {
+#[derive(Debug, Serialize, ToSchema)]
+struct WorkspaceWithHeader {
     #[serde(flatten)]
     workspace: Workspace,
+    /// `vkw_…`: the value of the ElevenLabs secret behind the tools' header `X-Valetkey-Workspace`.
+    #[schema(read_only)]
     tool_header_value: String,
 }
 
-impl From<Workspace> for WithHeader {
+impl From<Workspace> for WorkspaceWithHeader {
     fn from(workspace: Workspace) -> Self {
         Self { tool_header_value: workspace.tool_header_value.expose().to_owned(), workspace }
     }
 }
 
 /// A tenant's workspaces.
-#[utoipa::path(get, path = "/v1/workspaces", tag = "workspaces", responses(
-    (status = 200, description = "Every workspace", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/workspaces", tag = "workspaces", operation_id = "list_workspaces",
+    responses((status = 200, description = "Every workspace", body = List<Workspace>)),
+)]
 pub(super) async fn workspaces(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -38,10 +39,11 @@ pub(super) async fn workspaces(
 }
 
 /// One workspace.
-#[utoipa::path(get, path = "/v1/workspaces/{name}", tag = "workspaces", params(("name" = String, Path, description = "Its name")), responses(
-    (status = 200, description = "The workspace", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/workspaces/{name}", tag = "workspaces", operation_id = "get_workspace",
+    params(("name" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The workspace", body = Workspace)),
+)]
 pub(super) async fn workspace(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -51,11 +53,12 @@ pub(super) async fn workspace(
 }
 
 /// Makes or changes a workspace.
-#[utoipa::path(put, path = "/v1/workspaces/{name}", tag = "workspaces", params(("name" = String, Path, description = "Its name")),
-    request_body(content = Object, description = "{api_key?, region?, user?}"), responses(
-    (status = 200, description = "{id, tool_header_value, …}", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    put, path = "/v1/workspaces/{name}", tag = "workspaces", operation_id = "put_workspace",
+    params(("name" = String, Path, description = "Its name")),
+    request_body = Option<WorkspaceDraft>,
+    responses((status = 200, description = "The workspace with its tool header", body = WorkspaceWithHeader)),
+)]
 pub(super) async fn workspace_put(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -65,16 +68,16 @@ pub(super) async fn workspace_put(
     let (value, written) = body.open_or_default(&caller, Permission::WorkspacesWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
-        Answer::ok(&WithHeader::from(rooms.workspaces.workspace_put(&who, &name, value).await?))
+        Answer::ok(&WorkspaceWithHeader::from(rooms.workspaces.workspace_put(&who, &name, value).await?))
     })
     .await
 }
 
 /// A tenant's agents.
-#[utoipa::path(get, path = "/v1/agents", tag = "workspaces", responses(
-    (status = 200, description = "Every agent", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/agents", tag = "workspaces", operation_id = "list_agents",
+    responses((status = 200, description = "Every agent", body = List<Agent>)),
+)]
 pub(super) async fn agents(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -83,10 +86,11 @@ pub(super) async fn agents(
 }
 
 /// One agent.
-#[utoipa::path(get, path = "/v1/agents/{agent_id}", tag = "workspaces", params(("agent_id" = String, Path, description = "ElevenLabs' id")), responses(
-    (status = 200, description = "The agent", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/agents/{agent_id}", tag = "workspaces", operation_id = "get_agent",
+    params(("agent_id" = String, Path, description = "ElevenLabs' id")),
+    responses((status = 200, description = "The agent", body = Agent)),
+)]
 pub(super) async fn agent(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -96,11 +100,12 @@ pub(super) async fn agent(
 }
 
 /// Makes or replaces an agent.
-#[utoipa::path(put, path = "/v1/agents/{agent_id}", tag = "workspaces", params(("agent_id" = String, Path, description = "ElevenLabs' id")),
-    request_body(content = Object, description = "{workspace, access?, needs[], client_variables[], broker{}, max_duration?}"), responses(
-    (status = 200, description = "The agent", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    put, path = "/v1/agents/{agent_id}", tag = "workspaces", operation_id = "put_agent",
+    params(("agent_id" = String, Path, description = "ElevenLabs' id")),
+    request_body = AgentDraft,
+    responses((status = 200, description = "The agent", body = Agent)),
+)]
 pub(super) async fn agent_put(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -116,16 +121,19 @@ pub(super) async fn agent_put(
 }
 
 /// Whose grants.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Whose {
+    /// The tenant's own id of a user; absent means everybody.
     user: Option<String>,
 }
 
 /// Grants of a user, or of everybody.
-#[utoipa::path(get, path = "/v1/grants", tag = "grants", params(("user" = Option<String>, Query, description = "The tenant's own id of a user")), responses(
-    (status = 200, description = "Grants", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    get, path = "/v1/grants", tag = "grants", operation_id = "list_grants",
+    params(Whose),
+    responses((status = 200, description = "Grants", body = List<Grant>)),
+)]
 pub(super) async fn grants(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -135,11 +143,11 @@ pub(super) async fn grants(
 }
 
 /// Gives a grant.
-#[utoipa::path(put, path = "/v1/grants", tag = "grants",
-    request_body(content = Object, description = "{user, resource_type, resource_id, permission_level?}"), responses(
-    (status = 200, description = "The grant", body = Object),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    put, path = "/v1/grants", tag = "grants", operation_id = "give_grant",
+    request_body = GrantDraft,
+    responses((status = 200, description = "The grant", body = Grant)),
+)]
 pub(super) async fn grant_give(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
@@ -152,14 +160,11 @@ pub(super) async fn grant_give(
 }
 
 /// Takes a grant.
-#[utoipa::path(delete, path = "/v1/grants", tag = "grants", params(
-    ("user" = String, Query, description = "The tenant's own id of a user"),
-    ("resource_type" = String, Query, description = "agent or voice"),
-    ("resource_id" = String, Query, description = "ElevenLabs' id"),
-), responses(
-    (status = 204, description = "It is gone"),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
-))]
+#[utoipa::path(
+    delete, path = "/v1/grants", tag = "grants", operation_id = "take_grant",
+    params(GrantDraft),
+    responses((status = 204, description = "It is gone")),
+)]
 pub(super) async fn grant_take(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,

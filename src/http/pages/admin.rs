@@ -35,7 +35,6 @@ pub(super) async fn show(State(house): State<House>, member: Member) -> Result<P
         statuses: statuses.collect(),
         integrations: integrations.collect(),
         denials: denials.collect(),
-        links: Vec::new(),
     }))
 }
 

@@ -151,7 +151,6 @@ impl<'a> Desk<'a> {
 fn need(reason: Option<&str>) -> Need {
     match reason {
         Some("rotation_response_lost") => Need::AnswerLost,
-        Some("bot_blocked") => Need::BotBlocked,
         Some("refresh_token_missing" | "refresh_token_expired" | "expired") => Need::Ended,
         _ => Need::AccessRefused,
     }

@@ -13,6 +13,5 @@ pub(super) async fn show(PageCaller { frame, visitor, .. }: PageCaller) -> Page 
         platform: visitor.tenant.name,
         user: visitor.user.map(|user| user.external_id),
         role: visitor.role.map(|role| role.as_str().to_owned()),
-        sessions: Vec::new(),
     })
 }

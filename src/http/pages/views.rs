@@ -38,13 +38,13 @@ mod scopes;
 mod tests;
 
 pub use activity::{Act, ActivityDay, ActivityEntry, ActivityPage};
-pub use admin::{AdminLink, AdminPage, Denial, IntegrationRow, IntegrationState, StatusCount};
+pub use admin::{AdminPage, Denial, IntegrationRow, IntegrationState, StatusCount};
 pub use connections::{
     AvailableProvider, ConnectionCard, ConnectionPage, ConnectionsPage, CredentialRow, DisconnectPage, HistoryEntry,
     LastUse, Revocation,
 };
 pub use consent::{ConnectPage, Offer, PreviewPage, Way};
-pub use doors::{Field, PortalPage, SessionRow, SettingsPage, SetupPage, SignInPage, SignInStep, TenantChoice};
+pub use doors::{Field, PortalPage, SettingsPage, SetupPage, SignInPage, SignInStep, TenantChoice};
 pub use errors::{ErrorKind, ErrorPage, LinkGone, LinkGonePage};
 pub use health::{Health, Need, Pause, Renewal, Tone};
 pub use moment::Moment;
@@ -168,8 +168,6 @@ pub enum Notice {
     DisconnectedUnconfirmed,
     /// A connection works again.
     Reconnected,
-    /// A session was ended.
-    SessionEnded,
     /// The viewer signed out.
     SignedOut,
     /// The session ran out.
@@ -180,11 +178,10 @@ pub enum Notice {
 
 impl Notice {
     /// Every notice there is.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 6] = [
         Self::Disconnected,
         Self::DisconnectedUnconfirmed,
         Self::Reconnected,
-        Self::SessionEnded,
         Self::SignedOut,
         Self::SessionExpired,
         Self::SetUp,
@@ -197,7 +194,6 @@ impl Notice {
             Self::Disconnected => "disconnected",
             Self::DisconnectedUnconfirmed => "disconnected-unconfirmed",
             Self::Reconnected => "reconnected",
-            Self::SessionEnded => "session-ended",
             Self::SignedOut => "signed-out",
             Self::SessionExpired => "session-expired",
             Self::SetUp => "set-up",
@@ -229,7 +225,6 @@ impl Notice {
                  You can remove it in your account there, too."
             }
             Self::Reconnected => "Reconnected. Agents can use this account again.",
-            Self::SessionEnded => "That session is signed out.",
             Self::SignedOut => "You are signed out.",
             Self::SessionExpired => "Your session has ended. Please sign in again.",
             Self::SetUp => "Your tenant is ready. Sign in with the e-mail address and password you chose.",

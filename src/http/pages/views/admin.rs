@@ -24,8 +24,6 @@ pub struct AdminPage {
     pub integrations: Vec<IntegrationRow>,
     /// The last refusals, newest first; may be empty.
     pub denials: Vec<Denial>,
-    /// Pages that exist beyond this one; may be empty.
-    pub links: Vec<AdminLink>,
 }
 
 /// How many connections have a status.
@@ -129,17 +127,6 @@ pub struct Denial {
     pub request_id: String,
 }
 
-/// A way on from the overview.
-#[derive(Clone, Debug)]
-pub struct AdminLink {
-    /// A path of ours.
-    pub href: String,
-    /// The name.
-    pub title: String,
-    /// One sentence.
-    pub words: String,
-}
-
 impl AdminPage {
     fn place(&self) -> Option<Place> {
         Some(Place::Admin)
@@ -190,11 +177,6 @@ mod samples {
                 code: code.into(),
                 request_id: "req_7f3a90c1".into(),
             };
-            let link = |href: &str, title: &str, words: &str| AdminLink {
-                href: href.into(),
-                title: title.into(),
-                words: words.into(),
-            };
             let full = Self {
                 frame: member(),
                 tenant: "Acme Voice".into(),
@@ -213,11 +195,6 @@ mod samples {
                     integration(telegram(), IntegrationState::Untried, 0),
                 ],
                 denials: vec![denial("refresh tool", "identity_mismatch"), denial("broker google", "not_granted")],
-                links: vec![
-                    link("/admin/integrations", "Integrations", "OAuth clients at the providers."),
-                    link("/admin/users", "Users", "End users and their connections."),
-                    link("/admin/audit", "Audit book", "Everything that was done, and by whom."),
-                ],
             };
             let empty = Self {
                 users: 0,
@@ -225,7 +202,6 @@ mod samples {
                 statuses: vec![],
                 integrations: vec![],
                 denials: vec![],
-                links: vec![],
                 environment: "test".into(),
                 ..full.clone()
             };
@@ -242,7 +218,6 @@ mod samples {
                     request_id: LONG.into(),
                     ..denial(EVIL, "")
                 }],
-                links: vec![link("/admin/x", EVIL, EVIL)],
                 ..full.clone()
             };
             vec![full, empty, odd]

@@ -288,7 +288,6 @@ pub(super) mod samples {
             Health::NeedsYou(Need::AnswerLost),
             Health::NeedsYou(Need::Ended),
             Health::NeedsYou(Need::ClientChanged),
-            Health::NeedsYou(Need::BotBlocked),
             Health::Paused(Pause::PlatformSettings),
             Health::Paused(Pause::AnotherAccount),
             Health::Paused(Pause::ProviderAway),

@@ -87,7 +87,7 @@ pub struct PortalPage {
     pub token: String,
 }
 
-/// `GET /settings`. Ending a session posts to `/settings/sessions/{id}/end`.
+/// `GET /settings`.
 #[derive(Clone, Debug, Template)]
 #[template(path = "pages/settings.html")]
 pub struct SettingsPage {
@@ -103,25 +103,6 @@ pub struct SettingsPage {
     pub user: Option<String>,
     /// `owner`, `admin` or `viewer`, if the person works at the tenant.
     pub role: Option<String>,
-    /// The sessions of this login, this one first; may be empty (portal sessions are not listed).
-    pub sessions: Vec<SessionRow>,
-}
-
-/// A place where somebody is signed in.
-#[derive(Clone, Debug)]
-pub struct SessionRow {
-    /// The session's public handle, a path segment; never the cookie's value.
-    pub id: String,
-    /// True for the session that looks at the page.
-    pub current: bool,
-    /// Browser and system in words: `Firefox on Linux`.
-    pub client: String,
-    /// The network address, if it is kept.
-    pub address: Option<String>,
-    /// When it was signed in.
-    pub started: Moment,
-    /// When it was last used.
-    pub last_seen: Moment,
 }
 
 impl SettingsPage {
@@ -204,14 +185,6 @@ mod samples {
 
     impl SettingsPage {
         pub(crate) fn samples() -> Vec<Self> {
-            let session = |id: &str, current, client: &str| SessionRow {
-                id: id.into(),
-                current,
-                client: client.into(),
-                address: Some("203.0.113.7".into()),
-                started: moment("8 August 2026, 09:12 UTC"),
-                last_seen: moment(if current { "just now" } else { "2 days ago" }),
-            };
             let person = Self {
                 frame: end_user(),
                 name: Some("Ada Example".into()),
@@ -219,22 +192,9 @@ mod samples {
                 platform: "Acme Voice".into(),
                 user: Some("u-42".into()),
                 role: None,
-                sessions: vec![session("s1", true, "Firefox on Linux"), session("s2", false, "Safari on iPhone")],
             };
-            let works_here = Self {
-                frame: member(),
-                user: None,
-                role: Some("owner".into()),
-                sessions: vec![session("s1", true, EVIL)],
-                ..person.clone()
-            };
-            let portal = Self {
-                name: Some(RTL.into()),
-                email: None,
-                user: Some(LONG.into()),
-                sessions: vec![],
-                ..person.clone()
-            };
+            let works_here = Self { frame: member(), user: None, role: Some("owner".into()), ..person.clone() };
+            let portal = Self { name: Some(RTL.into()), email: None, user: Some(LONG.into()), ..person.clone() };
             vec![person, works_here, portal]
         }
     }

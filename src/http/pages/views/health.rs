@@ -46,8 +46,6 @@ pub enum Need {
     Ended,
     /// The integration has another client id than the one this connection was made with (`misconfigured`).
     ClientChanged,
-    /// The person blocked the bot.
-    BotBlocked,
 }
 
 /// Why we stopped.
@@ -198,7 +196,6 @@ impl Need {
                     "The platform now has another registration at {provider}. Reconnect to move this account to it."
                 )
             }
-            Self::BotBlocked => format!("You blocked the bot in {provider}. Unblock it there, then reconnect."),
         }
     }
 }
