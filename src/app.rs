@@ -3,6 +3,7 @@
 //! The order of a start is the order of its proofs. The root key is parsed before a database is opened; the database is
 //! read, without being able to change a byte, until the key is proven; only then is it migrated and written (CR-07).
 
+mod address;
 mod doctor;
 mod listener;
 mod rooms;
@@ -32,6 +33,7 @@ use crate::shutdown::{self, Shutdown, ShutdownController};
 use crate::store::bell::Bells;
 use crate::store::{OpenError, ProcessLock, Store, StoreError};
 use crate::telemetry::start_metrics;
+use address::Note;
 use rooms::{Foundation, furnish, house_parts, lay};
 
 /// The longest that stopping may take (RL-32).
@@ -87,6 +89,9 @@ pub struct App;
 pub struct OpenApp {
     /// The rooms.
     pub rooms: Rooms,
+    /// Whether `public_url` is where the house is found. Not with port 0 while no `serve` runs: what names a URL then has
+    /// nothing to name.
+    pub is_found: bool,
     store: Store,
     controller: ShutdownController,
 }
@@ -103,6 +108,7 @@ pub struct RunningApp {
     controller: ShutdownController,
     listeners: Vec<JoinHandle<()>>,
     clockwork: JoinSet<()>,
+    note: Option<Note>,
     lock: ProcessLock,
 }
 
@@ -116,7 +122,7 @@ impl App {
         let (controller, shutdown) = shutdown::channel();
         let url = &config.database_url.0;
         check_root_key(&config).await?;
-        let mut lock = Store::lock_for_serving(url)?;
+        let lock = Store::lock_for_serving(url)?;
         let mut foundation = lay(&config, around, shutdown).await?;
         if let Some(folder) = &config.spool_dir {
             foundation.spool = Spool::open(folder, foundation.health.clone())?;
@@ -125,15 +131,13 @@ impl App {
         let admin = bind("VALETKEY_ADMIN_BIND", config.admin_bind).await?;
         let (public_address, admin_address) = (address_of(&public, config.bind), address_of(&admin, config.admin_bind));
         let public_url = config.public_url_for(public_address);
-        if let Err(error) = lock.leave_note(public_url.as_str()) {
-            tracing::warn!(error = %error, "the lock file cannot be written; commands do not see the bound address");
-        }
         let Foundation { store, bells, shutdown, .. } = &foundation;
         let (store, bells, shutdown) = (store.clone(), bells.clone(), shutdown.clone());
         let rooms = furnish(&config, foundation, public_url).await?;
         warn_of_settings(&config);
         let metrics = start_metrics();
         let house = House::new(house_parts(&config, &rooms, &store, metrics.clone()).await?)?;
+        let note = address::leave(&config, &store, &rooms.public_url, rooms.around.now()).await?;
         let mut clockwork = jobs::start(Clockwork {
             accounts: rooms.accounts.clone(),
             connections: rooms.connections.clone(),
@@ -158,6 +162,7 @@ impl App {
             controller,
             listeners,
             clockwork,
+            note,
             lock,
         })
     }
@@ -173,8 +178,11 @@ impl App {
         check_root_key(config).await?;
         let foundation = lay(config, around, shutdown).await?;
         let store = foundation.store.clone();
-        let rooms = furnish(config, foundation, public_url_for_cli(config)).await?;
-        Ok(OpenApp { rooms, store, controller })
+        let found = address::find(config, &store).await?;
+        let is_found = found.is_some();
+        let public_url = found.unwrap_or_else(|| config.public_url_for(config.bind));
+        let rooms = furnish(config, foundation, public_url).await?;
+        Ok(OpenApp { rooms, is_found, store, controller })
     }
 
     /// The doors without listeners and jobs, for tests that call them directly.
@@ -217,7 +225,7 @@ impl RunningApp {
         tracing::info!("stopping");
         self.rooms.health.obstruct("stopping", "this node is stopping");
         self.controller.begin();
-        let Self { rooms, store, controller, listeners, mut clockwork, mut lock, .. } = self;
+        let Self { rooms, store, controller, listeners, mut clockwork, note, lock, .. } = self;
         let finish = async {
             for listener in listeners {
                 // A listener that crashed has nothing in progress any more.
@@ -226,15 +234,14 @@ impl RunningApp {
             while clockwork.join_next().await.is_some() {}
             drop(rooms);
             controller.finished().await;
+            address::take_away(note, &store).await;
             store.close().await;
         };
         let in_order = deadline(STOP_WITHIN, finish).await.is_ok();
         if !in_order {
             tracing::error!("not everything in progress was finished in time");
         }
-        if let Err(error) = lock.leave_note("") {
-            tracing::warn!(error = %error, "the lock file cannot be written");
-        }
+        drop(lock);
         in_order
     }
 }
@@ -242,7 +249,7 @@ impl RunningApp {
 impl OpenApp {
     /// Closes the rooms: the last audit entries are written, then the database is closed.
     pub async fn close(self) {
-        let Self { rooms, store, controller } = self;
+        let Self { rooms, store, controller, .. } = self;
         controller.begin();
         drop(rooms);
         let finish = async {
@@ -278,13 +285,6 @@ async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener,
 
 fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
-}
-
-/// With port 0 only the running `serve` knows its port; on SQLite it has left a note.
-fn public_url_for_cli(config: &Config) -> Url {
-    let note = || Store::note_of_server(&config.database_url.0).and_then(|note| note.parse().ok());
-    let by_port = config.public_url.is_none() && config.bind.port() == 0;
-    by_port.then(note).flatten().unwrap_or_else(|| config.public_url_for(config.bind))
 }
 
 /// Hears other nodes' bells, and listens again when the connection was lost. Polling carries on meanwhile.

@@ -257,6 +257,15 @@ impl Caller {
         }
     }
 
+    /// The same gate for what either of some permissions is enough for.
+    ///
+    /// # Errors
+    /// [`Denied`] names the first of them.
+    pub fn require_any<const N: usize>(&self, enough: [Permission; N]) -> Result<TenantScope, Denied> {
+        const { assert!(N > 0, "at least one permission") };
+        self.require(enough.into_iter().find(|one| self.may(*one)).unwrap_or(enough[0]))
+    }
+
     /// True when the caller may do this.
     #[must_use]
     pub fn may(&self, permission: Permission) -> bool {
@@ -359,6 +368,20 @@ mod tests {
             assert_eq!(Permission::parse(permission.as_str()), Some(*permission));
         }
         assert_eq!(Permission::parse("admin"), None);
+    }
+
+    #[test]
+    fn either_of_two_permissions_is_enough_and_the_first_is_named_when_both_are_missing() {
+        let key = |scopes: &[Permission]| {
+            let (tenant, key) = (TenantId::installation(), ApiKeyId::stored("key_1".into()));
+            Caller::platform_key(tenant, key, scopes.iter().copied().collect(), Origin::default())
+        };
+        let either = [Permission::UsersWrite, Permission::ConnectionsRead];
+        for one in either {
+            assert!(key(&[one]).require_any(either).is_ok());
+        }
+        let denied = key(&[Permission::KeysWrite]).require_any(either).map(|_| ());
+        assert_eq!(denied, Err(Denied { missing: Permission::UsersWrite }));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub struct Config {
     /// Health and metrics; never public.
     pub admin_bind: SocketAddr,
     /// The only source of redirect and tool URLs. Unset means the default, or the bound address with port 0.
+    #[serde(deserialize_with = "web_address")]
     pub public_url: Option<Url>,
     /// `sqlite:FILE` or `postgres://…`. May hold a password, so it is kept secret.
     pub database_url: HiddenText,
@@ -193,6 +194,12 @@ impl Config {
             .map_err(|error| ConfigError::Invalid(Box::new(error)))
     }
 
+    /// True when only the running `serve` knows where it is found: port 0 and no public URL.
+    #[must_use]
+    pub fn is_found_by_port(&self) -> bool {
+        self.public_url.is_none() && self.bind.port() == 0
+    }
+
     /// The public URL when it does not depend on the bound port: the setting, or the default while the port is
     /// fixed (API.md section 6, point 12).
     #[must_use]
@@ -209,6 +216,23 @@ fn fallback_url() -> Url {
 
 #[derive(Serialize)]
 struct Defaults {}
+
+/// An address that others are given: nothing but scheme, host, port and path. What it was is not told, since a URL may
+/// have a password in it.
+fn web_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    let wrong = |why: &str| Err(serde::de::Error::custom(why));
+    let Ok(url) = text.parse::<Url>() else {
+        return wrong("it must be an absolute URL such as https://vault.example.com");
+    };
+    if !["http", "https"].contains(&url.scheme()) {
+        return wrong("it must begin with https:// (http:// for tests)");
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return wrong("it must not have a user name, a password, a query or a fragment");
+    }
+    Ok(Some(url))
+}
 
 fn comma_separated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
@@ -254,6 +278,26 @@ mod tests {
         let config = load(&[("root_key", "dmtjYW5hcnk="), ("database_url", "postgres://u:pw@h/d")]).expect("valid");
         let text = serde_json::to_string(&config).expect("serializes");
         assert!(!text.contains("pw") && !text.contains("dmtjYW5hcnk"), "{text}");
+    }
+
+    #[test]
+    fn the_public_url_is_a_web_address_and_nothing_more() {
+        for text in ["https://vault.example", "http://127.0.0.1:8080/", "https://vault.example/under/a/path"] {
+            assert_eq!(load(&[("public_url", text)]).expect(text).public_url, text.parse().ok());
+        }
+        for text in [
+            "ftp://vault.example",
+            "vault.example",
+            "file:///etc/passwd",
+            "https://u:canary@vault.example",
+            "https://canary@vault.example",
+            "https://vault.example/?canary=1",
+            "https://vault.example/#canary",
+            "",
+        ] {
+            let told = load(&[("public_url", text)]).expect_err(text).to_string();
+            assert!(told.contains("public_url") && !told.contains("canary"), "{told}");
+        }
     }
 
     #[test]

@@ -30,6 +30,11 @@ impl Invalid {
         self.0.push(FieldError { field: field.into(), message: message.into() });
     }
 
+    /// Keeps what is wrong with a part and goes on; gives the part when nothing is.
+    pub fn keep<T>(&mut self, part: Result<T, Self>) -> Option<T> {
+        part.map_err(|mut wrong| self.0.append(&mut wrong.0)).ok()
+    }
+
     /// Fine when nothing was added.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Platform keys: recognisable, checksummed, 256 bits, stored as a hash, shown once (AP-04, AP-06).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Accounts, AccountsError, BEFORE_ANY_SCOPE};
 use crate::audit::{Action, Event, Exposed};
@@ -12,7 +12,9 @@ use crate::crypto::tokens::{LIVE_KEY, SecretToken, TEST_KEY, has_valid_checksum,
 use crate::ids::{ApiKeyId, TenantId};
 use crate::invalid::{Invalid, checked_name};
 use crate::secret::Secret;
-use crate::store::api_keys::{ApiKeyRow, api_key_by_hash, api_key_insert, api_key_list, api_key_revoke, api_key_touch};
+use crate::store::api_keys::{
+    ApiKeyRow, api_key_by_hash, api_key_by_id, api_key_insert, api_key_list, api_key_revoke, api_key_touch,
+};
 use crate::store::bell::{Bell, ring_at_commit};
 use crate::store::conversations::conversations_end_by_key;
 use crate::store::tenants::tenant_own;
@@ -25,9 +27,9 @@ pub struct NewApiKey {
     pub name: String,
     /// Scope names, or just `all`.
     pub scopes: Vec<String>,
-    /// Addresses and networks; empty means any.
+    /// Addresses and networks; empty means any, or those of the key that makes it.
     pub allowed_ips: Vec<String>,
-    /// When it ends.
+    /// When it ends; none means never, or when the key that makes it ends.
     pub expires_at: Option<Millis>,
 }
 
@@ -64,33 +66,40 @@ pub struct PresentedKey<'a> {
 }
 
 impl Accounts {
-    /// Makes a key; its secret is given back this once.
+    /// Makes a key; its secret is given back this once. A key that makes another one is its measure: the new one has no
+    /// scope that its maker lacks, ends no later, and may be used from nowhere else.
     ///
     /// # Errors
-    /// [`AccountsError::Denied`], also when the key could do more than its maker; [`AccountsError::Invalid`].
+    /// [`AccountsError::Denied`], also for a scope that the maker lacks; [`AccountsError::Invalid`].
     pub async fn api_key_create(&self, caller: &Caller, new: NewApiKey) -> Result<(ApiKey, Exposed), AccountsError> {
         let scope = caller.require(Permission::KeysWrite)?;
-        let scopes = checked_scopes(&new.scopes)?;
-        if matches!(caller.who(), Who::PlatformKey(_)) {
+        let mut tx = self.store.begin().await?;
+        let maker = match caller.who() {
+            Who::PlatformKey(id) => {
+                let own = api_key_by_id(&mut tx, &scope, id.as_str()).await?;
+                Some(own.ok_or(AccountsError::Unauthenticated)?)
+            }
+            _ => None,
+        };
+        let Checked { name, scopes, networks, expires_at } = self.checked_key(&new, maker.as_ref())?;
+        if maker.is_some() {
             for permission in scopes.iter() {
                 caller.require(permission)?;
             }
         }
-        let allowed = self.checked_networks(&new.allowed_ips)?;
-        let mut tx = self.store.begin().await?;
         let tenant = tenant_own(&mut tx, &scope).await?.ok_or(AccountsError::NotFound("tenant"))?;
         let prefix = if tenant.environment == "production" { LIVE_KEY } else { TEST_KEY };
         let secret = SecretToken::generate(prefix, self.around.entropy.as_ref()).into_secret();
         let row = ApiKeyRow {
             tenant_id: scope.tenant().to_owned(),
             id: ApiKeyId::new(&self.around).to_string(),
-            name: checked_name("name", &new.name, 100)?,
+            name,
             hint: last_characters(secret.expose()),
             secret_hash: hash_token(secret.expose()),
             scopes: to_json_list(&scopes.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>()),
-            allowed_ips: to_json_list(&allowed),
+            allowed_ips: to_json_list(&networks.iter().map(IpNet::to_string).collect::<Vec<_>>()),
             created_at: self.around.now().0,
-            expires_at: new.expires_at.map(|at| at.0),
+            expires_at,
             last_used_at: None,
             revoked_at: None,
         };
@@ -182,20 +191,35 @@ impl Accounts {
         }
     }
 
-    fn checked_networks(&self, texts: &[String]) -> Result<Vec<String>, Invalid> {
+    fn checked_key(&self, new: &NewApiKey, maker: Option<&ApiKeyRow>) -> Result<Checked, Invalid> {
         let mut invalid = Invalid::default();
-        if texts.len() > 100 {
-            invalid.add("allowed_ips", "must have at most 100 entries");
+        let name = invalid.keep(checked_name("name", &new.name, 100));
+        let scopes = invalid.keep(checked_scopes(&new.scopes));
+        let networks = invalid.keep(checked_networks(&new.allowed_ips, self.allow_private_peers));
+        let networks = networks.and_then(|asked| invalid.keep(within_makers(asked, maker)));
+        let latest = maker.and_then(|maker| maker.expires_at);
+        let expires_at = new.expires_at.map(|at| at.0).or(latest);
+        if expires_at.is_some_and(|at| at <= self.around.now().0) {
+            invalid.add("expires_at", "must be in the future");
+        } else if latest.is_some_and(|latest| expires_at.is_none_or(|at| at > latest)) {
+            invalid.add("expires_at", "must not be after the end of the key that makes this one");
         }
-        let mut networks = Vec::new();
-        for (index, text) in texts.iter().enumerate() {
-            match checked_network(text, self.allow_private_peers) {
-                Ok(network) => networks.push(network.to_string()),
-                Err(why) => invalid.add(format!("allowed_ips[{index}]"), why),
-            }
-        }
-        invalid.into_result().map(|()| networks)
+        invalid.into_result()?;
+        Ok(Checked {
+            name: name.unwrap_or_default(),
+            scopes: scopes.unwrap_or_default(),
+            networks: networks.unwrap_or_default(),
+            expires_at,
+        })
     }
+}
+
+/// A new key as it will be.
+struct Checked {
+    name: String,
+    scopes: Permissions,
+    networks: Vec<IpNet>,
+    expires_at: Option<i64>,
 }
 
 impl From<ApiKeyRow> for ApiKey {
@@ -247,7 +271,41 @@ fn checked_scopes(texts: &[String]) -> Result<Permissions, Invalid> {
     Ok(scopes.into_iter().collect())
 }
 
-/// An address or network that a key may be limited to: bare addresses become /32 or /128, private ranges are refused.
+fn checked_networks(texts: &[String], allow_private: bool) -> Result<Vec<IpNet>, Invalid> {
+    let mut invalid = Invalid::default();
+    if texts.len() > 100 {
+        invalid.add("allowed_ips", "must have at most 100 entries");
+    }
+    let mut networks = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        match checked_network(text, allow_private) {
+            Ok(network) => networks.push(network),
+            Err(why) => invalid.add(format!("allowed_ips[{index}]"), why),
+        }
+    }
+    invalid.into_result().map(|()| networks)
+}
+
+/// What was asked for, where the maker may be used too; the maker's own networks when nothing was.
+fn within_makers(asked: Vec<IpNet>, maker: Option<&ApiKeyRow>) -> Result<Vec<IpNet>, Invalid> {
+    let makers: Vec<IpNet> = maker
+        .map(|maker| from_json_list(&maker.allowed_ips).iter().filter_map(|text| text.parse().ok()).collect())
+        .unwrap_or_default();
+    if asked.is_empty() || makers.is_empty() {
+        return Ok(if asked.is_empty() { makers } else { asked });
+    }
+    let mut invalid = Invalid::default();
+    for (index, network) in asked.iter().enumerate() {
+        if !makers.iter().any(|own| own.contains(network)) {
+            let field = format!("allowed_ips[{index}]");
+            invalid.add(field, "must be within the allowed_ips of the key that makes this one");
+        }
+    }
+    invalid.into_result().map(|()| asked)
+}
+
+/// An address or network that a key may be limited to: bare addresses become /32 or /128, IPv4 in IPv6 clothes is IPv4,
+/// as peers are. Networks that have private addresses in them are refused, and those that are no limit at all.
 fn checked_network(text: &str, allow_private: bool) -> Result<IpNet, &'static str> {
     let network = match text.parse::<IpNet>() {
         Ok(network) => network.trunc(),
@@ -255,35 +313,56 @@ fn checked_network(text: &str, allow_private: bool) -> Result<IpNet, &'static st
             text.parse::<IpAddr>().map_err(|_| "must be an IP address or a network such as 203.0.113.0/24")?,
         ),
     };
-    if !allow_private && is_private(network.addr()) {
-        return Err("must be a public address; the operator can allow private ranges");
+    let network = unmapped(network);
+    if network.prefix_len() == 0 {
+        return Err("is every address there is; leave allowed_ips out for a key without a limit");
+    }
+    if !allow_private && NOT_PUBLIC.iter().any(|private| overlap(private, &network)) {
+        return Err("must have public addresses only; the operator can allow private ranges");
     }
     Ok(network)
 }
 
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || v4.is_broadcast()
-                || is_shared(v4)
-        }
-        IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_unique_local()
-                || v6.is_unicast_link_local()
-                || v6.to_ipv4_mapped().is_some_and(|v4| is_private(IpAddr::V4(v4)))
-        }
-    }
+/// Addresses that nobody on the internet has (RFC 6890 and the IANA registries it began).
+const NOT_PUBLIC: [IpNet; 13] = [
+    v4([0, 0, 0, 0], 8),
+    v4([10, 0, 0, 0], 8),
+    v4([100, 64, 0, 0], 10),
+    v4([127, 0, 0, 0], 8),
+    v4([169, 254, 0, 0], 16),
+    v4([172, 16, 0, 0], 12),
+    v4([192, 168, 0, 0], 16),
+    // Multicast, reserved, broadcast.
+    v4([224, 0, 0, 0], 3),
+    // Unspecified and loopback.
+    v6([0, 0, 0, 0, 0, 0, 0, 0], 127),
+    // IPv4 in IPv6 clothes: a network around all of it is around 10.0.0.0/8 too.
+    v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96),
+    v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7),
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+    v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
+];
+
+const fn v4([a, b, c, d]: [u8; 4], length: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
 }
 
-/// RFC 6598: carrier-grade NAT.
-fn is_shared(v4: std::net::Ipv4Addr) -> bool {
-    v4.octets()[0] == 100 && (64..128).contains(&v4.octets()[1])
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length))
+}
+
+/// Two networks have an address in common only when one has all of the other's.
+fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
+}
+
+fn unmapped(network: IpNet) -> IpNet {
+    match network.addr().to_canonical() {
+        IpAddr::V4(v4) if network.prefix_len() >= 96 => {
+            Ipv4Net::new(v4, network.prefix_len() - 96).map_or(network, IpNet::V4)
+        }
+        _ => network,
+    }
 }
 
 #[cfg(test)]
@@ -303,13 +382,33 @@ mod tests {
             "fd00::/8",
             "100.64.0.1",
             "::ffff:10.0.0.1",
+            "::ffff:10.0.0.0/104",
+            "::ffff:0:0/95",
             "0.0.0.0/0",
+            "::/0",
+            // Public for the most part, with private networks in them.
+            "128.0.0.0/1",
+            "0.0.0.0/1",
+            "172.0.0.0/8",
+            "192.0.0.0/8",
+            "f000::/4",
+            "255.255.255.255",
             "example.org",
             "",
         ] {
             assert!(checked_network(text, false).is_err(), "{text}");
         }
-        assert!(checked_network("127.0.0.1", true).is_ok());
+        for text in ["8.0.0.0/7", "16.0.0.0/4", "172.32.0.0/11", "193.0.0.0/8", "2000::/3", "2606:4700::/32"] {
+            assert_eq!(checked_network(text, false).map(|n| n.to_string()), Ok(text.to_owned()));
+        }
+        // A peer is never seen in IPv6 clothes.
+        assert_eq!(checked_network("::ffff:203.0.113.7", false).map(|n| n.to_string()), Ok("203.0.113.7/32".into()));
+        for text in ["127.0.0.1", "128.0.0.0/1", "10.0.0.0/8", "fd00::/8"] {
+            assert!(checked_network(text, true).is_ok(), "{text}");
+        }
+        for text in ["0.0.0.0/0", "::/0", "1.2.3.4/0"] {
+            assert!(checked_network(text, true).is_err(), "{text} says nothing");
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub struct Settings {
     pub return_urls: Vec<String>,
     /// Exact browser origins.
     pub origins: Vec<String>,
-    /// `platform` or `none`; only the operator changes it.
+    /// `platform` or `none`; only the operator sets `none`.
     pub confirm: String,
 }
 
@@ -61,6 +61,8 @@ pub struct SettingsPatch {
     pub return_urls: Option<Vec<String>>,
     /// Replaces all origins.
     pub origins: Option<Vec<String>>,
+    /// `platform`; `none` only where the operator has set it.
+    pub confirm: Option<String>,
 }
 
 impl From<&TenantRow> for Tenant {
@@ -105,18 +107,23 @@ impl Accounts {
     }
 
     pub(super) fn checked_tenant(&self, new: NewTenant) -> Result<TenantRow, Invalid> {
+        let mut invalid = Invalid::default();
         let environment = new.environment.unwrap_or_else(|| "production".to_owned());
         if !["production", "test", "uat"].contains(&environment.as_str()) {
-            return Err(Invalid::one("environment", "must be production, test or uat"));
+            invalid.add("environment", "must be production, test or uat");
         }
-        let confirm = checked_confirm(new.confirm.as_deref())?;
+        let name = invalid.keep(checked_name("name", &new.name, 100));
+        let confirm = invalid.keep(checked_confirm(new.confirm.as_deref()));
+        let return_urls = invalid.keep(self.checked_return_urls(new.return_urls));
+        let origins = invalid.keep(self.checked_origins(new.origins));
+        invalid.into_result()?;
         Ok(TenantRow {
             id: TenantId::new(&self.around).to_string(),
-            name: checked_name("name", &new.name, 100)?,
+            name: name.unwrap_or_default(),
             environment,
-            confirm,
-            return_urls: to_json_list(&self.checked_return_urls(new.return_urls)?),
-            origins: to_json_list(&self.checked_origins(new.origins)?),
+            confirm: confirm.unwrap_or_default(),
+            return_urls: to_json_list(&return_urls.unwrap_or_default()),
+            origins: to_json_list(&origins.unwrap_or_default()),
             created_at: self.around.now().0,
         })
     }
@@ -183,19 +190,36 @@ impl Accounts {
     /// [`AccountsError::Denied`], [`AccountsError::Invalid`].
     pub async fn settings_change(&self, caller: &Caller, patch: SettingsPatch) -> Result<Settings, AccountsError> {
         let scope = caller.require(Permission::SettingsWrite)?;
-        let return_urls = patch.return_urls.map(|urls| self.checked_return_urls(urls)).transpose()?;
-        let origins = patch.origins.map(|origins| self.checked_origins(origins)).transpose()?;
         let mut tx = self.store.begin().await?;
         let row = tenant_own(&mut tx, &scope).await?.ok_or(AccountsError::NotFound("tenant"))?;
-        let mut settings = Settings::from(&row);
-        settings.return_urls = return_urls.unwrap_or(settings.return_urls);
-        settings.origins = origins.unwrap_or(settings.origins);
-        tenant_update_settings(&mut tx, &scope, &to_json_list(&settings.return_urls), &to_json_list(&settings.origins))
-            .await?;
+        let settings = self.changed(Settings::from(&row), patch)?;
+        let (return_urls, origins) = (to_json_list(&settings.return_urls), to_json_list(&settings.origins));
+        tenant_update_settings(&mut tx, &scope, &return_urls, &origins, &settings.confirm).await?;
         self.audit
             .record_and_commit(tx, caller, &Event::done(Action::SettingsChanged, "tenant", scope.tenant()))
             .await?;
         Ok(settings)
+    }
+
+    fn changed(&self, mut settings: Settings, patch: SettingsPatch) -> Result<Settings, Invalid> {
+        let mut invalid = Invalid::default();
+        if let Some(urls) = patch.return_urls {
+            settings.return_urls = invalid.keep(self.checked_return_urls(urls)).unwrap_or_default();
+        }
+        if let Some(origins) = patch.origins {
+            settings.origins = invalid.keep(self.checked_origins(origins)).unwrap_or_default();
+        }
+        if let Some(confirm) =
+            invalid.keep(patch.confirm.map(|text| checked_confirm(Some(&text))).transpose()).flatten()
+        {
+            // Less strict than it is would be the platform's word against the operator's.
+            if confirm == "none" && settings.confirm != "none" {
+                invalid
+                    .add("confirm", "only the operator can set none; a platform can set platform, which is stricter");
+            }
+            settings.confirm = confirm;
+        }
+        invalid.into_result().map(|()| settings)
     }
 
     fn checked_return_urls(&self, urls: Vec<String>) -> Result<Vec<String>, Invalid> {

@@ -139,7 +139,7 @@ async fn tenants_have_names_of_their_own_and_settings_that_fit() {
         for hidden in ["installation", TenantId::installation().as_str(), "nobody"] {
             assert!(matches!(room.tenant_find(hidden).await, Err(AccountsError::NotFound(_))), "{hidden}");
         }
-        let patch = SettingsPatch { return_urls: None, origins: Some(vec!["https://app.example".to_owned()]) };
+        let patch = SettingsPatch { origins: Some(vec!["https://app.example".to_owned()]), ..SettingsPatch::default() };
         room.settings_change(&caller, patch).await.unwrap();
         room.tenant_set_confirm(&tenant.id, "none").await.unwrap();
         let settings = room.settings(&caller).await.unwrap();
@@ -249,6 +249,43 @@ async fn a_key_makes_no_key_that_could_do_more_than_itself() {
             let denied = room.api_key_create(&caller, new).await;
             assert!(matches!(denied, Err(AccountsError::Denied(_))), "{scope}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_outlives_and_outreaches_none_that_made_it() {
+    on_both(async |store: Store| {
+        let room = room(&store).await;
+        let (_, owner) = room.tenant("acme").await;
+        let new = |networks: &[&str], expires_at: Option<i64>| NewApiKey {
+            name: "k".to_owned(),
+            scopes: vec!["keys:write".to_owned()],
+            allowed_ips: networks.iter().map(|one| (*one).to_owned()).collect(),
+            expires_at: expires_at.map(Millis),
+        };
+        let end = room.around.now().0 + 60_000;
+        let (maker, secret) =
+            room.api_key_create(&owner, new(&["203.0.113.0/24", "2001:db8::/32"], Some(end))).await.unwrap();
+        let secret = serde_json::to_value(&secret).unwrap().as_str().unwrap().to_owned();
+        let caller = room.try_key(&Secret::new(secret), "203.0.113.7").await.unwrap();
+
+        let (like, _) = room.api_key_create(&caller, new(&[], None)).await.unwrap();
+        assert_eq!(
+            (&like.allowed_ips, like.expires_at),
+            (&maker.allowed_ips, Some(Millis(end))),
+            "absent is the maker's"
+        );
+        let (less, _) = room.api_key_create(&caller, new(&["203.0.113.128/25"], Some(end - 1))).await.unwrap();
+        assert_eq!((less.allowed_ips, less.expires_at), (vec!["203.0.113.128/25".to_owned()], Some(Millis(end - 1))));
+        let refused =
+            room.api_key_create(&caller, new(&["203.0.113.7", "203.0.112.0/23", "8.8.8.8"], Some(end + 1))).await;
+        let Err(AccountsError::Invalid(invalid)) = refused else { panic!("{refused:?}") };
+        let fields: Vec<_> = invalid.0.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(fields, ["allowed_ips[1]", "allowed_ips[2]", "expires_at"]);
+        // The operator and a key without limits have none to pass on.
+        let (free, _) = room.api_key_create(&owner, new(&[], None)).await.unwrap();
+        assert_eq!((free.allowed_ips.len(), free.expires_at), (0, None));
     })
     .await;
 }

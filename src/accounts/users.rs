@@ -12,6 +12,9 @@ use crate::keys::{Owner, Place};
 use crate::store::Tx;
 use crate::store::users::{UserRow, user_by_external_id, user_by_id, user_ensure, user_list, user_update_profile};
 
+/// Whoever may change users sees them, and whoever may see connections sees whose they are.
+const TO_SEE_USERS: [Permission; 2] = [Permission::UsersWrite, Permission::ConnectionsRead];
+
 /// What a tenant may tell us about a user.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -42,17 +45,19 @@ impl Accounts {
     /// [`AccountsError::Denied`], [`AccountsError::Invalid`].
     pub async fn user_put(&self, caller: &Caller, external_id: &str, patch: Profile) -> Result<User, AccountsError> {
         let scope = caller.require(Permission::UsersWrite)?;
-        checked_external_id("user", external_id)?;
+        let mut invalid = Invalid::default();
+        invalid.keep(checked_external_id("user", external_id));
         if let Some(name) = &patch.display_name {
-            checked_name("display_name", name, 200)?;
+            invalid.keep(checked_name("display_name", name, 200));
         }
         if patch
             .email
             .as_ref()
             .is_some_and(|email| email.len() > 320 || !email.contains('@') || email.chars().any(char::is_control))
         {
-            return Err(Invalid::one("email", "must be an e-mail address").into());
+            invalid.add("email", "must be an e-mail address");
         }
+        invalid.into_result()?;
         let mut tx = self.store.begin().await?;
         let row =
             user_ensure(&mut tx, &scope, UserId::new(&self.around).as_str(), external_id, self.around.now().0).await?;
@@ -72,7 +77,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountsError::NotFound`], [`AccountsError::Denied`].
     pub async fn user(&self, caller: &Caller, external_id: &str) -> Result<User, AccountsError> {
-        let scope = caller.require(Permission::ConnectionsRead)?;
+        let scope = caller.require_any(TO_SEE_USERS)?;
         let mut tx = self.store.read().await?;
         let row = user_by_external_id(&mut tx, &scope, external_id).await?.ok_or(AccountsError::NotFound("user"))?;
         self.open_user(&mut tx, &row).await
@@ -94,7 +99,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountsError::Denied`].
     pub async fn user_list(&self, caller: &Caller, after: &str, limit: i64) -> Result<Vec<User>, AccountsError> {
-        let scope: TenantScope = caller.require(Permission::UsersWrite)?;
+        let scope: TenantScope = caller.require_any(TO_SEE_USERS)?;
         let mut tx = self.store.read().await?;
         let mut users = Vec::new();
         for row in user_list(&mut tx, &scope, after, limit).await? {

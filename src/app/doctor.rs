@@ -1,9 +1,11 @@
 //! What can be wrong with an installation, looked at without changing anything.
 
+use std::net::SocketAddr;
+
 use serde::Serialize;
 use url::{Host, Url};
 
-use super::{database_url, key_provider};
+use super::{address, database_url, key_provider};
 use crate::clock::{Millis, Surroundings};
 use crate::config::Config;
 use crate::keys::{KeyError, RootKeyStatus, root_key_status};
@@ -49,10 +51,10 @@ pub async fn examine(config: &Config, around: &Surroundings) -> Vec<Check> {
     let store = opened.as_ref().ok().and_then(Option::as_ref);
     let mut checks =
         vec![root_key(config), database(&opened), key_fits(config, &opened).await, clock(store, around).await];
+    checks.extend([outbound(config), providers(config, around), public_url(config, store).await, listeners(config)]);
     if let Some(store) = store {
         store.close().await;
     }
-    checks.extend([outbound(config), providers(config, around), public_url(config), listeners(config)]);
     checks
 }
 
@@ -161,17 +163,21 @@ fn providers(config: &Config, around: &Surroundings) -> Check {
     }
 }
 
-fn public_url(config: &Config) -> Check {
+async fn public_url(config: &Config, store: Option<&Store>) -> Check {
     const NAME: &str = "public URL";
     let Some(url) = &config.public_url else {
-        return Check::well(
-            NAME,
-            format!("not set; {} is used, which only this machine reaches", config.public_url_for(config.bind)),
-        );
+        let found = match store {
+            // A database from before such notes has none.
+            Some(store) => address::find(config, store).await.ok().flatten(),
+            None => (!config.is_found_by_port()).then(|| config.public_url_for(config.bind)),
+        };
+        let detail = match found {
+            Some(url) if is_loopback(&url) => format!("not set; {url} is used, which only this machine reaches"),
+            Some(url) => format!("not set; {url} is used"),
+            None => "not set; the bound address is used, and known while `valetkey serve` runs".to_owned(),
+        };
+        return Check::well(NAME, detail);
     };
-    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
-        return Check::ill(NAME, "it has more than scheme, host and path", "leave out query, fragment and user name");
-    }
     match url.scheme() {
         "https" => Check::well(NAME, url.as_str()),
         "http" if is_loopback(url) => Check::well(NAME, format!("{url}, which only this machine reaches")),
@@ -198,5 +204,9 @@ fn listeners(config: &Config) -> Check {
         let next = "give health and metrics a port that the outside cannot reach";
         return Check::ill("listeners", format!("health and metrics share port {}", admin.port()), next);
     }
-    Check::well("listeners", format!("public {public}, health and metrics {admin}"))
+    let told = |address: SocketAddr| match address.port() {
+        0 => format!("{} on any free port", address.ip()),
+        _ => address.to_string(),
+    };
+    Check::well("listeners", format!("public {}, health and metrics {}", told(public), told(admin)))
 }

@@ -57,13 +57,22 @@ async fn the_command_line_sees_the_bound_address_of_the_house_beside_it() {
     let (_, surroundings) = around(3);
     let running = App::start(config(folder.path()), surroundings.clone()).await.expect("starts");
     let beside = App::open_for_cli(&config(folder.path()), surroundings.clone()).await.expect("opens beside it");
-    assert_eq!(beside.rooms.public_url, *running.public_url());
+    assert_eq!((&beside.rooms.public_url, beside.is_found), (running.public_url(), true));
     beside.close().await;
+    let told = |checks: Vec<Check>| checks.into_iter().find(|one| one.name == "public URL").expect("a check").detail;
+    let looked = told(examine(&config(folder.path()), &surroundings).await);
+    assert!(looked.contains(running.public_url().as_str()), "{looked}");
 
     // RL-30
     let again = App::start(config(folder.path()), surroundings.clone()).await;
     assert!(matches!(again, Err(StartError::Open(OpenError::InUse))), "one house per file");
     assert!(running.stop().await);
+    let alone = App::open_for_cli(&config(folder.path()), surroundings.clone()).await.expect("opens");
+    assert!(!alone.is_found, "the note went with the house");
+    alone.close().await;
+    for check in examine(&config(folder.path()), &surroundings).await {
+        assert!(!check.detail.contains("127.0.0.1:0"), "port 0 is nobody's address: {}", check.detail);
+    }
     let next = App::start(config(folder.path()), surroundings).await.expect("the file is free again");
     assert!(next.stop().await);
 }
@@ -95,7 +104,7 @@ async fn what_has_ended_is_thrown_away_and_nothing_sooner() {
     let draft = IntegrationDraft {
         client_id: Some("c".into()),
         client_secret: Some(Secret::new("s")),
-        scopes: vec!["https://www.googleapis.com/auth/gmail.readonly".into()],
+        scopes: Some(vec!["https://www.googleapis.com/auth/gmail.readonly".into()]),
         ..IntegrationDraft::default()
     };
     connections.integration_put(&operator, "google", draft).await.expect("set");

@@ -42,12 +42,12 @@ pub(super) struct Set {
     /// File with the client secret, or - for stdin; without it the one that is stored stays
     #[arg(long, value_name = "FILE")]
     client_secret_file: Option<PathBuf>,
-    /// Scopes to ask for, with commas between (Slack: of the bot)
+    /// Scopes to ask for, with commas between (Slack: of the bot); without it those that are stored stay
     #[arg(long, value_delimiter = ',')]
-    scopes: Vec<String>,
-    /// Scopes to ask of the person, with commas between (Slack)
+    scopes: Option<Vec<String>>,
+    /// Scopes to ask of the person, with commas between (Slack); without it those that are stored stay
     #[arg(long, value_delimiter = ',')]
-    user_scopes: Vec<String>,
+    user_scopes: Option<Vec<String>>,
     /// File with the platform's own bot token, or - for stdin (Telegram)
     #[arg(long, value_name = "FILE")]
     bot_token_file: Option<PathBuf>,
@@ -79,7 +79,7 @@ impl Set {
             bot_token: secret("--bot-token-file", &self.bot_token_file)?,
         };
         session
-            .in_the_house(|rooms| async move {
+            .in_the_house_that_is_found(|rooms| async move {
                 let caller = operator_for(&rooms, &self.tenant).await?;
                 let set = rooms.connections.integration_put(&caller, &self.provider, draft).await;
                 let integration = set.map_err(|error| match error {

@@ -38,13 +38,35 @@ impl Session {
     where
         F: Future<Output = Result<T, Trouble>>,
     {
+        self.inside(false, work).await
+    }
+
+    /// The same for work that answers with URLs of the house: not done, and nothing changed, while nobody knows them.
+    pub(super) async fn in_the_house_that_is_found<T, F>(&self, work: impl FnOnce(Rooms) -> F) -> Result<T, Trouble>
+    where
+        F: Future<Output = Result<T, Trouble>>,
+    {
+        self.inside(true, work).await
+    }
+
+    async fn inside<T, F>(&self, names_urls: bool, work: impl FnOnce(Rooms) -> F) -> Result<T, Trouble>
+    where
+        F: Future<Output = Result<T, Trouble>>,
+    {
         let config = self.config()?;
         start_logs(config.log.as_deref().unwrap_or(QUIET))?;
         let app = App::open_for_cli(&config, Surroundings::system()).await?;
-        let outcome = work(app.rooms.clone()).await;
+        let outcome = if names_urls && !app.is_found { Err(nowhere()) } else { work(app.rooms.clone()).await };
         app.close().await;
         outcome
     }
+}
+
+fn nowhere() -> Trouble {
+    Trouble::new(
+        "the answer would name a URL of this installation, and with port 0 only a running `valetkey serve` knows it",
+    )
+    .next("start `valetkey serve` first, or set VALETKEY_PUBLIC_URL")
 }
 
 /// Logs to stderr: text for people, JSON for programs.

@@ -26,7 +26,7 @@ pub(super) struct SetupLink {
 impl SetupLink {
     pub(super) async fn run(self, session: &Session) -> Result<(), Trouble> {
         session
-            .in_the_house(|rooms| async move {
+            .in_the_house_that_is_found(|rooms| async move {
                 let link = rooms.accounts.setup_link().await.map_err(|error| match error {
                     AccountsError::Gone => Trouble::new("set-up is closed: there is a member already")
                         .next("sign in, or make another login with `valetkey member create`"),

@@ -80,7 +80,7 @@ impl Set {
         let api_key = self.api_key_file.as_ref().map(|path| read_secret("--api-key-file", path)).transpose()?;
         let draft = WorkspaceDraft { api_key, region: self.region.clone(), user: None };
         session
-            .in_the_house(|rooms| async move {
+            .in_the_house_that_is_found(|rooms| async move {
                 let caller = match &self.tenant {
                     Some(tenant) => operator_for(&rooms, tenant).await?,
                     None => Caller::operator(TenantId::installation()),

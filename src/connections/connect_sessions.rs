@@ -9,6 +9,7 @@ use url::Url;
 use utoipa::ToSchema;
 
 use super::handshakes::{completion_end, place};
+use super::integrations::{SCOPE_FORM, is_scope};
 use super::{BY_SECRET, Begin, Begun, Connection, Connections, ConnectionsError, RedirectTo};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Origin, Permission, TenantScope};
@@ -37,6 +38,9 @@ words! {
 
 /// Wrong completion codes before the session ends (API.md section 6, point 9).
 const MOST_WRONG_CODES: i64 = 10;
+
+/// More scopes than any consent page shows.
+const MOST_SCOPES: usize = 100;
 
 /// What a platform asks for.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
@@ -125,15 +129,22 @@ impl Connections {
         new: NewConnectSession,
     ) -> Result<ConnectLink, ConnectionsError> {
         let scope = caller.require(Permission::ConnectionsWrite)?;
-        crate::invalid::checked_external_id("user", &new.user)?;
+        let mut invalid = Invalid::default();
+        invalid.keep(crate::invalid::checked_external_id("user", &new.user));
         let mode = new.mode.as_deref().unwrap_or("redirect");
         if !["redirect", "popup"].contains(&mode) {
-            return Err(Invalid::one("mode", "must be redirect or popup").into());
+            invalid.add("mode", "must be redirect or popup");
         }
         let mut tx = self.store.begin().await?;
+        self.check_providers(&mut tx, &scope, &new, &mut invalid).await?;
         let tenant = tenant_own(&mut tx, &scope).await?.ok_or(ConnectionsError::NotFound("tenant"))?;
-        check_return(&tenant, mode, new.return_url.as_deref())?;
-        self.check_providers(&mut tx, &scope, &new).await?;
+        match check_return(&tenant, mode, new.return_url.as_deref()) {
+            Err(ConnectionsError::Invalid(wrong)) => _ = invalid.keep::<()>(Err(wrong)),
+            // What is wrong with the fields comes first.
+            other if invalid.0.is_empty() => other?,
+            _ => {}
+        }
+        invalid.into_result()?;
         let now = self.around.now();
         let user = user_ensure(&mut tx, &scope, UserId::new(&self.around).as_str(), &new.user, now.0).await?;
         let token = mint("vkc", &self.around);
@@ -376,8 +387,8 @@ impl Connections {
         tx: &mut Tx,
         scope: &TenantScope,
         new: &NewConnectSession,
+        invalid: &mut Invalid,
     ) -> Result<(), ConnectionsError> {
-        let mut invalid = Invalid::default();
         for (index, provider) in new.providers.iter().enumerate() {
             if integration_by_provider(tx, scope, provider).await?.is_none() {
                 invalid.add(
@@ -391,12 +402,21 @@ impl Connections {
                 );
             }
         }
-        for provider in new.scopes.keys() {
-            if !new.providers.is_empty() && !new.providers.contains(provider) {
-                invalid.add(format!("scopes.{provider}"), "is not one of the session's providers");
+        for (provider, scopes) in &new.scopes {
+            // A name that a client made up is shown, but not at any length.
+            let field: String = format!("scopes.{provider}").chars().filter(|c| !c.is_control()).take(100).collect();
+            let asks = self.providers.get(provider).is_some_and(|known| known.descriptor().capabilities.oauth);
+            let among = new.providers.is_empty() || new.providers.contains(provider);
+            if !asks || !among || integration_by_provider(tx, scope, provider).await?.is_none() {
+                invalid.add(field, "is not one of the providers that this session offers");
+            } else if scopes.len() > MOST_SCOPES {
+                invalid.add(field, format!("must have at most {MOST_SCOPES} entries"));
+            } else {
+                for (index, _) in scopes.iter().enumerate().filter(|(_, one)| !is_scope(one)) {
+                    invalid.add(format!("{field}[{index}]"), SCOPE_FORM);
+                }
             }
         }
-        invalid.into_result()?;
         Ok(())
     }
 

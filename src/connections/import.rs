@@ -147,9 +147,19 @@ impl Connections {
                     format!("{} has no integration; set one with PUT /v1/integrations/{}", row.provider, row.provider),
                 );
             }
+            // Nothing can be sent before the user has opened a chat, and no import can bring one along.
+            Some(provider) if !provider.descriptor().capabilities.oauth => {
+                let why = format!("{} cannot be imported; make the connection with POST /v1/connections", row.provider);
+                invalid.add(at("provider"), why);
+            }
             Some(_) => {}
         }
-        if row.account.id.is_empty() || row.account.id.len() > 255 || row.account.id.chars().any(char::is_control) {
+        if row.provider == "slack" && !is_slack_account(&row.account.id) {
+            invalid.add(at("account.id"), "must be <team>/<user>, such as T0123/U0123");
+        } else if row.account.id.is_empty()
+            || row.account.id.len() > 255
+            || row.account.id.chars().any(char::is_control)
+        {
             invalid.add(at("account.id"), "must be the provider's own id of the account");
         }
         if row.credentials.is_empty() {
@@ -164,8 +174,11 @@ impl Connections {
             if row.credentials[..number].iter().any(|other| other.kind == credential.kind) {
                 invalid.add(at("kind"), "must be there once only");
             }
-            if credential.access_token.is_empty() || credential.access_token.expose().len() > 16_384 {
-                invalid.add(at("access_token"), "must have 1 to 16384 characters");
+            if !is_token(&credential.access_token) {
+                invalid.add(at("access_token"), TOKEN_FORM);
+            }
+            if credential.refresh_token.as_ref().is_some_and(|token| !is_token(token)) {
+                invalid.add(at("refresh_token"), TOKEN_FORM);
             }
             match credential.expires_at.as_deref().map(Millis::parse_rfc3339) {
                 Some(Err(_)) => invalid.add(at("expires_at"), "must be an RFC 3339 time"),
@@ -236,5 +249,45 @@ impl Connections {
             .of_user(connection.user_id.as_deref());
         self.audit.record(tx, caller, &event).await?;
         Ok(connection.id)
+    }
+}
+
+/// What a token must be, for [`is_token`].
+const TOKEN_FORM: &str = "must have 1 to 16384 characters of printable ASCII";
+
+/// RFC 6749, A.12 and A.17: printable ASCII. Anything else could not travel in a header.
+fn is_token(token: &Secret) -> bool {
+    let text = token.expose();
+    (1..=16_384).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
+/// `<team>/<user>`, or `<enterprise>/<user>` (API.md section 6, point 2).
+fn is_slack_account(id: &str) -> bool {
+    let plain = |part: &str| (1..=64).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric());
+    id.split_once('/').is_some_and(|(place, user)| plain(place) && plain(user))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_could_not_travel_in_a_header_are_told_from_those_that_can() {
+        for text in ["", "a\r\nX: y", "a\tb", "a\u{e9}", "a\u{7f}", &"x".repeat(16_385)] {
+            assert!(!is_token(&Secret::new(text)), "{text:?}");
+        }
+        for text in ["ya29.a0-_~+/=", "a b", &"x".repeat(16_384)] {
+            assert!(is_token(&Secret::new(text)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_slack_account_is_a_place_and_a_person() {
+        for id in ["T1/U1", "E0ORG/W1"] {
+            assert!(is_slack_account(id), "{id}");
+        }
+        for id in ["", "U1", "T1/", "/U1", "T1/U1/X", "T 1/U1", "T1/U\n1"] {
+            assert!(!is_slack_account(id), "{id:?}");
+        }
     }
 }

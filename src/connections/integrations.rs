@@ -29,6 +29,9 @@ words! {
     IntegrationStatus: "active" | "misconfigured";
 }
 
+/// Whoever may set integrations sees them, and whoever may see connections sees what they hang on.
+const TO_SEE_INTEGRATIONS: [Permission; 2] = [Permission::IntegrationsWrite, Permission::ConnectionsRead];
+
 /// What a tenant says about its OAuth client.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -38,12 +41,10 @@ pub struct IntegrationDraft {
     /// The provider's client secret; absent keeps the one there is.
     #[schema(value_type = Option<String>, write_only)]
     pub client_secret: Option<Secret>,
-    /// Scopes to ask for (Slack: of the bot).
-    #[serde(default)]
-    pub scopes: Vec<String>,
-    /// Scopes to ask of the person (Slack).
-    #[serde(default)]
-    pub user_scopes: Vec<String>,
+    /// Scopes to ask for (Slack: of the bot); absent keeps those there are.
+    pub scopes: Option<Vec<String>>,
+    /// Scopes to ask of the person (Slack); absent keeps those there are.
+    pub user_scopes: Option<Vec<String>>,
     /// The platform's own bot (Telegram).
     #[schema(value_type = Option<String>, write_only)]
     pub bot_token: Option<Secret>,
@@ -110,7 +111,7 @@ impl Connections {
     /// # Errors
     /// [`ConnectionsError::Denied`].
     pub async fn provider_list(&self, caller: &Caller) -> Result<Vec<ProviderCard>, ConnectionsError> {
-        let scope = caller.require(Permission::ConnectionsRead)?;
+        let scope = caller.require_any(TO_SEE_INTEGRATIONS)?;
         let mut tx = self.store.read().await?;
         let integrated: BTreeSet<String> =
             integration_list(&mut tx, &scope).await?.into_iter().map(|row| row.provider).collect();
@@ -155,7 +156,7 @@ impl Connections {
     /// # Errors
     /// [`ConnectionsError::NotFound`], [`ConnectionsError::Denied`].
     pub async fn integration(&self, caller: &Caller, provider: &str) -> Result<Integration, ConnectionsError> {
-        let scope = caller.require(Permission::ConnectionsRead)?;
+        let scope = caller.require_any(TO_SEE_INTEGRATIONS)?;
         let mut tx = self.store.read().await?;
         let row = integration_by_provider(&mut tx, &scope, provider)
             .await?
@@ -168,7 +169,7 @@ impl Connections {
     /// # Errors
     /// [`ConnectionsError::Denied`].
     pub async fn integration_list(&self, caller: &Caller) -> Result<Vec<Integration>, ConnectionsError> {
-        let scope = caller.require(Permission::ConnectionsRead)?;
+        let scope = caller.require_any(TO_SEE_INTEGRATIONS)?;
         let mut tx = self.store.read().await?;
         Ok(integration_list(&mut tx, &scope).await?.iter().map(|row| self.shown(row)).collect())
     }
@@ -222,16 +223,12 @@ impl Connections {
         {
             invalid.add("client_id", "must have 1 to 500 characters, none of them a control character");
         }
-        if !draft.user_scopes.is_empty() && !descriptor.capabilities.user_scopes {
+        if draft.user_scopes.as_ref().is_some_and(|scopes| !scopes.is_empty()) && !descriptor.capabilities.user_scopes {
             invalid.add("user_scopes", "this provider does not tell scopes of the person apart; use scopes");
         }
         for (field, scopes) in [("scopes", &draft.scopes), ("user_scopes", &draft.user_scopes)] {
-            if scopes.len() > 100
-                || scopes.iter().any(|scope| {
-                    scope.is_empty() || scope.len() > 300 || !scope.bytes().all(|b| b.is_ascii_graphic() && b != b',')
-                })
-            {
-                invalid.add(field, "must have at most 100 scopes of visible ASCII without commas");
+            if scopes.as_ref().is_some_and(|scopes| scopes.len() > 100 || !scopes.iter().all(|one| is_scope(one))) {
+                invalid.add(field, format!("must have at most 100 entries; each {SCOPE_FORM}"));
             }
         }
         if let Some(token) = &draft.bot_token
@@ -270,8 +267,8 @@ impl Connections {
             provider: provider.to_owned(),
             client_secret,
             bot_token,
-            scopes: to_json_list(&draft.scopes),
-            user_scopes: to_json_list(&draft.user_scopes),
+            scopes: kept(draft.scopes.as_ref(), existing.map(|old| &old.scopes)),
+            user_scopes: kept(draft.user_scopes.as_ref(), existing.map(|old| &old.user_scopes)),
             status: "active".to_owned(),
             reason: None,
             probe_at: None,
@@ -298,6 +295,21 @@ impl Connections {
             updated_at: Millis(row.updated_at).rfc3339(),
         }
     }
+}
+
+/// The JSON list of what was said, else of what there is, else of nothing.
+fn kept(said: Option<&Vec<String>>, there: Option<&String>) -> String {
+    said.map(|list| to_json_list(list)).or_else(|| there.cloned()).unwrap_or_else(|| to_json_list(&[]))
+}
+
+/// What a scope must be, for [`is_scope`].
+pub(super) const SCOPE_FORM: &str =
+    "must have 1 to 200 characters of visible ASCII without quotation mark, backslash and comma";
+
+/// One scope-token (RFC 6749, 3.3). Without a comma, which separates scopes at some providers.
+pub(super) fn is_scope(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b',');
+    (1..=200).contains(&text.len()) && text.bytes().all(fits)
 }
 
 /// Where a secret of an integration stands; `credentials` opens the client secret at the same place.

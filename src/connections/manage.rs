@@ -16,6 +16,9 @@ use crate::store::conversations::conversations_end_by_connection;
 use crate::store::users::user_by_external_id;
 use crate::store::{StoreError, Tx};
 
+/// How a connection can stand.
+const STATUSES: [&str; 6] = ["awaiting_start", "active", "needs_reauth", "misconfigured", "quarantined", "revoked"];
+
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
 pub struct ListFilter {
@@ -23,7 +26,7 @@ pub struct ListFilter {
     pub user: Option<String>,
     /// Catalogue id.
     pub provider: Option<String>,
-    /// Status.
+    /// One of [`STATUSES`].
     pub status: Option<String>,
     /// After this connection.
     pub after: String,
@@ -63,13 +66,16 @@ impl Connections {
     /// Connections in the order of their making.
     ///
     /// # Errors
-    /// [`ConnectionsError::Denied`].
+    /// [`ConnectionsError::Denied`], [`ConnectionsError::Invalid`] for a status that there is not.
     pub async fn connection_list(
         &self,
         caller: &Caller,
         filter: &ListFilter,
     ) -> Result<Vec<Connection>, ConnectionsError> {
         let scope = caller.require(Permission::ConnectionsRead)?;
+        if filter.status.as_ref().is_some_and(|status| !STATUSES.contains(&status.as_str())) {
+            return Err(Invalid::one("status", format!("must be one of {}", STATUSES.join(", "))).into());
+        }
         let mut tx = self.store.read().await?;
         let user = match &filter.user {
             Some(external_id) => match user_by_external_id(&mut tx, &scope, external_id).await? {

@@ -41,21 +41,28 @@ const USUAL_LIFE: u64 = 600;
 const RELAY_LIFE: Duration = Duration::from_secs(900);
 
 /// Where the conversation happens.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+///
+/// Each has braces, since serde lets a kind without fields have any field beside its `type`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ChannelRequest {
     /// A browser, with us between it and ElevenLabs.
-    #[default]
-    Relay,
+    Relay {},
     /// A trusted back end that speaks the conversation protocol itself.
-    Websocket,
+    Websocket {},
+}
+
+impl Default for ChannelRequest {
+    fn default() -> Self {
+        Self::Relay {}
+    }
 }
 
 impl ChannelRequest {
     fn as_str(&self) -> &'static str {
         match self {
-            Self::Relay => "relay",
-            Self::Websocket => "websocket",
+            Self::Relay {} => "relay",
+            Self::Websocket {} => "websocket",
         }
     }
 }
@@ -212,7 +219,7 @@ impl Conversations {
             Caller::ticket(scope.tenant_id().clone(), id.clone(), user.clone(), caller.origin().clone());
         let wanted = wanted(&request, &agent);
         let chosen = self.choose(&ticket_caller, &request.user, wanted, Duration::from_secs(life)).await?;
-        if request.channel == ChannelRequest::Websocket
+        if request.channel == (ChannelRequest::Websocket {})
             && chosen.iter().any(|one| one.found.as_ref().is_some_and(|found| found.injects))
         {
             caller.require(Permission::TokensRead)?;
@@ -225,15 +232,15 @@ impl Conversations {
             user,
             ticket: mint("vkt", &self.around),
             ticket_expires_at: now.after(window.min(Duration::from_secs(self.ttl.ticket_max))),
-            relay: (request.channel == ChannelRequest::Relay).then(|| mint("vkr", &self.around)),
+            relay: (request.channel == ChannelRequest::Relay {}).then(|| mint("vkr", &self.around)),
             agent,
             chosen,
             refresh_tool: if proven.is_empty() { "status_only" } else { "sanitized" },
         };
         self.first_commit(caller, &scope, &starting, &request, life).await?;
         match request.channel {
-            ChannelRequest::Relay => self.start_relay(caller, &scope, starting).await,
-            ChannelRequest::Websocket => {
+            ChannelRequest::Relay {} => self.start_relay(caller, &scope, starting).await,
+            ChannelRequest::Websocket {} => {
                 self.start_websocket(caller, &ticket_caller, &scope, starting, &request, life).await
             }
         }

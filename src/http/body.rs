@@ -1,5 +1,6 @@
 //! Bodies: JSON by its header, small, unambiguous, in time; and in words what does not fit, without repeating it.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -7,32 +8,56 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, MatchedPath, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
-use serde_json::error::Category;
 
 use super::idempotent::{IDEMPOTENCY_KEY, Written};
-use super::{Code, House, Problem, strict};
+use super::{Code, House, Problem, objects, strict};
+use crate::caller::{Caller, Permission};
 use crate::clock::deadline;
-use crate::invalid::Invalid;
 
 /// How long a client may take to send its body (API.md 6, point 18).
 const BODY_LIMIT: Duration = Duration::from_secs(30);
 
-/// A JSON body. Unknown fields are refused when `T` denies them, which every body of ours does.
+/// A JSON body that is read at once. Unknown fields are refused when `T` denies them, which every body of ours does.
 #[derive(Debug)]
 pub struct JsonBody<T> {
     /// What was sent.
     pub value: T,
-    /// The request as it can be told apart from another one.
-    pub written: Written,
 }
 
-/// A JSON body whose fields are all optional, so it may be absent.
+/// A body that has arrived but is not looked at until its sender may do what it asks for, so that a key which lacks a
+/// scope learns nothing about the body. `T` is what it should be.
 #[derive(Debug)]
-pub struct OptionalJson<T> {
-    /// What was sent, or the default.
-    pub value: T,
-    /// The request as it can be told apart from another one.
-    pub written: Written,
+pub struct Sent<T> {
+    declared: Result<(), Problem>,
+    written: Written,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Sent<T> {
+    /// Reads the body for a caller who has `permission`.
+    ///
+    /// # Errors
+    /// 403 first of all, then what is wrong with the body.
+    pub fn open(self, caller: &Caller, permission: Permission) -> Result<(T, Written), Problem> {
+        caller.require(permission)?;
+        self.declared?;
+        Ok((parse(&self.written.body)?, self.written))
+    }
+
+    /// The same for a body whose fields are all optional, so it may be absent.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_or_default(self, caller: &Caller, permission: Permission) -> Result<(T, Written), Problem>
+    where
+        T: Default,
+    {
+        if self.written.body.is_empty() {
+            caller.require(permission)?;
+            return Ok((T::default(), self.written));
+        }
+        self.open(caller, permission)
+    }
 }
 
 /// A write without a body, such as DELETE. Whatever was sent as one is not looked at.
@@ -44,22 +69,17 @@ impl<T: DeserializeOwned> FromRequest<House> for JsonBody<T> {
 
     async fn from_request(request: Request, _: &House) -> Result<Self, Problem> {
         is_json(request.headers())?;
-        let (written, bytes) = read(request).await?;
-        Ok(Self { value: parse(&bytes)?, written })
+        Ok(Self { value: parse(&read_bytes(request).await?)? })
     }
 }
 
-impl<T: DeserializeOwned + Default> FromRequest<House> for OptionalJson<T> {
+impl<T> FromRequest<House> for Sent<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &House) -> Result<Self, Problem> {
         let declared = is_json(request.headers());
-        let (written, bytes) = read(request).await?;
-        if bytes.is_empty() {
-            return Ok(Self { value: T::default(), written });
-        }
-        declared?;
-        Ok(Self { value: parse(&bytes)?, written })
+        let written = read(request).await?;
+        Ok(Self { declared, written, kind: PhantomData })
     }
 }
 
@@ -67,7 +87,7 @@ impl FromRequest<House> for NoBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &House) -> Result<Self, Problem> {
-        read(request).await.map(|(written, _)| Self(written))
+        read(request).await.map(Self)
     }
 }
 
@@ -85,7 +105,7 @@ pub(super) async fn read_bytes(request: Request) -> Result<Bytes, Problem> {
     })
 }
 
-async fn read(request: Request) -> Result<(Written, Bytes), Problem> {
+async fn read(request: Request) -> Result<Written, Problem> {
     let mut keys = request.headers().get_all(IDEMPOTENCY_KEY).iter();
     let key = keys.next().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     if keys.next().is_some() {
@@ -94,8 +114,7 @@ async fn read(request: Request) -> Result<(Written, Bytes), Problem> {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let route = format!("{} {route}", request.method());
     let target = request.uri().path_and_query().map(|target| target.as_str().to_owned()).unwrap_or_default();
-    let bytes = read_bytes(request).await?;
-    Ok((Written { key, route, target, body: bytes.clone() }, bytes))
+    Ok(Written { key, route, target, body: read_bytes(request).await? })
 }
 
 fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
@@ -118,110 +137,34 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             "the body is not JSON, is deeper than 32 levels, has a key twice or a text with NUL",
         )
     })?;
-    let deserializer = &mut serde_json::Deserializer::from_slice(bytes);
-    serde_path_to_error::deserialize(deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        match error.inner().classify() {
-            Category::Data => in_words(&path, &error.inner().to_string()).into(),
-            _ => Problem::new(Code::Malformed, "the body is not JSON"),
-        }
-    })
-}
-
-/// serde's messages quote what was sent, which may be a secret: only the parts that are ours are taken over.
-fn in_words(path: &str, message: &str) -> Invalid {
-    let path = if path == "." { "" } else { path };
-    let under = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    let quoted = |start: &str| message.strip_prefix(start).and_then(|rest| rest.split('`').next());
-    // serde_path_to_error already names the unknown field as the last part of the path.
-    if message.starts_with("unknown field `") {
-        return Invalid::one(shortened(path), "is not a field of this request");
-    }
-    if let Some(name) = quoted("missing field `") {
-        return Invalid::one(under(name), "is required");
-    }
-    let expected = message.rsplit_once(", expected ").map(|(_, rest)| rest.split(" at line ").next().unwrap_or(rest));
-    match expected {
-        Some(expected) => Invalid::one(shortened(path), format!("must be {expected}")),
-        None => Invalid::one(shortened(path), "does not have the right form"),
-    }
-}
-
-/// Names that a client made up are shown, but not at any length.
-fn shortened(path: &str) -> String {
-    path.chars().filter(|character| !character.is_control()).take(100).collect()
+    let value = serde_json::from_slice(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not JSON"))?;
+    Ok(objects::read(value)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-
     use super::*;
-    use crate::ids::UserId;
 
-    #[derive(Debug, Deserialize)]
+    #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Outer {
-        inner: Vec<Inner>,
-        #[serde(default)]
-        kind: Option<Kind>,
-        #[serde(default)]
-        id: Option<UserId>,
-    }
-
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Inner {
+    struct Body {
+        #[expect(dead_code, reason = "only whether it can be read is looked at")]
         count: u8,
     }
 
-    #[derive(Debug, Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    enum Kind {
-        Redirect,
-        Popup,
-    }
-
-    fn errors(text: &str) -> (Code, String, String) {
-        let problem = parse::<Outer>(text.as_bytes()).expect_err("refused");
-        let first = problem.errors().first();
-        let of = |part: fn(&crate::invalid::FieldError) -> &String| first.map(part).cloned().unwrap_or_default();
-        (problem.code(), of(|error| &error.field), of(|error| &error.message))
-    }
-
     #[test]
-    fn what_does_not_fit_is_named_by_its_path() {
-        let invalid = |field: &str, message: &str| (Code::Invalid, field.to_owned(), message.to_owned());
-        assert_eq!(errors(r#"{"inner":[{"count":1},{}]}"#), invalid("inner[1].count", "is required"));
-        assert_eq!(errors("{}"), invalid("inner", "is required"));
-        assert_eq!(errors(r#"{"inner":[],"extra":1}"#), invalid("extra", "is not a field of this request"));
-        assert_eq!(errors(r#"{"inner":[{"count":1,"x":2}]}"#), invalid("inner[0].x", "is not a field of this request"));
-        assert_eq!(errors(r#"{"inner":[{"count":"many"}]}"#), invalid("inner[0].count", "must be u8"));
-        assert_eq!(errors(r#"{"inner":[],"kind":"sideways"}"#), invalid("kind", "must be `redirect` or `popup`"));
-        assert_eq!(errors(r#"{"inner":[],"id":"x"}"#), invalid("id", "does not have the right form"));
-        let good = parse::<Outer>(br#"{"inner":[{"count":3}],"kind":"popup"}"#).expect("fits");
-        assert!(good.inner[0].count == 3 && matches!(good.kind, Some(Kind::Popup)) && good.id.is_none());
-        assert!(!matches!(good.kind, Some(Kind::Redirect)));
-    }
-
-    #[test]
-    fn nothing_that_was_sent_comes_back() {
-        for text in [
-            r#"{"inner":[{"count":"canary-secret"}]}"#,
-            r#"{"inner":"canary-secret, expected canary-secret at line"}"#,
-            r#"{"inner":[],"kind":"canary-secret"}"#,
-            r#"{"inner":[],"id":"canary-secret"}"#,
-        ] {
-            let problem = parse::<Outer>(text.as_bytes()).expect_err("refused");
-            let body = serde_json::to_string(&problem.body("x")).expect("serializes");
-            assert!(!body.contains("canary"), "{body}");
+    fn what_fits_not_is_invalid() {
+        for text in [r#"{"count":"many"}"#, r#"{"count":1,"x":1}"#, "[1]", "1", "null", "{}"] {
+            let problem = parse::<Body>(text.as_bytes()).expect_err("refused");
+            assert_eq!((problem.code(), problem.errors().len()), (Code::Invalid, 1), "{text}");
         }
+        assert!(parse::<Body>(br#"{"count":1}"#).is_ok());
     }
 
     #[test]
     fn what_is_not_json_is_malformed() {
-        for text in ["", "{", "[1,]", r#"{"inner":[],"inner":[]}"#, r#"{"inner":[]} trailing"#] {
-            assert_eq!(errors(text).0, Code::Malformed, "{text}");
+        for text in ["", "{", "[1,]", r#"{"count":1,"count":1}"#, r#"{"count":1} trailing"#] {
+            assert_eq!(parse::<Body>(text.as_bytes()).expect_err("refused").code(), Code::Malformed, "{text}");
         }
     }
 

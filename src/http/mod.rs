@@ -16,6 +16,7 @@ mod entrance;
 mod extract;
 mod headers;
 mod idempotent;
+mod objects;
 mod ops;
 pub mod pages;
 mod peer;
@@ -38,7 +39,7 @@ use ipnet::IpNet;
 use metrics_exporter_prometheus::PrometheusHandle;
 use url::Url;
 
-pub use body::{JsonBody, NoBody, OptionalJson};
+pub use body::{JsonBody, NoBody, Sent};
 pub use entrance::{AsItIs, RequestContext};
 pub use extract::{Asked, List, PageQuery, Paging, PathId, PathText, PlatformCaller};
 pub use idempotent::{Answer, Written, idempotent};

@@ -215,6 +215,32 @@ async fn users_are_made_changed_found_and_listed_in_pages() {
     assert_eq!(foreign.get(&format!("/v1/users?cursor={cursor}")).await.code(), "invalid", "a borrowed cursor");
 }
 
+fn fields(problem: &serde_json::Value) -> Vec<&str> {
+    problem["errors"].as_array().into_iter().flatten().filter_map(|error| error["field"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn all_problems_of_a_request_are_reported_at_once() {
+    let house = TestHouse::build().await;
+    let tenant = house.tenant("Acme").await;
+    let mut client = house.platform(&tenant, &["all"]).await;
+    let long = "x".repeat(201);
+    let got = client.json("PUT", &format!("/v1/users/{long}"), &json!({"display_name": " ", "email": "nobody"})).await;
+    assert_eq!(fields(&got.json()), ["user", "display_name", "email"]);
+    let key = json!({"name": "", "scopes": ["fly"], "allowed_ips": ["10.0.0.1"], "expires_at": "2020-01-01T00:00:00Z"});
+    let got = client.json("POST", "/v1/api-keys", &key).await;
+    assert_eq!(fields(&got.json()), ["name", "scopes[0]", "allowed_ips[0]", "expires_at"]);
+    let link =
+        json!({"user": "", "mode": "sideways", "providers": ["nowhere"], "return_url": "https://elsewhere.example/"});
+    let got = client.json("POST", "/v1/connect-sessions", &link).await;
+    assert_eq!(fields(&got.json()), ["user", "mode", "providers[0]", "return_url"]);
+    // A code of its own gives way to fields that are wrong.
+    let got = client.json("POST", "/v1/connect-sessions", &json!({"user": ""})).await;
+    assert_eq!((got.code().as_str(), fields(&got.json())), ("invalid", vec!["user"]));
+    let got = client.json("POST", "/v1/connect-sessions", &json!({"user": "u-1"})).await;
+    assert_eq!(got.code(), "return_url_required");
+}
+
 #[tokio::test]
 async fn settings_are_read_and_changed() {
     let house = TestHouse::build().await;
@@ -227,11 +253,22 @@ async fn settings_are_read_and_changed() {
     );
     assert_eq!(client.get("/v1/settings").await.json(), changed);
     let got = client.json("PATCH", "/v1/settings", &json!({"confirm": "none"})).await;
-    assert_eq!(got.json()["errors"][0]["field"], "confirm", "only the operator changes it");
+    assert_eq!(got.json()["errors"][0]["field"], "confirm", "only the operator sets none");
+    assert!(got.text.contains("only the operator"), "{}", got.text);
+    house.house.accounts.tenant_set_confirm(&tenant.id, "none").await.expect("set");
+    for (confirm, now) in [("none", "none"), ("platform", "platform")] {
+        let got = client.json("PATCH", "/v1/settings", &json!({"confirm": confirm})).await;
+        assert_eq!((got.status, got.json()["confirm"].as_str()), (StatusCode::OK, Some(now)));
+    }
+    let got = client.json("PATCH", "/v1/settings", &json!({"confirm": "none"})).await;
+    assert_eq!(got.status, StatusCode::UNPROCESSABLE_ENTITY, "there is no way back");
     let got = client
         .json("PATCH", "/v1/settings", &json!({"return_urls": ["https://ok.example/", "http://no.example/"]}))
         .await;
     assert_eq!(got.json()["errors"][0]["field"], "return_urls[1]");
+    let wrong = json!({"return_urls": ["ftp://x"], "origins": ["https://ok.example/path"], "confirm": "perhaps"});
+    let got = client.json("PATCH", "/v1/settings", &wrong).await;
+    assert_eq!(fields(&got.json()), ["return_urls[0]", "origins[0]", "confirm"], "all at once");
 }
 
 #[tokio::test]

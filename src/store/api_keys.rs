@@ -71,6 +71,14 @@ pub async fn api_key_by_hash(
     )
 }
 
+/// Finds a key by its id, revoked or not.
+///
+/// # Errors
+/// As every statement.
+pub async fn api_key_by_id(tx: &mut Tx, scope: &TenantScope, id: &str) -> Result<Option<ApiKeyRow>, StoreError> {
+    sql!(tx, optional ApiKeyRow, "SELECT * FROM api_keys WHERE tenant_id = $1 AND id = $2", scope.tenant(), id)
+}
+
 /// Notes that a key was used, at most once a minute.
 ///
 /// # Errors

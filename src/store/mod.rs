@@ -11,6 +11,7 @@
 mod open;
 
 pub mod activity;
+pub mod addresses;
 pub mod agents;
 pub mod api_keys;
 pub mod audit;

@@ -1,7 +1,6 @@
 //! Opening and migrating: the part where the two databases differ most.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -42,21 +41,7 @@ pub enum OpenError {
 /// Held by `serve` for as long as it uses an SQLite file.
 #[derive(Debug)]
 pub struct ProcessLock {
-    file: Option<File>,
-}
-
-impl ProcessLock {
-    /// Leaves a note for the command line beside it: where this `serve` really listens, which nothing else knows when
-    /// it was given port 0. On PostgreSQL there is no place for it.
-    ///
-    /// # Errors
-    /// When the lock file cannot be written.
-    pub fn leave_note(&mut self, text: &str) -> std::io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.set_len(0)?;
-        file.rewind()?;
-        file.write_all(text.as_bytes())
-    }
+    _file: Option<File>,
 }
 
 impl Store {
@@ -112,24 +97,17 @@ impl Store {
     /// # Errors
     /// [`OpenError::InUse`] when another process holds it.
     pub fn lock_for_serving(url: &Secret) -> Result<ProcessLock, OpenError> {
-        let Some(path) = lock_path(url) else { return Ok(ProcessLock { file: None }) };
-        // Not truncated: until the lock is ours, the note in it is another's.
+        let Some(path) = sqlite_path(url) else { return Ok(ProcessLock { _file: None }) };
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(path)
+            .open(beside(&path, ".lock"))
             .map_err(|error| OpenError::Connect(error.into()))?;
         file.try_lock().map_err(|_| OpenError::InUse)?;
-        Ok(ProcessLock { file: Some(file) })
-    }
-
-    /// The note of the `serve` that uses this SQLite file; `None` when it stopped in good order or left none.
-    #[must_use]
-    pub fn note_of_server(url: &Secret) -> Option<String> {
-        std::fs::read_to_string(lock_path(url)?).ok().filter(|note| !note.is_empty())
+        Ok(ProcessLock { _file: Some(file) })
     }
 
     /// Opens a database that is there already for reading only: no byte of it changes, not even by a checkpoint of
@@ -166,10 +144,6 @@ impl Store {
             )),
         }
     }
-}
-
-fn lock_path(url: &Secret) -> Option<PathBuf> {
-    Some(beside(&sqlite_path(url)?, ".lock"))
 }
 
 /// `serve` and a command may both find an empty file. SQLite has no lock that spans several transactions, as PostgreSQL

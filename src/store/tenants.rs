@@ -77,7 +77,7 @@ pub async fn tenant_own(tx: &mut Tx, scope: &TenantScope) -> Result<Option<Tenan
     sql!(tx, optional TenantRow, "SELECT *, id AS tenant_id FROM tenants WHERE id = $1", scope.tenant())
 }
 
-/// Replaces return URLs and origins.
+/// Replaces return URLs, origins and who confirms hosted connections.
 ///
 /// # Errors
 /// As every statement.
@@ -86,14 +86,16 @@ pub async fn tenant_update_settings(
     scope: &TenantScope,
     return_urls: &str,
     origins: &str,
+    confirm: &str,
 ) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
-        "UPDATE tenants SET return_urls = $2, origins = $3 WHERE id = $1 /* the row is the tenant_id */",
+        "UPDATE tenants SET return_urls = $2, origins = $3, confirm = $4 WHERE id = $1 /* the row is the tenant_id */",
         scope.tenant(),
         return_urls,
-        origins
+        origins,
+        confirm
     )?;
     Ok(())
 }

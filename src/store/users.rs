@@ -92,10 +92,11 @@ pub async fn user_list(tx: &mut Tx, scope: &TenantScope, after: &str, limit: i64
     sql!(
         tx,
         all UserRow,
-        "SELECT * FROM users WHERE tenant_id = $1 AND id > $2 AND erased_at IS NULL ORDER BY id LIMIT $3",
+        "SELECT * FROM users WHERE tenant_id = $1 AND id > $2 AND erased_at IS NULL AND ($4 IS NULL OR id = $4) ORDER BY id LIMIT $3",
         scope.tenant(),
         after,
-        limit
+        limit,
+        scope.user()
     )
 }
 

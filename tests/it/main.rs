@@ -18,6 +18,7 @@ mod refresh_tool;
 mod relay;
 mod spool;
 mod starts;
+mod strict;
 #[path = "../support/mod.rs"]
 mod support;
 mod tokens;

@@ -132,11 +132,17 @@ async fn serve_runs_on_postgres() {
     tokio::task::block_in_place(|| {
         let (one, two) = (bench.serve(), bench.serve());
         fill(&bench);
+        let key = bench.file("elevenlabs.key", "sk_of_a_story\n");
+        let set = ["workspace", "set", "main", "--tenant", "acme", "--api-key-file", &key, "--json"];
+        let workspace = bench.json(&set);
+        let url = workspace["events_url"].as_str().expect("a URL");
+        assert!(url.starts_with(&format!("http://{}/", two.public)), "the address of the last that started: {url}");
         for server in [one, two] {
             assert!(get(&server.admin, "/readyz", "").starts_with("HTTP/1.1 200"));
             assert_eq!(server.stop("TERM").0, Some(0));
         }
         assert!(bench.run(&["doctor"]).status.success());
+        refuses_to_name_urls(&bench);
     });
     postgres.drop_database().await;
 }
@@ -162,6 +168,10 @@ fn commands_work_beside_a_running_serve() {
     let again = bench.run_with_input(&[&set[..], &["--client-secret-file", "-", "--json"]].concat(), "other\n");
     let again: Value = serde_json::from_slice(&again.stdout).expect("one JSON object");
     assert_eq!(again["id"], integration["id"], "the integration survives");
+    bench.json(&["integration", "set", "google", "--tenant", "acme", "--client-id", "c1", "--json"]);
+    let authorization = format!("Authorization: Bearer {secret}\r\n");
+    let shown = get(&server.public, "/v1/integrations/google", &authorization);
+    assert!(shown.contains(r#""scopes":["openid","email"]"#), "scopes that are not named stay: {shown}");
 
     let link = bench.json(&["setup-link", "--json"]);
     let page = link["url"].as_str().and_then(|url| url.strip_prefix(&format!("http://{}", server.public)));
@@ -176,6 +186,43 @@ fn commands_work_beside_a_running_serve() {
     assert_eq!(closed.status.code(), Some(1));
     assert!(stderr(&closed).contains("set-up is closed"), "{}", stderr(&closed));
     assert_eq!(server.stop("TERM").0, Some(0));
+}
+
+/// With port 0 and no `serve` there is no address: nothing is printed, and nothing is set either.
+fn refuses_to_name_urls(bench: &Bench) {
+    let secret = bench.file("client.secret", "s3cret\n");
+    let client = ["--tenant", "acme", "--client-id", "c2", "--client-secret-file", &secret, "--scopes", "openid"];
+    let commands: [&[&str]; 3] = [
+        &[&["integration", "set", "google"][..], &client].concat(),
+        &["setup-link"],
+        &["workspace", "set", "other", "--tenant", "acme", "--api-key-file", &secret],
+    ];
+    for command in commands {
+        let output = bench.run(command);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        assert!(
+            output.stdout.is_empty() && said.contains("VALETKEY_PUBLIC_URL") && said.contains("\nnext: "),
+            "{said}"
+        );
+        let found = Bench::with_settings_of(bench, Some(("VALETKEY_PUBLIC_URL", "https://vault.example")));
+        let output = found.run(command);
+        assert!(output.status.success(), "{command:?}: {}", stderr(&output));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("https://vault.example/"), "{command:?}");
+    }
+}
+
+#[test]
+fn commands_that_name_urls_need_an_address() {
+    // API.md section 6, point 12
+    let bench = Bench::new();
+    bench.json(&["tenant", "create", "acme", "--json"]);
+    refuses_to_name_urls(&bench);
+    for text in ["ftp://vault.example", "https://ada:canary@vault.example", "https://vault.example/?q=canary"] {
+        let output = Bench::with_settings_of(&bench, Some(("VALETKEY_PUBLIC_URL", text))).run(&["serve"]);
+        let said = stderr(&output);
+        assert!(output.status.code() == Some(1) && said.contains("PUBLIC_URL") && !said.contains("canary"), "{said}");
+    }
 }
 
 #[test]

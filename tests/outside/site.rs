@@ -229,8 +229,8 @@ pub async fn integration(
     let draft = IntegrationDraft {
         client_id: Some("valetkey-test".into()),
         client_secret: Some(Secret::new(secret)),
-        scopes: owned(scopes),
-        user_scopes: owned(user_scopes),
+        scopes: Some(owned(scopes)),
+        user_scopes: Some(owned(user_scopes)),
         ..IntegrationDraft::default()
     };
     let operator = Caller::operator(tenant.id.clone());

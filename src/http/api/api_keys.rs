@@ -13,7 +13,7 @@ use crate::audit::Exposed;
 use crate::caller::Permission;
 use crate::clock::Millis;
 use crate::http::{
-    Answer, Asked, House, JsonBody, List, NoBody, PageQuery, Paging, PathId, PlatformCaller, Problem, idempotent,
+    Answer, Asked, House, List, NoBody, PageQuery, Paging, PathId, PlatformCaller, Problem, Sent, idempotent,
 };
 use crate::ids::ApiKeyId;
 use crate::invalid::Invalid;
@@ -114,11 +114,11 @@ pub(super) struct NewApiKeyBody {
     /// Scope names, or just `all`
     #[schema(value_type = Vec<ScopeWish>)]
     scopes: Vec<String>,
-    /// IPv4 and IPv6 addresses and networks, at most 100
+    /// IPv4 and IPv6 addresses and networks, at most 100; within the maker's, which stand in for none
     #[serde(default)]
     #[schema(max_items = 100)]
     allowed_ips: Vec<String>,
-    /// RFC 3339, in the future
+    /// RFC 3339, in the future and not after the maker's end, which stands in for none
     #[schema(format = DateTime)]
     expires_at: Option<String>,
 }
@@ -132,9 +132,10 @@ pub(super) struct NewApiKeyBody {
 pub(super) async fn api_key_create(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    JsonBody { value, written }: JsonBody<NewApiKeyBody>,
+    body: Sent<NewApiKeyBody>,
 ) -> Result<Response, Problem> {
-    let expires_at = value.expires_at.as_deref().map(|text| future(&house, text)).transpose()?;
+    let (value, written) = body.open(&caller, Permission::KeysWrite)?;
+    let expires_at = value.expires_at.as_deref().map(time).transpose()?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         let new = NewApiKey { name: value.name, scopes: value.scopes, allowed_ips: value.allowed_ips, expires_at };
@@ -180,9 +181,11 @@ pub(super) async fn api_key_revoke(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     PathId(id): PathId<ApiKeyId>,
-    Asked(leaving): Asked<Leaving>,
+    asked: Result<Asked<Leaving>, Problem>,
     NoBody(written): NoBody,
 ) -> Result<Response, Problem> {
+    caller.require(Permission::KeysWrite)?;
+    let Asked(leaving) = asked?;
     let end_conversations = match leaving.conversations.as_deref() {
         None | Some("keep") => false,
         Some("end") => true,
@@ -196,9 +199,6 @@ pub(super) async fn api_key_revoke(
     .await
 }
 
-fn future(house: &House, text: &str) -> Result<Millis, Invalid> {
-    Millis::parse_rfc3339(text)
-        .ok()
-        .filter(|at| *at > house.around.now())
-        .ok_or_else(|| Invalid::one("expires_at", "must be an RFC 3339 time in the future"))
+fn time(text: &str) -> Result<Millis, Invalid> {
+    Millis::parse_rfc3339(text).map_err(|_| Invalid::one("expires_at", "must be an RFC 3339 time"))
 }

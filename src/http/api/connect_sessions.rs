@@ -6,8 +6,9 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::caller::Permission;
 use crate::connections::{Confirmation, ConnectSession, Connection, NewConnectSession};
-use crate::http::{Answer, House, JsonBody, PathId, PlatformCaller, Problem, idempotent};
+use crate::http::{Answer, House, PathId, PlatformCaller, Problem, Sent, idempotent};
 use crate::ids::ConnectSessionId;
 
 /// A one-time link.
@@ -31,8 +32,9 @@ struct ConnectLink {
 pub(super) async fn connect_session_create(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    JsonBody { value, written }: JsonBody<NewConnectSession>,
+    body: Sent<NewConnectSession>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::ConnectionsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         let link = rooms.connections.connect_session_create(&who, value).await?;
@@ -70,8 +72,9 @@ pub(super) async fn connect_session_confirm(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     PathId(id): PathId<ConnectSessionId>,
-    JsonBody { value, written }: JsonBody<Confirmation>,
+    body: Sent<Confirmation>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::ConnectionsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         Answer::ok(&rooms.connections.connect_confirm(&who, &id, value).await?)

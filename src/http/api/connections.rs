@@ -15,8 +15,7 @@ use crate::connections::{
 };
 use crate::credentials::{ReadWish, Which};
 use crate::http::{
-    Answer, Asked, House, JsonBody, List, NoBody, OptionalJson, PageQuery, Paging, PathId, PlatformCaller, Problem,
-    idempotent,
+    Answer, Asked, House, List, NoBody, PageQuery, Paging, PathId, PlatformCaller, Problem, Sent, idempotent,
 };
 use crate::ids::ConnectionId;
 use crate::invalid::Invalid;
@@ -94,12 +93,11 @@ pub(super) struct DirectConnection {
 pub(super) async fn connection_create(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    JsonBody { value, written }: JsonBody<DirectConnection>,
+    body: Sent<DirectConnection>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::ConnectionsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
-        // Before anything is said about the body.
-        who.require(Permission::ConnectionsWrite)?;
         if value.provider != "telegram" {
             return Err(Invalid::one(
                 "provider",
@@ -124,8 +122,9 @@ pub(super) async fn connection_change(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     PathId(id): PathId<ConnectionId>,
-    OptionalJson { value, written }: OptionalJson<ConnectionChange>,
+    body: Sent<ConnectionChange>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open_or_default(&caller, Permission::ConnectionsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         Answer::ok(&rooms.connections.connection_change(&who, &id, value).await?)
@@ -207,8 +206,9 @@ pub(super) async fn token(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     PathId(id): PathId<ConnectionId>,
-    OptionalJson { value, .. }: OptionalJson<TokenRequest>,
+    body: Sent<TokenRequest>,
 ) -> Result<Json<TokenView>, Problem> {
+    let (value, _) = body.open_or_default(&caller, Permission::TokensRead)?;
     let life = value.min_ttl.unwrap_or(USUAL_LIFE);
     if life > 86_400 {
         return Err(Invalid::one("min_ttl", "must be at most 86400 seconds").into());
@@ -267,8 +267,9 @@ struct Imported {
 pub(super) async fn import(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    JsonBody { value, written }: JsonBody<Import>,
+    body: Sent<Import>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::ConnectionsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         Answer::created(&Imported { data: rooms.connections.import(&who, value).await? })

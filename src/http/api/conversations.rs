@@ -4,10 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 
+use crate::caller::Permission;
 use crate::conversations::{ConversationView, StartRequest, Started};
-use crate::http::{
-    Answer, House, JsonBody, List, NoBody, PageQuery, Paging, PathId, PlatformCaller, Problem, idempotent,
-};
+use crate::http::{Answer, House, List, NoBody, PageQuery, Paging, PathId, PlatformCaller, Problem, Sent, idempotent};
 use crate::ids::ConversationId;
 
 const LIST: &str = "conversations";
@@ -21,8 +20,9 @@ const LIST: &str = "conversations";
 pub(super) async fn start(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    JsonBody { value, written }: JsonBody<StartRequest>,
+    body: Sent<StartRequest>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::ConversationsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move { Answer::created(&rooms.conversations.start(&who, value).await?) })
         .await

@@ -4,8 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 
+use crate::caller::Permission;
 use crate::connections::{Integration, IntegrationDraft, ProviderCard};
-use crate::http::{Answer, House, JsonBody, List, NoBody, PathId, PathText, PlatformCaller, Problem, idempotent};
+use crate::http::{Answer, House, List, NoBody, PathId, PathText, PlatformCaller, Problem, Sent, idempotent};
 
 /// The catalogue with what each provider can do.
 #[utoipa::path(
@@ -56,8 +57,9 @@ pub(super) async fn integration_put(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     PathId(provider): PathText,
-    JsonBody { value, written }: JsonBody<IntegrationDraft>,
+    body: Sent<IntegrationDraft>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::IntegrationsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         Answer::ok(&rooms.connections.integration_put(&who, &provider, value).await?)

@@ -8,14 +8,15 @@ use utoipa::ToSchema;
 
 use super::api_keys::ScopeName;
 use crate::accounts::{Settings, SettingsPatch, Tenant};
-use crate::http::{Answer, House, OptionalJson, PlatformCaller, Problem, idempotent};
+use crate::caller::Permission;
+use crate::http::{Answer, House, PlatformCaller, Problem, Sent, idempotent};
 use crate::ids::{ApiKeyId, TenantId};
 use crate::schema::words;
 
 words! {
     /// Which world a tenant is in; keys of production begin with `vk_live_`, others with `vk_test_`.
     Environment: "production" | "test" | "uat";
-    /// Who confirms hosted connections; only the operator changes it.
+    /// Who confirms hosted connections; only the operator sets `none`.
     Confirm: "platform" | "none";
 }
 
@@ -65,7 +66,7 @@ pub(super) async fn me(
     PlatformCaller(caller): PlatformCaller,
 ) -> Result<Json<Me>, Problem> {
     let tenant = house.accounts.tenant_of(&caller).await?;
-    let scopes = caller.permissions().iter().map(crate::caller::Permission::as_str).collect();
+    let scopes = caller.permissions().iter().map(Permission::as_str).collect();
     Ok(Json(Me { tenant: tenant.into(), key: KeyName { id: caller.who().id().to_owned() }, scopes }))
 }
 
@@ -76,7 +77,7 @@ pub(super) struct SettingsView {
     return_urls: Vec<String>,
     /// Exact browser origins that may open relays and popups.
     origins: Vec<String>,
-    /// Who confirms hosted connections: `platform` or `none`. Only the operator changes it.
+    /// Who confirms hosted connections: `platform` or `none`. Only the operator sets `none`.
     #[schema(value_type = Confirm)]
     confirm: String,
 }
@@ -95,6 +96,9 @@ pub(super) struct SettingsChange {
     return_urls: Option<Vec<String>>,
     /// Replaces all origins.
     origins: Option<Vec<String>>,
+    /// `platform`; `none` only where the operator has set it.
+    #[schema(value_type = Option<Confirm>)]
+    confirm: Option<String>,
 }
 
 /// The tenant's settings.
@@ -118,11 +122,12 @@ pub(super) async fn settings(
 pub(super) async fn settings_change(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    OptionalJson { value, written }: OptionalJson<SettingsChange>,
+    body: Sent<SettingsChange>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open_or_default(&caller, Permission::SettingsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
-        let patch = SettingsPatch { return_urls: value.return_urls, origins: value.origins };
+        let patch = SettingsPatch { return_urls: value.return_urls, origins: value.origins, confirm: value.confirm };
         Answer::ok(&SettingsView::from(rooms.accounts.settings_change(&who, patch).await?))
     })
     .await

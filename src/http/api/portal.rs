@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::accounts::PortalLink;
-use crate::http::{Answer, House, JsonBody, PlatformCaller, Problem, idempotent};
+use crate::caller::Permission;
+use crate::http::{Answer, House, PlatformCaller, Problem, Sent, idempotent};
 
 /// For whom, and where to go back to.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -39,8 +40,9 @@ pub(super) struct PortalSession {
 pub(super) async fn portal_session_create(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    JsonBody { value, written }: JsonBody<NewPortalSession>,
+    body: Sent<NewPortalSession>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::ConnectionsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         let portal = PortalLink { user: &value.user, return_url: value.return_url.as_deref() };

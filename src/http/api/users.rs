@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::accounts::{Profile, User};
+use crate::caller::Permission;
 use crate::http::{
-    Answer, House, List, NoBody, OptionalJson, PageQuery, Paging, PathId, PathText, PlatformCaller, Problem, idempotent,
+    Answer, House, List, NoBody, PageQuery, Paging, PathId, PathText, PlatformCaller, Problem, Sent, idempotent,
 };
 
 const LIST: &str = "users";
@@ -60,8 +61,9 @@ pub(super) async fn user_put(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     PathId(user): PathText,
-    OptionalJson { value, written }: OptionalJson<UserProfile>,
+    body: Sent<UserProfile>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open_or_default(&caller, Permission::UsersWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         let profile = Profile { display_name: value.display_name, email: value.email };

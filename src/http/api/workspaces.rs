@@ -6,9 +6,8 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::{
-    Answer, Asked, House, JsonBody, List, NoBody, OptionalJson, PathId, PathText, PlatformCaller, Problem, idempotent,
-};
+use crate::caller::Permission;
+use crate::http::{Answer, Asked, House, List, NoBody, PathId, PathText, PlatformCaller, Problem, Sent, idempotent};
 use crate::workspaces::{Agent, AgentDraft, Grant, GrantDraft, Workspace, WorkspaceDraft};
 
 /// A workspace with the value of its tool header, which proves a workspace and opens nothing by itself.
@@ -64,8 +63,9 @@ pub(super) async fn workspace_put(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     PathId(name): PathText,
-    OptionalJson { value, written }: OptionalJson<WorkspaceDraft>,
+    body: Sent<WorkspaceDraft>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open_or_default(&caller, Permission::WorkspacesWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         Answer::ok(&WorkspaceWithHeader::from(rooms.workspaces.workspace_put(&who, &name, value).await?))
@@ -110,8 +110,9 @@ pub(super) async fn agent_put(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
     PathId(agent_id): PathText,
-    JsonBody { value, written }: JsonBody<AgentDraft>,
+    body: Sent<AgentDraft>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::WorkspacesWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         Answer::ok(&rooms.workspaces.agent_put(&who, &agent_id, value).await?)
@@ -150,8 +151,9 @@ pub(super) async fn grants(
 pub(super) async fn grant_give(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    JsonBody { value, written }: JsonBody<GrantDraft>,
+    body: Sent<GrantDraft>,
 ) -> Result<Response, Problem> {
+    let (value, written) = body.open(&caller, Permission::GrantsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move { Answer::ok(&rooms.workspaces.grant_give(&who, value).await?) })
         .await
@@ -166,9 +168,11 @@ pub(super) async fn grant_give(
 pub(super) async fn grant_take(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    Asked(draft): Asked<GrantDraft>,
+    asked: Result<Asked<GrantDraft>, Problem>,
     NoBody(written): NoBody,
 ) -> Result<Response, Problem> {
+    caller.require(Permission::GrantsWrite)?;
+    let Asked(draft) = asked?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         rooms.workspaces.grant_take(&who, &draft).await?;

@@ -48,8 +48,8 @@ impl Street {
         let draft = IntegrationDraft {
             client_id: Some("client-1".to_owned()),
             client_secret: Some(Secret::new("vkcanary-client-secret")),
-            scopes: texts(scopes),
-            user_scopes: texts(user_scopes),
+            scopes: Some(texts(scopes)),
+            user_scopes: Some(texts(user_scopes)),
             bot_token: None,
         };
         let made = self.house.house.connections.integration_put(&self.operator(), provider, draft).await;

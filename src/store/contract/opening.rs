@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::secret::Secret;
+use crate::store::addresses::{address_forget, address_note, address_noted};
 use crate::store::testing::{Contents, on_both_fresh};
 
 #[tokio::test]
@@ -52,18 +53,29 @@ async fn a_servers_clock_is_asked_where_there_is_a_server() {
 }
 
 #[tokio::test]
-async fn a_server_leaves_a_note_that_a_second_one_does_not_touch() {
+async fn a_second_server_on_the_same_file_is_refused() {
     on_both_fresh(Contents::Nothing, async |fresh| {
-        assert_eq!(Store::note_of_server(&fresh.url), None);
-        let mut lock = Store::lock_for_serving(&fresh.url).unwrap();
-        lock.leave_note("http://127.0.0.1:12345/").unwrap();
-        lock.leave_note("http://127.0.0.1:1/").unwrap();
-        if fresh.file.is_some() {
-            assert!(Store::lock_for_serving(&fresh.url).is_err());
-            assert_eq!(Store::note_of_server(&fresh.url).as_deref(), Some("http://127.0.0.1:1/"));
-        }
-        lock.leave_note("").unwrap();
-        assert_eq!(Store::note_of_server(&fresh.url), None);
+        let lock = Store::lock_for_serving(&fresh.url).unwrap();
+        assert_eq!(Store::lock_for_serving(&fresh.url).is_err(), fresh.file.is_some(), "PostgreSQL serves several");
+        drop(lock);
+        assert!(Store::lock_for_serving(&fresh.url).is_ok());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_last_server_is_the_one_whose_address_is_known_until_it_forgets_it() {
+    in_a_house(async |store| {
+        let (one, other) = ("http://127.0.0.1:1/", "http://127.0.0.1:2/");
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(address_noted(&mut tx, TEST).await.unwrap(), None);
+        address_note(&mut tx, TEST, one, NOW).await.unwrap();
+        address_note(&mut tx, TEST, other, NOW + 1).await.unwrap();
+        assert_eq!(address_noted(&mut tx, TEST).await.unwrap().as_deref(), Some(other));
+        address_forget(&mut tx, TEST, one).await.unwrap();
+        assert_eq!(address_noted(&mut tx, TEST).await.unwrap().as_deref(), Some(other), "it is not its own");
+        address_forget(&mut tx, TEST, other).await.unwrap();
+        assert_eq!(address_noted(&mut tx, TEST).await.unwrap(), None);
     })
     .await;
 }

@@ -11,6 +11,7 @@ const WITHOUT_TENANT: &[(&str, &str)] = &[
     ("tenants", "its id is the tenant"),
     ("sessions", "found by the hash of a cookie, before any tenant is known"),
     ("root_keys", "keys of the installation"),
+    ("bound_addresses", "where the installation listens"),
 ];
 /// Tables of tenants whose primary key does not begin with the tenant (name, why).
 const OTHER_KEY: &[(&str, &str)] = &[("one_time_links", "found by the hash of a link; set-up has no tenant yet")];

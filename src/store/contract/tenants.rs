@@ -1,7 +1,9 @@
 //! Tenants and platform keys.
 
 use super::*;
-use crate::store::api_keys::{ApiKeyRow, api_key_by_hash, api_key_insert, api_key_list, api_key_revoke, api_key_touch};
+use crate::store::api_keys::{
+    ApiKeyRow, api_key_by_hash, api_key_by_id, api_key_insert, api_key_list, api_key_revoke, api_key_touch,
+};
 use crate::store::tenants::{
     tenant_find, tenant_hold, tenant_list, tenant_own, tenant_update_confirm, tenant_update_settings,
 };
@@ -59,7 +61,7 @@ async fn whoever_holds_a_tenant_sees_what_those_before_committed() {
             tenant_hold(tx, TEST, A).await?;
             let row = tenant_own(tx, &a()).await?.expect("a tenant");
             let seen: i64 = row.origins.parse().unwrap_or_default();
-            tenant_update_settings(tx, &a(), "[]", &(seen + 1).to_string()).await
+            tenant_update_settings(tx, &a(), "[]", &(seen + 1).to_string(), "platform").await
         })
         .await;
         let mut tx = store.read().await.unwrap();
@@ -73,7 +75,7 @@ async fn settings_change_for_one_tenant_only() {
     in_a_house(async |store| {
         let urls = to_json_list(&["https://a.example/\"ü\"".to_owned()]);
         let mut tx = store.begin().await.unwrap();
-        tenant_update_settings(&mut tx, &a(), &urls, JSON).await.unwrap();
+        tenant_update_settings(&mut tx, &a(), &urls, JSON, "platform").await.unwrap();
         tenant_update_confirm(&mut tx, TEST, A, "none").await.unwrap();
 
         let own = tenant_own(&mut tx, &a()).await.unwrap().unwrap();
@@ -124,6 +126,9 @@ async fn a_key_is_found_by_its_hash_until_it_ends_or_is_revoked() {
         assert!(!api_key_revoke(&mut tx, &a(), "key_1", NOW + 6).await.unwrap(), "once");
         assert!(api_key_by_hash(&mut tx, TEST, "hash of key_1", NOW + 6).await.unwrap().is_none());
         let listed = api_key_list(&mut tx, &a(), "", 10).await.unwrap();
+        let known = api_key_by_id(&mut tx, &a(), &listed[0].id).await.unwrap();
+        assert_same(&known.expect("a key"), &listed[0]);
+        assert!(api_key_by_id(&mut tx, &b(), &listed[0].id).await.unwrap().is_none());
         assert_eq!(listed[0].revoked_at, Some(NOW + 5), "the first time counts");
     })
     .await;
