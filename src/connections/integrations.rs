@@ -24,13 +24,13 @@ use crate::store::integrations::{
 };
 use crate::store::{StoreError, Tx, from_json_list, to_json_list};
 
-/// Whoever may set integrations sees them, and whoever may see connections sees what they hang on.
-const TO_SEE_INTEGRATIONS: [Permission; 2] = [Permission::IntegrationsWrite, Permission::ConnectionsRead];
-
 words! {
     /// `misconfigured` while the provider refuses the client.
     IntegrationStatus: "active" | "misconfigured";
 }
+
+/// Whoever may set integrations sees them, and whoever may see connections sees what they hang on.
+const TO_SEE_INTEGRATIONS: [Permission; 2] = [Permission::IntegrationsWrite, Permission::ConnectionsRead];
 
 /// What a tenant says about its OAuth client.
 #[derive(Debug, Default, Deserialize, ToSchema)]

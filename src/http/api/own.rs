@@ -97,6 +97,7 @@ pub(super) struct SettingsChange {
     /// Replaces all origins.
     origins: Option<Vec<String>>,
     /// `platform`; `none` only where the operator has set it.
+    #[schema(value_type = Option<Confirm>)]
     confirm: Option<String>,
 }
 
