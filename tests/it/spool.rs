@@ -9,9 +9,10 @@ async fn held(app: &TestApp, platform: &Client) -> String {
     app.street.tell("/rotation", json!({"reuse": "family"})).await;
     let id = app.slack(platform, "u-1", Account::ADA, Life::Fresh).await;
     app.database.refuse_tokens().await;
-    app.advance(9 * 60 + 50);
+    // Of twelve hours, the last 72 to 144 minutes are when it is refreshed.
+    app.advance(570);
     token(platform, &id).await;
-    app.advance(60);
+    app.advance(80);
     app.until("the node says that it holds a token", async || {
         let (status, why) = app.ready().await;
         status == 503 && why.contains("held_tokens")
