@@ -26,7 +26,7 @@ pub struct ListFilter {
     pub user: Option<String>,
     /// Catalogue id.
     pub provider: Option<String>,
-    /// One of [`STATUSES`].
+    /// One of the statuses that API.md names.
     pub status: Option<String>,
     /// After this connection.
     pub after: String,
