@@ -67,7 +67,8 @@ impl Conversations {
         };
         match found {
             Ok(Some(found)) => Ok(Chosen { need, found: Some(found) }),
-            Ok(None) | Err(_) if !need.required => Ok(Chosen { need, found: None }),
+            Ok(None) if !need.required => Ok(Chosen { need, found: None }),
+            Err(error) if !need.required && passes(&error) => Ok(Chosen { need, found: None }),
             Ok(None) => {
                 let connect_url = self.connect_url(ticket, user, &need.provider).await;
                 Err(ConversationsError::ConnectionRequired { provider: need.provider, connect_url })
@@ -132,6 +133,29 @@ impl Conversations {
         };
         let link = self.connections.connect_session_create(&tenant, new).await.ok()?;
         Some(link.url.expose().to_owned())
+    }
+}
+
+/// Whether an error only says that the connection cannot be used now, which an optional need does without. A hand-over
+/// that was asked for and cannot be, and trouble of our own, are answered whatever the need.
+fn passes(error: &ConversationsError) -> bool {
+    let ConversationsError::Credential(error) = error else { return false };
+    match error {
+        CredentialError::NotFound
+        | CredentialError::NoSuchKind
+        | CredentialError::NotRefreshable
+        | CredentialError::NeedsReauth { .. }
+        | CredentialError::Misconfigured
+        | CredentialError::InProgress { .. }
+        | CredentialError::RateLimited { .. }
+        | CredentialError::Upstream { .. }
+        | CredentialError::Street(_) => true,
+        CredentialError::Denied(_)
+        | CredentialError::NotInjectable
+        | CredentialError::NotAllowed(_)
+        | CredentialError::Audit(_)
+        | CredentialError::Store(_)
+        | CredentialError::Keys(_) => false,
     }
 }
 

@@ -327,6 +327,10 @@ async fn a_slack_token_that_never_expires_is_brokered_and_cannot_be_injected() {
     body["connections"] = json!([{"provider": "slack", "hand_over": "inject"}]);
     let refused = platform.post("/v1/conversations", &body).await;
     assert_eq!(refused.problem(), (422, "not_injectable".to_owned()));
+    // It was asked for, so it is not passed over in silence, whether it is needed or not.
+    body["connections"][0]["required"] = json!(false);
+    let refused = platform.post("/v1/conversations", &body).await;
+    assert_eq!(refused.problem(), (422, "not_injectable".to_owned()));
     app.finish().await;
 }
 
