@@ -44,6 +44,12 @@ impl Secret {
         Self::new(self.expose())
     }
 
+    /// True when there is nothing inside but white space.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.expose().trim().is_empty()
+    }
+
     /// True when there is nothing inside.
     #[must_use]
     pub fn is_empty(&self) -> bool {

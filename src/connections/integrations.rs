@@ -50,6 +50,18 @@ pub struct IntegrationDraft {
     pub bot_token: Option<Secret>,
 }
 
+impl IntegrationDraft {
+    /// An integration that is there stays as it is.
+    fn says_nothing(&self) -> bool {
+        let Self { client_id, client_secret, scopes, user_scopes, bot_token } = self;
+        client_id.is_none()
+            && client_secret.is_none()
+            && scopes.is_none()
+            && user_scopes.is_none()
+            && bot_token.is_none()
+    }
+}
+
 /// A tenant's OAuth client, without its secrets.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Integration {
@@ -119,7 +131,7 @@ impl Connections {
     }
 
     /// Sets a tenant's OAuth client. A new secret is used at once; a new client id pauses the connections that were made
-    /// with the old one (API.md section 6, point 3).
+    /// with the old one (API.md section 6, point 3). A draft that says nothing changes nothing.
     ///
     /// # Errors
     /// [`ConnectionsError::NotFound`] for an unknown provider, [`ConnectionsError::Invalid`].
@@ -133,6 +145,9 @@ impl Connections {
         let known = self.providers.get(provider).ok_or(ConnectionsError::NotFound("provider"))?;
         let mut tx = self.store.begin().await?;
         let existing = integration_by_provider(&mut tx, &scope, provider).await?;
+        if let Some(row) = existing.as_ref().filter(|_| draft.says_nothing()) {
+            return Ok(self.shown(row));
+        }
         self.check_draft(known.descriptor(), &draft, existing.as_ref()).await?;
         let row = self.drafted(&mut tx, &scope, provider, &draft, existing.as_ref()).await?;
         match &existing {
@@ -222,6 +237,9 @@ impl Connections {
             .is_some_and(|id| id.is_empty() || id.len() > 500 || id.chars().any(char::is_control))
         {
             invalid.add("client_id", "must have 1 to 500 characters, none of them a control character");
+        }
+        if draft.client_secret.as_ref().is_some_and(Secret::is_blank) {
+            invalid.add("client_secret", "must not be empty; leave it out to keep the one there is");
         }
         if draft.user_scopes.as_ref().is_some_and(|scopes| !scopes.is_empty()) && !descriptor.capabilities.user_scopes {
             invalid.add("user_scopes", "this provider does not tell scopes of the person apart; use scopes");

@@ -50,7 +50,7 @@ pub(super) async fn integration(
 #[utoipa::path(
     put, path = "/v1/integrations/{provider}", tag = "integrations", operation_id = "put_integration",
     params(("provider" = String, Path, description = "A provider's id")),
-    request_body = IntegrationDraft,
+    request_body = Option<IntegrationDraft>,
     responses((status = 200, description = "The integration with its `redirect_uri`", body = Integration)),
 )]
 pub(super) async fn integration_put(
@@ -59,7 +59,7 @@ pub(super) async fn integration_put(
     PathId(provider): PathText,
     body: Sent<IntegrationDraft>,
 ) -> Result<Response, Problem> {
-    let (value, written) = body.open(&caller, Permission::IntegrationsWrite)?;
+    let (value, written) = body.open_or_default(&caller, Permission::IntegrationsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         Answer::ok(&rooms.connections.integration_put(&who, &provider, value).await?)
