@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::{Connections, ConnectionsError};
 use crate::caller::TenantScope;
 use crate::clock::Millis;
+use crate::credentials::is_degraded;
 use crate::ids::{ConnectionId, CredentialId};
 use crate::keys::{Owner, Place};
 use crate::schema::words;
@@ -170,18 +171,16 @@ impl Connections {
             None => None,
         };
         let credentials = credentials_of_connection(tx, scope, &row.id).await?;
-        let integration_is_paused = match &row.integration_id {
-            Some(id) => {
-                integration_by_id(tx, scope, id).await?.is_some_and(|integration| integration.status != "active")
-            }
-            None => false,
+        let integration = match &row.integration_id {
+            Some(id) => integration_by_id(tx, scope, id).await?,
+            None => None,
         };
         let last_error = credentials.iter().find_map(|credential| credential.last_error.clone());
         Ok(Connection {
             user,
             account: AccountView { id: row.account_id, email: account.email, name: account.name },
             missing_scopes: from_json_list(&row.missing_scopes),
-            degraded: integration_is_paused || last_error.is_some(),
+            degraded: credentials.iter().any(|credential| is_degraded(credential, integration.as_ref())),
             credentials: credentials.into_iter().map(credential_view).collect(),
             last_error,
             created_at: Millis(row.created_at).rfc3339(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::flights::{Boarding, Landing};
 use super::refresh::{Verdict, Wish, enough};
-use super::row::{access_place, integration_of, life_left, owner, view};
+use super::row::{access_place, integration_of, is_degraded, life_left, owner, view};
 use super::{CredentialError, Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action, Durable, Event, Exposed};
 use crate::caller::{Caller, Permission, TenantScope};
@@ -160,7 +160,7 @@ impl Credentials {
         let scope = caller.require(Permission::TokensRead)?;
         let (connection, mut seen) = self.find(&scope, &want).await?;
         let found = seen.row.generation;
-        self.fulfil(&mut seen, &want).await?;
+        self.fulfil(&scope, &mut seen, &want).await?;
         self.look_again(&scope, &connection, seen.row.generation != found).await?;
         Ok(Warm {
             credential: seen.row.id,
@@ -178,7 +178,7 @@ impl Credentials {
     ) -> Result<Token, CredentialError> {
         let (connection, mut seen) = self.find(scope, &want).await?;
         let found = seen.row.generation;
-        let degraded = self.fulfil(&mut seen, &want).await?;
+        let degraded = self.fulfil(scope, &mut seen, &want).await?;
         self.look_again(scope, &connection, seen.row.generation != found).await?;
         self.lend(caller, scope, &connection, seen, &want, degraded).await
     }
@@ -212,7 +212,7 @@ impl Credentials {
     }
 
     /// Makes sure that the wish is met as well as it can be; true when the token is degraded.
-    async fn fulfil(&self, seen: &mut Seen, want: &ReadWish<'_>) -> Result<bool, CredentialError> {
+    async fn fulfil(&self, scope: &TenantScope, seen: &mut Seen, want: &ReadWish<'_>) -> Result<bool, CredentialError> {
         let first = seen.row.generation;
         // A passenger's flight may have wanted less than we do; then we lead one of our own.
         for _ in 0..3 {
@@ -220,18 +220,20 @@ impl Credentials {
             let stored = view(&seen.row, seen.integration.as_ref(), &self.flights.process);
             let just_refreshed = seen.row.generation > first;
             if enough(&stored, &want.wish, now) || just_refreshed {
-                return Ok(seen.row.status != "active");
+                return Ok(is_degraded(&seen.row, seen.integration.as_ref()));
             }
             let name = CredentialName { tenant_id: seen.row.tenant_id.clone(), id: seen.row.id.clone() };
             let (mut landing, leads) = self.board(&name, want.wish);
             let landed = deadline(want.patience, wait_for_landing(&mut landing)).await;
             let mut tx = self.store.read().await?;
             seen.row = credential_load(&mut tx, ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
+            // The flight may have found a fault in it, or proved that there is none any more.
+            seen.integration = integration_of(&mut tx, scope, seen.row.integration_id.as_deref()).await?;
             drop(tx);
             let alive = life_left(&seen.row, self.around.now()).is_none_or(|left| !left.is_zero());
             match landed {
                 Ok(Some(Verdict::Serve { degraded: None, .. })) if leads || seen.row.generation > first => {
-                    return Ok(false);
+                    return Ok(is_degraded(&seen.row, seen.integration.as_ref()));
                 }
                 Ok(Some(Verdict::Serve { degraded: None, .. })) => {}
                 Ok(Some(Verdict::Serve { degraded: Some(_), .. })) if alive && !want.wish.forced => return Ok(true),

@@ -130,6 +130,12 @@ pub(super) fn client_secret_place(id: &str) -> Place<'_> {
     Place { record_kind: "integration", record_id: id, field: "client_secret", generation: 0 }
 }
 
+/// Whether a token that is lent all the same is less than one could wish: the last refresh failed, or its credential or
+/// integration is faulty, so that no refresh will come. Tokens and views of connections both say it by this rule.
+pub(crate) fn is_degraded(row: &CredentialRow, integration: Option<&IntegrationRow>) -> bool {
+    row.status != "active" || row.last_error.is_some() || integration.is_some_and(|one| one.status != "active")
+}
+
 /// What is left of a token's life; none when it never ends.
 pub(super) fn life_left(row: &CredentialRow, now: Millis) -> Option<Duration> {
     row.expires_at.map(|end| Millis(end).left(now))

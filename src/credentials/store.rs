@@ -131,9 +131,10 @@ impl Credentials {
             let mut tx = self.store.read().await?;
             let after =
                 credential_load(&mut tx, super::ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
+            let integration = integration_of(&mut tx, &scope, after.integration_id.as_deref()).await?;
             drop(tx);
             if after.generation == row.generation {
-                return Err(failed_refresh(&after));
+                return Err(failed_refresh(&after, integration.as_ref()));
             }
         }
         Ok(())
@@ -292,10 +293,12 @@ impl Credentials {
     }
 }
 
-fn failed_refresh(row: &CredentialRow) -> CredentialError {
+fn failed_refresh(row: &CredentialRow, integration: Option<&IntegrationRow>) -> CredentialError {
     match row.status.as_str() {
         "needs_reauth" => CredentialError::NeedsReauth { reason: row.reason.clone().unwrap_or_default() },
         "misconfigured" => CredentialError::Misconfigured,
+        // What no attempt can mend is told as what it is, whatever this attempt met (API.md section 6, point 4).
+        _ if integration.is_some_and(|one| one.status == "misconfigured") => CredentialError::Misconfigured,
         _ => CredentialError::Upstream {
             code: row.last_error.clone().unwrap_or_else(|| "unknown".to_owned()),
             retry_after: Duration::from_secs(5),

@@ -100,6 +100,36 @@ async fn a_wrong_client_secret_pauses_the_integration_and_no_connection() {
 }
 
 #[tokio::test]
+async fn a_refresh_with_a_wrong_client_secret_is_misconfigured_and_the_token_is_degraded_everywhere() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let id = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let neighbour = app.google(&platform, "u-2", Account::GRACE, Life::Fresh).await;
+    let client = |secret: &str| json!({"client_id": "client-1", "client_secret": secret, "scopes": ["openid"]});
+    let refresh = format!("/v1/connections/{id}/refresh");
+    let degraded = async |id: &str| {
+        let lent = token(&platform, id, 60).await.ok();
+        (lent["degraded"].clone(), connection(&platform, id).await["degraded"].clone())
+    };
+    assert_eq!(degraded(&id).await, (json!(false), json!(false)));
+    platform.put("/v1/integrations/google", &client("vkcanary-not-the-secret")).await.ok();
+    for _ in 0..2 {
+        let refused = platform.request(reqwest::Method::POST, &refresh, None).await;
+        assert_eq!(refused.problem(), (409, "misconfigured".to_owned()));
+    }
+    assert!(connection(&platform, &id).await["last_error"].is_string());
+    assert_eq!(degraded(&id).await, (json!(true), json!(true)));
+    assert_eq!(degraded(&neighbour).await, (json!(true), json!(true)), "no refresh will come for it either");
+
+    platform.put("/v1/integrations/google", &client(app.street.client_secret())).await.ok();
+    assert_eq!(degraded(&neighbour).await, (json!(false), json!(false)));
+    assert_eq!(degraded(&id).await, (json!(true), json!(true)), "its last refresh failed");
+    platform.request(reqwest::Method::POST, &refresh, None).await.ok();
+    assert_eq!(degraded(&id).await, (json!(false), json!(false)));
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_wrong_client_secret_is_probed_once_a_minute() {
     // API.md section 6, point 4: it becomes readable again by itself.
     let app = TestApp::start().await;
