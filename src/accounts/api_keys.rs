@@ -27,8 +27,8 @@ pub struct NewApiKey {
     pub name: String,
     /// Scope names, or just `all`.
     pub scopes: Vec<String>,
-    /// Addresses and networks; empty means any, or those of the key that makes it.
-    pub allowed_ips: Vec<String>,
+    /// Addresses and networks, 1 to 100; none means any, or those of the key that makes it.
+    pub allowed_ips: Option<Vec<String>>,
     /// When it ends; none means never, or when the key that makes it ends.
     pub expires_at: Option<Millis>,
 }
@@ -195,7 +195,7 @@ impl Accounts {
         let mut invalid = Invalid::default();
         let name = invalid.keep(checked_name("name", &new.name, 100));
         let scopes = invalid.keep(checked_scopes(&new.scopes));
-        let networks = invalid.keep(checked_networks(&new.allowed_ips, self.allow_private_peers));
+        let networks = invalid.keep(checked_networks(new.allowed_ips.as_deref(), self.allow_private_peers));
         let networks = networks.and_then(|asked| invalid.keep(within_makers(asked, maker)));
         let latest = maker.and_then(|maker| maker.expires_at);
         let expires_at = new.expires_at.map(|at| at.0).or(latest);
@@ -271,10 +271,12 @@ fn checked_scopes(texts: &[String]) -> Result<Permissions, Invalid> {
     Ok(scopes.into_iter().collect())
 }
 
-fn checked_networks(texts: &[String], allow_private: bool) -> Result<Vec<IpNet>, Invalid> {
+/// A list that is there names something: one that was filtered down to nothing must not open the key to everywhere.
+fn checked_networks(texts: Option<&[String]>, allow_private: bool) -> Result<Vec<IpNet>, Invalid> {
+    let Some(texts) = texts else { return Ok(Vec::new()) };
     let mut invalid = Invalid::default();
-    if texts.len() > 100 {
-        invalid.add("allowed_ips", "must have at most 100 entries");
+    if !(1..=100).contains(&texts.len()) {
+        invalid.add("allowed_ips", "must have 1 to 100 entries; leave it out for a key without a limit");
     }
     let mut networks = Vec::new();
     for (index, text) in texts.iter().enumerate() {
@@ -409,6 +411,17 @@ mod tests {
         for text in ["0.0.0.0/0", "::/0", "1.2.3.4/0"] {
             assert!(checked_network(text, true).is_err(), "{text} says nothing");
         }
+    }
+
+    #[test]
+    fn a_list_of_networks_that_is_there_names_some() {
+        assert_eq!(checked_networks(None, false), Ok(Vec::new()));
+        let many = vec!["203.0.113.7".to_owned(); 101];
+        for wrong in [&[][..], &many] {
+            let error = checked_networks(Some(wrong), false).expect_err("refused");
+            assert_eq!(error.0[0].field, "allowed_ips", "{}", wrong.len());
+        }
+        assert_eq!(checked_networks(Some(&many[..100]), false).map(|list| list.len()), Ok(100));
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Room {
         let new = NewApiKey {
             name: "back end".to_owned(),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-            allowed_ips: allowed_ips.iter().map(|ip| (*ip).to_owned()).collect(),
+            allowed_ips: limit(allowed_ips),
             expires_at: None,
         };
         let (key, secret) = self.api_key_create(caller, new).await.expect("a key");
@@ -93,6 +93,11 @@ impl Room {
 }
 
 /// What the maker of a key is shown, once.
+/// What a key is limited to; nothing for no limit.
+fn limit(networks: &[&str]) -> Option<Vec<String>> {
+    (!networks.is_empty()).then(|| networks.iter().map(|one| (*one).to_owned()).collect())
+}
+
 fn shown(exposed: &Exposed) -> Secret {
     Secret::new(serde_json::to_value(exposed).expect("JSON").as_str().expect("a text"))
 }
@@ -191,7 +196,7 @@ async fn a_mistyped_unknown_or_expired_key_is_refused_alike() {
         let new = NewApiKey {
             name: "k".to_owned(),
             scopes: vec!["all".to_owned()],
-            allowed_ips: vec![],
+            allowed_ips: None,
             expires_at: Some(until),
         };
         let (_, exposed) = room.api_key_create(&owner, new).await.unwrap();
@@ -240,12 +245,8 @@ async fn a_key_makes_no_key_that_could_do_more_than_itself() {
         let caller = room.try_key(&secret, "203.0.113.7").await.unwrap();
         room.key(&caller, &["users:write"], &[]).await;
         for scope in ["tokens:read", "all"] {
-            let new = NewApiKey {
-                name: "k".to_owned(),
-                scopes: vec![scope.to_owned()],
-                allowed_ips: vec![],
-                expires_at: None,
-            };
+            let new =
+                NewApiKey { name: "k".to_owned(), scopes: vec![scope.to_owned()], allowed_ips: None, expires_at: None };
             let denied = room.api_key_create(&caller, new).await;
             assert!(matches!(denied, Err(AccountsError::Denied(_))), "{scope}");
         }
@@ -261,7 +262,7 @@ async fn a_key_outlives_and_outreaches_none_that_made_it() {
         let new = |networks: &[&str], expires_at: Option<i64>| NewApiKey {
             name: "k".to_owned(),
             scopes: vec!["keys:write".to_owned()],
-            allowed_ips: networks.iter().map(|one| (*one).to_owned()).collect(),
+            allowed_ips: limit(networks),
             expires_at: expires_at.map(Millis),
         };
         let end = room.around.now().0 + 60_000;

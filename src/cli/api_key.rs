@@ -38,7 +38,7 @@ pub(super) struct Create {
     scopes: Vec<String>,
     /// Addresses and networks it may be used from, with commas between; without it from anywhere
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
-    allowed_ips: Vec<String>,
+    allowed_ips: Option<Vec<String>>,
     /// When it ends, such as 2027-01-01T00:00:00Z; without it never
     #[arg(long, value_name = "TIME", value_parser = Millis::parse_rfc3339)]
     expires_at: Option<Millis>,

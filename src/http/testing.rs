@@ -88,7 +88,7 @@ impl TestHouse {
         let new = NewApiKey {
             name: "test".to_owned(),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-            allowed_ips: Vec::new(),
+            allowed_ips: None,
             expires_at: None,
         };
         let operator = Caller::operator(tenant.id.clone());

@@ -203,8 +203,7 @@ pub async fn tenant(rooms: &Rooms) -> Tenant {
         ..NewTenant::default()
     };
     let id = rooms.accounts.tenant_create(new).await.expect("a tenant").id;
-    let new =
-        NewApiKey { name: "back end".into(), scopes: vec!["all".into()], allowed_ips: Vec::new(), expires_at: None };
+    let new = NewApiKey { name: "back end".into(), scopes: vec!["all".into()], allowed_ips: None, expires_at: None };
     let (_, key) = rooms.accounts.api_key_create(&Caller::operator(id.clone()), new).await.expect("a key");
     let key = serde_json::to_value(&key).expect("serializes");
     Tenant { id, key: key.as_str().expect("a text").to_owned() }

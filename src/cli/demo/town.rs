@@ -188,12 +188,8 @@ async fn move_in(rooms: &Rooms, site: &Site, password: &Secret) -> Result<Secret
         confirm: Some("platform".to_owned()),
     };
     let operator = Caller::operator(rooms.accounts.tenant_create(new).await?.id);
-    let new = NewApiKey {
-        name: "platform".to_owned(),
-        scopes: vec!["all".to_owned()],
-        allowed_ips: Vec::new(),
-        expires_at: None,
-    };
+    let new =
+        NewApiKey { name: "platform".to_owned(), scopes: vec!["all".to_owned()], allowed_ips: None, expires_at: None };
     let (_, exposed) = rooms.accounts.api_key_create(&operator, new).await?;
     let member = |email: &str, role, user: Option<&str>| NewMember {
         email: email.to_owned(),

@@ -114,10 +114,9 @@ pub(super) struct NewApiKeyBody {
     /// Scope names, or just `all`
     #[schema(value_type = Vec<ScopeWish>)]
     scopes: Vec<String>,
-    /// IPv4 and IPv6 addresses and networks, at most 100; within the maker's, which stand in for none
-    #[serde(default)]
-    #[schema(max_items = 100)]
-    allowed_ips: Vec<String>,
+    /// IPv4 and IPv6 addresses and networks, 1 to 100; within the maker's, which stand in when this is absent
+    #[schema(min_items = 1, max_items = 100)]
+    allowed_ips: Option<Vec<String>>,
     /// RFC 3339, in the future and not after the maker's end, which stands in for none
     #[schema(format = DateTime)]
     expires_at: Option<String>,

@@ -207,7 +207,7 @@ impl TestApp {
         let new = NewApiKey {
             name: "story".to_owned(),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-            allowed_ips: Vec::new(),
+            allowed_ips: None,
             expires_at: None,
         };
         let operator = Caller::operator(tenant.id.clone());
