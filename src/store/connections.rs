@@ -213,7 +213,7 @@ pub async fn connection_touch(tx: &mut Tx, scope: &TenantScope, id: &str, now: i
 /// # Errors
 /// As every statement.
 pub async fn connection_delete(tx: &mut Tx, scope: &TenantScope, id: &str, now: i64) -> Result<bool, StoreError> {
-    Ok(sql!(
+    let is_deleted = sql!(
         tx,
         execute,
         "UPDATE connections SET deleted_at = $3, status = 'revoked', account = NULL, target = NULL
@@ -222,7 +222,17 @@ pub async fn connection_delete(tx: &mut Tx, scope: &TenantScope, id: &str, now: 
         id,
         now,
         scope.user()
-    )? == 1)
+    )? == 1;
+    if is_deleted {
+        sql!(
+            tx,
+            execute,
+            "DELETE FROM telegram_starts WHERE tenant_id = $1 AND connection_id = $2",
+            scope.tenant(),
+            id
+        )?;
+    }
+    Ok(is_deleted)
 }
 
 /// Sets status and reason of every connection that uses a credential.

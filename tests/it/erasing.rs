@@ -20,6 +20,25 @@ async fn refresh(app: &TestApp, started: &Value, desk: &Desk) -> u16 {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_the_start_of_a_connection_that_is_gone() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let bots = app.street.sandbox.ask("/telegram/bots").await.expect("bots");
+    let token = &bots["bots"][0]["token"];
+    let mut ids = Vec::new();
+    for user in ["u-1", "u-2", "u-3"] {
+        let body = json!({"user": user, "provider": "telegram", "bot_token": token});
+        let connection = platform.post("/v1/connections", &body).await.ok();
+        assert_eq!(connection["status"], "awaiting_start");
+        ids.push(connection["id"].as_str().expect("an id").to_owned());
+    }
+    platform.delete("/v1/users/u-1").await.ok();
+    platform.delete(&format!("/v1/connections/{}", ids[1])).await.ok();
+    assert_eq!(app.rows("SELECT connection_id FROM telegram_starts").await, [[ids[2].clone()]]);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn an_erased_user_can_be_read_by_nobody_and_is_revoked_at_every_provider() {
     // DESIGN section 5
     for wishes in Wishes::both() {
