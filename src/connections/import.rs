@@ -1,5 +1,7 @@
 //! Import: connections that were made elsewhere move in, all or nothing.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -15,7 +17,7 @@ use crate::providers::CredentialKind;
 use crate::secret::Secret;
 use crate::store::connections::{ConnectionRow, connection_by_account, connection_insert};
 use crate::store::integrations::integration_by_provider;
-use crate::store::users::user_ensure;
+use crate::store::users::{user_by_external_id, user_ensure};
 use crate::store::{Tx, to_json_list};
 
 /// At most this many connections in one import.
@@ -91,7 +93,8 @@ impl Connections {
     /// Moves connections in: all of them or none.
     ///
     /// # Errors
-    /// [`ConnectionsError::Invalid`] names every row that does not fit.
+    /// [`ConnectionsError::Invalid`] names every row that does not fit, [`ConnectionsError::AlreadyConnected`] every one
+    /// whose account is there.
     pub async fn import(&self, caller: &Caller, import: Import) -> Result<Vec<Connection>, ConnectionsError> {
         let scope = caller.require(Permission::ConnectionsWrite)?;
         let mut invalid = Invalid::default();
@@ -102,10 +105,12 @@ impl Connections {
         for (index, row) in import.connections.iter().enumerate() {
             self.check_row(&mut tx, &scope, index, row, &mut invalid).await?;
         }
+        check_pairs(&import.connections, &mut invalid);
         invalid.into_result()?;
+        check_free(&mut tx, &scope, &import.connections).await?;
         let mut ids = Vec::new();
-        for (index, row) in import.connections.into_iter().enumerate() {
-            ids.push(self.import_row(caller, &mut tx, &scope, index, row).await?);
+        for row in import.connections {
+            ids.push(self.import_row(caller, &mut tx, &scope, row).await?);
         }
         tx.commit().await?;
         if import.check {
@@ -196,15 +201,10 @@ impl Connections {
         caller: &Caller,
         tx: &mut Tx,
         scope: &TenantScope,
-        index: usize,
         row: ImportRow,
     ) -> Result<String, ConnectionsError> {
         let now = self.around.now();
         let user = user_ensure(tx, scope, UserId::new(&self.around).as_str(), &row.user, now.0).await?;
-        if connection_by_account(tx, scope, Some(&user.id), &row.provider, &row.account.id).await?.is_some() {
-            let field = format!("connections[{index}].account.id");
-            return Err(Invalid::one(field, "is connected for this user already; disconnect it first").into());
-        }
         let integration = integration_by_provider(tx, scope, &row.provider).await?;
         let mut connection = ConnectionRow {
             tenant_id: scope.tenant().to_owned(),
@@ -250,6 +250,29 @@ impl Connections {
         self.audit.record(tx, caller, &event).await?;
         Ok(connection.id)
     }
+}
+
+/// An account is there once in one import.
+fn check_pairs(rows: &[ImportRow], invalid: &mut Invalid) {
+    let mut seen = HashSet::new();
+    for (index, row) in rows.iter().enumerate() {
+        if !seen.insert((&row.user, &row.provider, &row.account.id)) {
+            invalid.add(format!("connections[{index}].account.id"), "must be there once only for a user and provider");
+        }
+    }
+}
+
+/// Whoever is connected already keeps what there is.
+async fn check_free(tx: &mut Tx, scope: &TenantScope, rows: &[ImportRow]) -> Result<(), ConnectionsError> {
+    let mut taken = Invalid::default();
+    for (index, row) in rows.iter().enumerate() {
+        let Some(user) = user_by_external_id(tx, scope, &row.user).await? else { continue };
+        if connection_by_account(tx, scope, Some(&user.id), &row.provider, &row.account.id).await?.is_some() {
+            let field = format!("connections[{index}].account.id");
+            taken.add(field, "is connected for this user already; disconnect it first");
+        }
+    }
+    taken.into_result().map_err(ConnectionsError::AlreadyConnected)
 }
 
 /// What a token must be, for [`is_token`].

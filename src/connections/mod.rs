@@ -103,6 +103,9 @@ pub enum ConnectionsError {
     /// It is there already.
     #[error("{0} exists already")]
     Conflict(&'static str),
+    /// Rows of an import whose accounts are connected already.
+    #[error("these accounts are connected already: {0}")]
+    AlreadyConnected(Invalid),
     /// Too many unfinished attempts (OA-13).
     #[error("too many unfinished attempts to connect")]
     TooMany,

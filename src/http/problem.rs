@@ -438,6 +438,11 @@ impl From<ConnectionsError> for Problem {
             ConnectionsError::Gone => Self::new(Code::Gone, error.to_string()),
             ConnectionsError::UnknownState => Self::new(Code::Malformed, error.to_string()),
             ConnectionsError::Conflict(_) => Self::new(Code::Conflict, error.to_string()),
+            ConnectionsError::AlreadyConnected(rows) => {
+                let mut problem = Self::new(Code::Conflict, "some accounts are connected already; `errors` says which");
+                problem.0.errors = rows.0;
+                problem
+            }
             ConnectionsError::TooMany => {
                 Self::new(Code::RateLimited, error.to_string()).retry_after(Duration::from_secs(60))
             }

@@ -168,5 +168,20 @@ async fn an_import_is_all_or_nothing_and_names_the_row() {
     assert_eq!(refused.status, 422);
     assert!(refused.text.contains("connections[2].provider"), "{}", refused.text);
     assert!(platform.read("/v1/connections").await.ok()["data"].as_array().is_some_and(Vec::is_empty));
+    let twice = json!({"connections": [row("google", "u-1"), row("google", "u-2"), row("google", "u-1")]});
+    let refused = platform.post("/v1/connections/import", &twice).await;
+    assert_eq!(refused.problem(), (422, "invalid".to_owned()), "a row twice in one import");
+    assert_eq!(refused.json()["errors"][0]["field"], "connections[2].account.id");
+
+    // What is there already is a conflict, and every such row is named.
+    let first = json!({"connections": [row("google", "u-1"), row("google", "u-2")]});
+    assert_eq!(platform.post("/v1/connections/import", &first).await.status, 201);
+    let rows = json!({"connections": [row("google", "u-1"), row("google", "u-3"), row("google", "u-2")]});
+    let refused = platform.post("/v1/connections/import", &rows).await;
+    assert_eq!(refused.problem(), (409, "conflict".to_owned()));
+    let errors = refused.json()["errors"].as_array().expect("errors").clone();
+    let fields: Vec<_> = errors.iter().map(|one| one["field"].as_str().expect("a field")).collect();
+    assert_eq!(fields, ["connections[0].account.id", "connections[2].account.id"]);
+    assert!(platform.read("/v1/connections?user=u-3").await.ok()["data"].as_array().is_some_and(Vec::is_empty));
     app.finish().await;
 }
