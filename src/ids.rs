@@ -40,6 +40,19 @@ fn is_well_formed(text: &str, prefix: &str) -> bool {
         .is_some_and(|rest| rest.len() == ENCODED_LENGTH && base32().decode(rest.as_bytes()).is_ok())
 }
 
+/// What stands in a path. One that cannot be read can be taken for one that names nothing, where there is such a one.
+pub trait NamesNothing: Sized {
+    /// A value that nothing is called by.
+    fn of_nothing() -> Option<Self>;
+}
+
+impl NamesNothing for String {
+    /// Every text may be somebody's name.
+    fn of_nothing() -> Option<Self> {
+        None
+    }
+}
+
 macro_rules! ids {
     ($($(#[doc = $doc:literal])* $name:ident = $prefix:literal;)*) => {$(
         $(#[doc = $doc])*
@@ -65,6 +78,12 @@ macro_rules! ids {
                 if is_well_formed(text, Self::PREFIX) { Ok(Self(text.to_owned())) } else { Err(WrongId { prefix: Self::PREFIX }) }
             }
 
+            /// An id that nothing has: its time is 1970.
+            #[must_use]
+            pub fn of_nothing() -> Self {
+                Self(format!("{}_{}", Self::PREFIX, "0".repeat(ENCODED_LENGTH)))
+            }
+
             /// An id that our own database returned.
             #[must_use]
             pub fn stored(text: String) -> Self {
@@ -75,6 +94,12 @@ macro_rules! ids {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl NamesNothing for $name {
+            fn of_nothing() -> Option<Self> {
+                Some(Self::of_nothing())
             }
         }
 

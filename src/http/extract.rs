@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::{Code, House, Problem, RequestContext};
 use crate::accounts::PresentedKey;
 use crate::caller::{Caller, Origin};
+use crate::ids::NamesNothing;
 use crate::invalid::Invalid;
 use crate::secret::Secret;
 
@@ -60,15 +61,17 @@ pub(super) fn bearer(parts: &Parts) -> Option<Secret> {
     scheme.eq_ignore_ascii_case("bearer").then(|| Secret::new(token.trim()))
 }
 
-/// The one id in the path. What cannot be an id names nothing, so it is 404 like everything that is not there.
+/// The one id in the path. What cannot be an id names nothing: it is read as an id that nothing has, so that it is
+/// answered like everything that is not there, after the caller's permission was looked at.
 #[derive(Clone, Debug)]
 pub struct PathId<T>(pub T);
 
-impl<T: DeserializeOwned + Send> FromRequestParts<House> for PathId<T> {
+impl<T: DeserializeOwned + NamesNothing + Send> FromRequestParts<House> for PathId<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, house: &House) -> Result<Self, Problem> {
-        Path::<T>::from_request_parts(parts, house).await.map(|Path(id)| Self(id)).map_err(|_| Problem::not_found())
+        let id = Path::<T>::from_request_parts(parts, house).await.ok().map(|Path(id)| id);
+        id.or_else(T::of_nothing).map(Self).ok_or_else(Problem::not_found)
     }
 }
 

@@ -254,7 +254,7 @@ async fn without_a_good_key_every_route_is_401_in_one_way() {
     let new = |expires_at| NewApiKey {
         name: "short".to_owned(),
         scopes: vec!["all".to_owned()],
-        allowed_ips: Vec::new(),
+        allowed_ips: None,
         expires_at,
     };
     let accounts = &app.rooms().accounts;
@@ -300,10 +300,13 @@ async fn a_key_that_lacks_the_scope_is_403_on_every_route() {
     let all: Vec<&str> = Permission::ALL.iter().map(|one| one.as_str()).collect();
     // Without the scope even nonsense is not looked at: a body or a query that does not fit is nobody's business.
     let nonsense = json!([{"nonsense": true}]);
+    let ill_formed: BTreeMap<_, _> = things.keys().map(|name| (name.clone(), "con_x".to_owned())).collect();
     for scopes in rows.iter().map(|row| row.2).filter(|scopes| !scopes.is_empty()).collect::<BTreeSet<_>>() {
         let others: Vec<&str> = all.iter().copied().filter(|one| !scopes.contains(one)).collect();
         let client = app.platform_key(&others).await;
         for row in rows.iter().filter(|row| row.2 == scopes) {
+            let got = row.ask(&client, &ill_formed).await;
+            assert_eq!(got.problem(), (403, "insufficient_scope".to_owned()), "an id that is none: {}", row.name());
             let got = row.ask(&client, &things).await;
             assert_eq!(got.problem(), (403, "insufficient_scope".to_owned()), "all but {scopes:?}: {}", row.name());
             if row.0 != Method::GET {
