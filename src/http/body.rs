@@ -44,6 +44,11 @@ impl<T: DeserializeOwned> Sent<T> {
         Ok((parse(&self.written.body)?, self.written))
     }
 
+    /// What was sent, where the body does not matter.
+    pub fn unread(self) -> Written {
+        self.written
+    }
+
     /// The same for a body whose fields are all optional, so it may be absent.
     ///
     /// # Errors

@@ -20,22 +20,19 @@ words! {
 }
 
 /// A grant to be given.
-#[derive(Clone, Debug, Deserialize, ToSchema, utoipa::IntoParams)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
 pub struct GrantDraft {
     /// The tenant's own id of the user.
     pub user: String,
     /// `agent` or `voice`.
     #[schema(value_type = ResourceType)]
-    #[param(value_type = ResourceType)]
     pub resource_type: String,
     /// ElevenLabs' id.
     pub resource_id: String,
     /// `viewer` (default), `editor` or `admin`.
     #[serde(default)]
     #[schema(value_type = Option<PermissionLevel>)]
-    #[param(value_type = Option<PermissionLevel>)]
     pub permission_level: Option<String>,
 }
 

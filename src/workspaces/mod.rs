@@ -13,7 +13,7 @@ use moka::future::Cache;
 use url::Url;
 
 pub use agents::{Agent, AgentDraft, BrokerRule, HandOver, Need, variable_name_is_plain};
-pub use grants::{Grant, GrantDraft};
+pub use grants::{Grant, GrantDraft, PermissionLevel, ResourceType};
 pub use keys_in_use::{Workspace, WorkspaceAccess, WorkspaceDraft};
 
 use crate::audit::{Audit, AuditError};

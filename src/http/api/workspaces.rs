@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::caller::Permission;
-use crate::http::{Answer, Asked, House, List, NoBody, PathId, PathText, PlatformCaller, Problem, Sent, idempotent};
-use crate::workspaces::{Agent, AgentDraft, Grant, GrantDraft, Workspace, WorkspaceDraft};
+use crate::http::{Answer, Asked, House, List, PathId, PathText, PlatformCaller, Problem, Sent, idempotent};
+use crate::invalid::Invalid;
+use crate::workspaces::{
+    Agent, AgentDraft, Grant, GrantDraft, PermissionLevel, ResourceType, Workspace, WorkspaceDraft,
+};
 
 /// A workspace with the value of its tool header, which proves a workspace and opens nothing by itself.
 #[derive(Debug, Serialize, ToSchema)]
@@ -159,20 +162,69 @@ pub(super) async fn grant_give(
         .await
 }
 
+/// Which grant is meant: `user`, `resource_type` and `resource_id`, all in the query or all in the body.
+#[derive(Debug, Default, Deserialize, ToSchema, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct GrantNamed {
+    /// The tenant's own id of the user.
+    user: Option<String>,
+    /// `agent` or `voice`.
+    #[schema(value_type = Option<ResourceType>)]
+    #[param(value_type = Option<ResourceType>)]
+    resource_type: Option<String>,
+    /// ElevenLabs' id.
+    resource_id: Option<String>,
+    /// Not looked at: there is one grant for a thing, whatever its level.
+    #[schema(value_type = Option<PermissionLevel>)]
+    #[param(value_type = Option<PermissionLevel>)]
+    permission_level: Option<String>,
+}
+
+impl GrantNamed {
+    fn is_absent(&self) -> bool {
+        self.user.is_none() && self.resource_type.is_none() && self.resource_id.is_none()
+    }
+
+    fn into_draft(self) -> Result<GrantDraft, Invalid> {
+        let mut invalid = Invalid::default();
+        let mut needed = |field: &str, text: Option<String>| {
+            if text.is_none() {
+                invalid.add(field, "is required, in the query or in the body");
+            }
+            text.unwrap_or_default()
+        };
+        let draft = GrantDraft {
+            user: needed("user", self.user),
+            resource_type: needed("resource_type", self.resource_type),
+            resource_id: needed("resource_id", self.resource_id),
+            permission_level: self.permission_level,
+        };
+        invalid.into_result().map(|()| draft)
+    }
+}
+
 /// Takes a grant.
 #[utoipa::path(
     delete, path = "/v1/grants", tag = "grants", operation_id = "take_grant",
-    params(GrantDraft),
+    params(GrantNamed),
+    request_body = Option<GrantNamed>,
     responses((status = 204, description = "It is gone")),
 )]
 pub(super) async fn grant_take(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    asked: Result<Asked<GrantDraft>, Problem>,
-    NoBody(written): NoBody,
+    asked: Result<Asked<GrantNamed>, Problem>,
+    body: Sent<GrantNamed>,
 ) -> Result<Response, Problem> {
     caller.require(Permission::GrantsWrite)?;
-    let Asked(draft) = asked?;
+    let Asked(in_query) = asked?;
+    let (named, written) = if in_query.is_absent() {
+        body.open_or_default(&caller, Permission::GrantsWrite)?
+    } else {
+        (in_query, body.unread())
+    };
+    let draft = named.into_draft()?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         rooms.workspaces.grant_take(&who, &draft).await?;
