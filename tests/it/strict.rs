@@ -99,6 +99,94 @@ async fn an_integration_keeps_the_scopes_that_are_not_named() {
 }
 
 #[tokio::test]
+async fn an_empty_secret_is_no_secret() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let before = app.rows("SELECT client_secret, updated_at FROM integrations ORDER BY id").await;
+    for blank in ["", " ", "\t\n"] {
+        let got = platform.put("/v1/integrations/slack", &json!({"client_id": "sid", "client_secret": blank})).await;
+        assert_eq!(fields(&got), ["client_secret"], "{blank:?}");
+        let got = platform.put("/v1/integrations/slack", &json!({ "client_secret": blank })).await;
+        assert_eq!(fields(&got), ["client_secret"], "{blank:?}");
+        let got = platform.put("/v1/integrations/telegram", &json!({ "bot_token": blank })).await;
+        assert_eq!(fields(&got), ["bot_token"], "{blank:?}");
+        let got = platform.put("/v1/workspaces/main", &json!({ "api_key": blank })).await;
+        assert_eq!(fields(&got), ["api_key"], "{blank:?}");
+    }
+    assert_eq!(app.rows("SELECT client_secret, updated_at FROM integrations ORDER BY id").await, before);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn an_integration_of_which_nothing_is_said_stays_as_it_is() {
+    let app = TestApp::start().await;
+    let platform = app.platform_key(&["all"]).await;
+    let put = reqwest::Method::PUT;
+    let got = platform.request(put.clone(), "/v1/integrations/slack", None).await;
+    assert_eq!(fields(&got), ["client_id", "client_secret"]);
+    app.street.integrate(&platform).await;
+    let before = platform.read("/v1/integrations/slack").await.ok();
+    app.advance(1);
+    assert_eq!(platform.request(put, "/v1/integrations/slack", None).await.ok(), before);
+    assert_eq!(platform.put("/v1/integrations/slack", &json!({})).await.ok(), before);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_is_for_every_address_only_when_no_list_was_given() {
+    let app = TestApp::start().await;
+    let platform = app.platform_key(&["all"]).await;
+    let key = |more: Value| {
+        let mut key = json!({"name": "back end", "scopes": ["users:write"]});
+        if !more.is_null() {
+            key["allowed_ips"] = more;
+        }
+        key
+    };
+    assert_eq!(fields(&platform.post("/v1/api-keys", &key(json!([]))).await), ["allowed_ips"]);
+    let made = platform.post("/v1/api-keys", &key(Value::Null)).await;
+    assert_eq!((made.status, &made.json()["allowed_ips"]), (201, &json!([])));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_kind_of_credential_that_there_is_not_is_refused_by_name() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let id = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let path = format!("/v1/connections/{id}/token");
+    assert_eq!(fields(&platform.post(&path, &json!({"credential": "zzz"})).await), ["credential"]);
+    let none = platform.post(&path, &json!({"credential": "bot"})).await;
+    assert_eq!(none.problem(), (404, "not_found".to_owned()), "a kind that there is, but not here");
+    platform.post(&path, &json!({"credential": "user"})).await.ok();
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_grant_is_taken_by_query_or_by_body() {
+    let app = TestApp::start().await;
+    let platform = app.platform_key(&["all"]).await;
+    platform.put("/v1/users/u-1", &json!({})).await.ok();
+    let grant =
+        json!({"user": "u-1", "resource_type": "agent", "resource_id": "agent_1", "permission_level": "editor"});
+    let delete = reqwest::Method::DELETE;
+    let query = "/v1/grants?user=u-1&resource_type=agent&resource_id=agent_1";
+    for (path, body) in [("/v1/grants", Some(&grant)), (query, None), (query, Some(&json!({})))] {
+        platform.put("/v1/grants", &grant).await.ok();
+        assert_eq!(platform.request(delete.clone(), path, body).await.status, 204, "{path} {body:?}");
+        let again = platform.request(delete.clone(), path, body).await;
+        assert_eq!(again.problem(), (404, "not_found".to_owned()), "{path} {body:?}");
+    }
+    let all = ["user", "resource_type", "resource_id"];
+    assert_eq!(fields(&platform.delete("/v1/grants").await), all);
+    let half = platform.request(delete.clone(), "/v1/grants?user=u-1", Some(&grant)).await;
+    assert_eq!(fields(&half), all[1..], "one form or the other");
+    let typo = platform.request(delete, "/v1/grants", Some(&json!({"user": "u-1", "resource_typo": "agent"}))).await;
+    assert_eq!(fields(&typo), ["resource_typo"]);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_connect_session_asks_for_scopes_of_what_it_offers() {
     let app = TestApp::start().await;
     let platform = app.platform().await;

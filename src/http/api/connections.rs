@@ -19,6 +19,7 @@ use crate::http::{
 };
 use crate::ids::ConnectionId;
 use crate::invalid::Invalid;
+use crate::providers::CredentialKind;
 use crate::secret::Secret;
 
 const LIST: &str = "connections";
@@ -212,6 +213,9 @@ pub(super) async fn token(
     let life = value.min_ttl.unwrap_or(USUAL_LIFE);
     if life > 86_400 {
         return Err(Invalid::one("min_ttl", "must be at most 86400 seconds").into());
+    }
+    if value.credential.as_deref().is_some_and(|kind| CredentialKind::parse(kind).is_none()) {
+        return Err(Invalid::one("credential", "must be a kind of credential, such as user or bot").into());
     }
     let want = ReadWish {
         which: Which::of_kind(value.credential.as_deref()),
