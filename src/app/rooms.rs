@@ -99,7 +99,7 @@ pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) ->
         audit: audit.clone(),
         around: around.clone(),
         bells: bells.clone(),
-        shutdown,
+        shutdown: shutdown.clone(),
         spool,
         health: health.clone(),
     });
@@ -132,6 +132,7 @@ pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) ->
         workspaces: workspaces.clone(),
         elevenlabs,
         outbound,
+        shutdown: shutdown.clone(),
         audit: audit.clone(),
         around: around.clone(),
         bells: bells.clone(),

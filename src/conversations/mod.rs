@@ -33,6 +33,7 @@ use crate::elevenlabs::{ElevenLabs, ElevenLabsError};
 use crate::invalid::Invalid;
 use crate::keys::{KeyError, Keys};
 use crate::outbound::{Outbound, OutboundError};
+use crate::shutdown::Shutdown;
 use crate::store::bell::Bells;
 use crate::store::{Store, StoreError};
 use crate::workspaces::{Workspaces, WorkspacesError};
@@ -54,6 +55,7 @@ pub struct Conversations {
     workspaces: Workspaces,
     elevenlabs: ElevenLabs,
     outbound: Outbound,
+    shutdown: Shutdown,
     audit: Audit,
     around: Surroundings,
     bells: Bells,
@@ -78,6 +80,8 @@ pub struct ConversationsParts {
     pub elevenlabs: ElevenLabs,
     /// Dials the real conversation socket.
     pub outbound: Outbound,
+    /// Relays end when the house begins to stop.
+    pub shutdown: Shutdown,
     /// The book.
     pub audit: Audit,
     /// Clock and randomness.
@@ -178,6 +182,7 @@ impl Conversations {
             workspaces: parts.workspaces,
             elevenlabs: parts.elevenlabs,
             outbound: parts.outbound,
+            shutdown: parts.shutdown,
             audit: parts.audit,
             around: parts.around,
             bells: parts.bells,

@@ -136,15 +136,23 @@ impl Conversations {
     /// Runs a relay until either side, the platform or the ticket's end closes it. Both channels are bounded by whoever
     /// made them, which is the back-pressure (RL-24).
     pub async fn relay(&self, seat: RelaySeat, mut from_client: mpsc::Receiver<Frame>, to_client: mpsc::Sender<Frame>) {
-        let close = match self.open_upstream(&seat, &mut from_client).await {
-            Ok(socket) => self.pump(&seat, socket, &mut from_client, &to_client).await,
-            Err(error) => {
-                tracing::warn!(conversation = seat.row.id, error = %error, "a relay could not be opened");
-                Frame::Close(1011, "the conversation could not be started".to_owned())
+        let talk = async {
+            match self.open_upstream(&seat, &mut from_client).await {
+                Ok(Some(socket)) => self.pump(&seat, socket, &mut from_client, &to_client).await,
+                Ok(None) => has_ended(),
+                Err(error) => {
+                    tracing::warn!(conversation = seat.row.id, error = %error, "a relay could not be opened");
+                    Frame::Close(1011, "the conversation could not be started".to_owned())
+                }
             }
         };
-        // A browser that is gone does not mind.
-        let _ = to_client.send(close).await;
+        // Whatever the talk is waiting for, its end is not.
+        let close = tokio::select! {
+            close = self.ending(&seat) => close,
+            close = talk => close,
+        };
+        // A browser that is gone, or does not read, does not mind.
+        let _ = deadline(GOODBYE, to_client.send(close)).await;
         if let Err(error) = self.close_books(&seat).await {
             tracing::warn!(conversation = seat.row.id, error = %error, "the end of a relay was not recorded; its ticket ends by time");
         }
@@ -154,7 +162,7 @@ impl Conversations {
         &self,
         seat: &RelaySeat,
         from_client: &mut mpsc::Receiver<Frame>,
-    ) -> Result<Socket, ConversationsError> {
+    ) -> Result<Option<Socket>, ConversationsError> {
         let first = deadline(FIRST_FRAME, from_client.recv()).await.ok().flatten();
         let Some(Frame::Text(first)) = first else { return Err(ConversationsError::Gone) };
         let initiation = self.initiation(seat, &first).await?;
@@ -165,21 +173,17 @@ impl Conversations {
         }
         let mut socket = self.outbound.websocket(&url, &[], None).await?;
         let frame = serde_json::to_string(&initiation).map_err(|_| ConversationsError::Gone)?;
-        socket
-            .send(Message::text(frame))
-            .await
-            .map_err(|_| ConversationsError::NotFound("listening conversation socket"))?;
+        let (upstream, now) = (signed.conversation_id.as_deref(), self.around.now().0);
         let mut tx = self.store.begin().await?;
-        conversation_mark_started(
-            &mut tx,
-            &seat.scope,
-            &seat.row.id,
-            signed.conversation_id.as_deref(),
-            self.around.now().0,
-        )
-        .await?;
+        let is_open = conversation_mark_started(&mut tx, &seat.scope, &seat.row.id, upstream, now).await?;
         tx.commit().await?;
-        Ok(socket)
+        if !is_open {
+            return Ok(None);
+        }
+        // Secrets leave only for a conversation that was open a moment ago.
+        let sent = socket.send(Message::text(frame)).await;
+        sent.map_err(|_| ConversationsError::NotFound("listening conversation socket"))?;
+        Ok(Some(socket))
     }
 
     /// Our first frame: what the platform and the vault set, plus the few variables that the browser may.
@@ -234,6 +238,24 @@ impl Conversations {
         Ok(Initiation::new(seat.data.user.clone(), variables))
     }
 
+    /// Resolves when the conversation is over, by whatever end but its own, or when the house stops (RL-32).
+    async fn ending(&self, seat: &RelaySeat) -> Frame {
+        let mut bells = self.bells.listen();
+        loop {
+            if self.has_ended(seat).await {
+                return has_ended();
+            }
+            tokio::select! {
+                () = self.shutdown.begun() => {
+                    return Frame::Close(1001, "the service is restarting; start the conversation again".to_owned());
+                }
+                _ = bells.recv() => {}
+                // Without a bell (another node's, or a lost one) it looks by itself.
+                () = self.around.clock.sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
     async fn pump(
         &self,
         seat: &RelaySeat,
@@ -242,15 +264,12 @@ impl Conversations {
         to_client: &mpsc::Sender<Frame>,
     ) -> Frame {
         let (mut up, mut down) = socket.split();
-        let mut bells = self.bells.listen();
-        let mut look = self.around.clock.sleep(LOOK_EVERY);
-        let over = || Frame::Close(1008, "the conversation has ended".to_owned());
         loop {
             tokio::select! {
                 frame = from_client.recv() => match frame {
                     Some(Frame::Text(text)) => match kind_of_client_frame(&text) {
                         Ok(()) => if up.send(Message::text(text)).await.is_err() { return gone_upstream() },
-                        Err(reason) => if self.note_drop(seat, reason).await.is_err() { return over() },
+                        Err(reason) => if self.note_drop(seat, reason).await.is_err() { return has_ended() },
                     },
                     Some(Frame::Close(..)) | None => {
                         // The client's end is told upstream; whether it is heard no longer matters.
@@ -268,11 +287,6 @@ impl Conversations {
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return gone_upstream(),
                 },
-                _ = bells.recv() => if self.has_ended(seat).await { return over() },
-                () = &mut look => {
-                    if self.has_ended(seat).await { return over() }
-                    look = self.around.clock.sleep(LOOK_EVERY);
-                }
             }
         }
     }
@@ -309,8 +323,14 @@ impl Conversations {
     }
 }
 
-/// Without a bell (another node's, or a lost one) the relay looks by itself.
+/// How long a relay at most goes on after its end.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the last frame waits for a browser that does not read.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+fn has_ended() -> Frame {
+    Frame::Close(1008, "the conversation has ended".to_owned())
+}
 
 fn gone_upstream() -> Frame {
     Frame::Close(1011, "the conversation was interrupted".to_owned())

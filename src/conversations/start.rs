@@ -466,7 +466,10 @@ impl Conversations {
         upstream: Option<&str>,
     ) -> Result<Durable, ConversationsError> {
         let mut tx = self.store.begin().await?;
-        conversation_mark_started(&mut tx, scope, starting.id.as_str(), upstream, self.around.now().0).await?;
+        if !conversation_mark_started(&mut tx, scope, starting.id.as_str(), upstream, self.around.now().0).await? {
+            // Ended while it began, such as by a revoked key: nothing is handed out for it.
+            return Err(ConversationsError::Gone);
+        }
         let event = Event::done(Action::ConversationStarted, "conversation", starting.id.as_str())
             .of_user(Some(starting.user.as_str()))
             .in_conversation(Some(starting.id.as_str()));

@@ -1,5 +1,7 @@
 //! The relay's door: a WebSocket that the ElevenLabs SDK opens with nothing but its `signed_url`.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, State};
@@ -12,6 +14,7 @@ use tokio::sync::mpsc;
 use utoipa::OpenApi;
 
 use super::{Asked, Code, House, Problem, RequestContext};
+use crate::clock::deadline;
 use crate::conversations::{Frame, RelaySeat};
 use crate::ids::ConversationId;
 use crate::secret::Secret;
@@ -20,6 +23,8 @@ use crate::secret::Secret;
 const SUBPROTOCOL: &str = "convai";
 /// One frame (RL-26).
 const MOST_FRAME: usize = 1024 * 1024;
+/// How long a browser that does not read is waited for at the end.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Frames that wait in each direction; with the frame limit this bounds memory (RL-24).
 const WAITING: usize = 16;
 
@@ -102,7 +107,10 @@ async fn run(house: House, seat: RelaySeat, socket: WebSocket) {
         }
     };
     // Reading ends with the browser or when the relay has let go of its end; then the relay says goodbye by itself.
-    let reading = tokio::spawn(reading);
-    tokio::join!(house.conversations.relay(seat, from_client, to_client), writing);
+    let (reading, mut writing) = (tokio::spawn(reading), tokio::spawn(writing));
+    house.conversations.relay(seat, from_client, to_client).await;
+    if deadline(GOODBYE, &mut writing).await.is_err() {
+        writing.abort();
+    }
     reading.abort();
 }

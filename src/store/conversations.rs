@@ -130,7 +130,7 @@ pub async fn conversation_connection_insert(
     Ok(())
 }
 
-/// The second commit of a start: upstream has agreed.
+/// The second commit of a start: upstream has agreed. False when the conversation has ended meanwhile.
 ///
 /// # Errors
 /// As every statement.
@@ -140,8 +140,8 @@ pub async fn conversation_mark_started(
     id: &str,
     upstream_id: Option<&str>,
     now: i64,
-) -> Result<(), StoreError> {
-    sql!(
+) -> Result<bool, StoreError> {
+    let marked = sql!(
         tx,
         execute,
         "UPDATE conversations SET status = 'started', upstream_id = COALESCE($3, upstream_id), started_at = $4
@@ -151,7 +151,7 @@ pub async fn conversation_mark_started(
         upstream_id,
         now
     )?;
-    Ok(())
+    Ok(marked == 1)
 }
 
 /// Ends a conversation, its ticket and its relay; false when it had ended.

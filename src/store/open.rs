@@ -120,7 +120,10 @@ impl Store {
         if !path.exists() {
             return Ok(None);
         }
-        let options = SqliteConnectOptions::new().filename(path).read_only(true).disable_statement_logging();
+        // Even a reader makes SQLite's files beside a database in WAL mode. Where there are none, nobody has it open.
+        let at_rest = !beside(&path, "-wal").exists() && !beside(&path, "-shm").exists();
+        let options =
+            SqliteConnectOptions::new().filename(path).read_only(true).immutable(at_rest).disable_statement_logging();
         let readers = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE_LIMIT)

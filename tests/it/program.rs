@@ -66,17 +66,22 @@ impl Bench {
         self.path(name).display().to_string()
     }
 
+    /// The name of every file of the folder.
+    pub fn names(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.folder.path()).expect("listed");
+        let mut names: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+        names.sort();
+        names
+    }
+
     /// Every file of the folder with its bytes, but for SQLite's index into the log, which is no data.
     pub fn bytes(&self) -> Vec<(String, Vec<u8>)> {
-        let mut files: Vec<_> = std::fs::read_dir(self.folder.path())
-            .expect("listed")
-            .map(|entry| entry.expect("an entry").path())
+        self.names()
+            .into_iter()
             .filter(|path| !path.to_string_lossy().ends_with("-shm"))
             .map(|path| (path.display().to_string(), std::fs::read(&path).expect("read")))
             .filter(|(name, bytes)| !(name.ends_with("-wal") && bytes.is_empty()))
-            .collect();
-        files.sort();
-        files
+            .collect()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

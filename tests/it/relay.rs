@@ -209,6 +209,60 @@ async fn a_first_frame_that_is_no_initiation_ends_the_relay() {
 }
 
 #[tokio::test]
+async fn an_end_before_the_first_frame_closes_the_relay_and_nothing_is_dialled() {
+    // AG-06: no secret leaves for a conversation that has ended.
+    let stage = Stage::set().await;
+    for early in [true, false] {
+        let started = stage.start(json!({})).await;
+        let mut talk = stage.open(&started, Some(ORIGIN)).await.expect("upgrades");
+        let path = format!("/v1/conversations/{}/end", started["id"].as_str().expect("an id"));
+        let watch = Stopwatch::start();
+        stage.platform.request(reqwest::Method::POST, &path, None).await.ok();
+        if early {
+            talk.begin(json!({})).await;
+        }
+        assert_eq!(talk.closed_with().await, 1008);
+        assert!(watch.elapsed() < Duration::from_secs(1), "{:?}", watch.elapsed());
+    }
+    assert!(stage.received().is_empty(), "ElevenLabs got nothing");
+    assert_eq!(stage.app.street.eleven.counters()["signed_urls"], 0);
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_conversation_that_ended_unheard_gets_no_secret() {
+    // Another node has ended it, and its bell was lost: the start is written down before anything is sent.
+    let stage = Stage::set().await;
+    let started = stage.start(json!({})).await;
+    let mut talk = stage.open(&started, Some(ORIGIN)).await.expect("upgrades");
+    stage.app.until("the relay was entered", async || stage.app.entries("relay.enter").await.len() == 1).await;
+    stage.app.database.execute("UPDATE conversations SET status = 'ended', ended_at = created_at").await;
+    talk.begin(json!({})).await;
+    assert_eq!(talk.closed_with().await, 1008);
+    assert!(stage.received().is_empty(), "ElevenLabs got nothing");
+    stage.app.finish().await;
+}
+
+#[tokio::test]
+async fn a_stop_says_goodbye_to_relays_and_ends_their_conversations() {
+    // RL-32
+    let mut stage = Stage::set().await;
+    let (started, mut talk) = stage.talking().await;
+    let waiting = stage.start(json!({})).await;
+    let mut silent = stage.open(&waiting, Some(ORIGIN)).await.expect("upgrades");
+    let watch = Stopwatch::start();
+    stage.app.restart().await;
+    assert!(watch.elapsed() < Duration::from_secs(10), "{:?}", watch.elapsed());
+    assert_eq!((talk.closed_with().await, silent.closed_with().await), (1001, 1001));
+    let platform = stage.app.at_node(&stage.platform, 0);
+    for started in [started, waiting] {
+        let path = format!("/v1/conversations/{}", started["id"].as_str().expect("an id"));
+        assert_eq!(platform.read(&path).await.ok()["status"], "ended");
+    }
+    stage.app.finish().await;
+}
+
+#[tokio::test]
 async fn the_platforms_end_closes_the_relay_within_a_second() {
     // AG-06
     let stage = Stage::set().await;

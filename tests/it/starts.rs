@@ -51,8 +51,11 @@ fn without_the_right_root_key_nothing_starts_and_no_byte_changes() {
     // CR-07, CR-08
     let bench = Bench::new();
     fill(&bench);
-    let before = bench.bytes();
-    refuse_every_wrong_key(bench, |bench, what| assert!(bench.bytes() == before, "{what}: the files have changed"));
+    let before = (bench.names(), bench.bytes());
+    refuse_every_wrong_key(bench, |bench, what| {
+        assert_eq!(bench.names(), before.0, "{what}: a file was made");
+        assert!(bench.bytes() == before.1, "{what}: the files have changed");
+    });
 }
 
 #[test]

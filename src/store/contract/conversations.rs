@@ -118,9 +118,9 @@ async fn a_start_is_marked_until_the_end_and_the_end_is_final() {
     in_a_house(async |store| {
         start(&store).await;
         let mut tx = store.begin().await.unwrap();
-        conversation_mark_started(&mut tx, &b(), "cnv_1", Some("theirs"), NOW + 1).await.unwrap();
+        assert!(!conversation_mark_started(&mut tx, &b(), "cnv_1", Some("theirs"), NOW + 1).await.unwrap());
         assert_eq!(seen(&mut tx, "cnv_1").await.status, "starting");
-        conversation_mark_started(&mut tx, &a(), "cnv_1", Some("up_1"), NOW + 2).await.unwrap();
+        assert!(conversation_mark_started(&mut tx, &a(), "cnv_1", Some("up_1"), NOW + 2).await.unwrap());
         conversation_mark_started(&mut tx, &a(), "cnv_1", None, NOW + 2).await.unwrap();
         let row = seen(&mut tx, "cnv_1").await;
         assert_eq!(
@@ -132,7 +132,7 @@ async fn a_start_is_marked_until_the_end_and_the_end_is_final() {
         assert!(!conversation_end(&mut tx, &b(), "cnv_1", "ended", "theirs", NOW + 3).await.unwrap());
         assert!(conversation_end(&mut tx, &a(), "cnv_1", "ended", "hung_up", NOW + 4).await.unwrap());
         assert!(!conversation_end(&mut tx, &a(), "cnv_1", "failed", "again", NOW + 5).await.unwrap());
-        conversation_mark_started(&mut tx, &a(), "cnv_1", Some("up_2"), NOW + 6).await.unwrap();
+        assert!(!conversation_mark_started(&mut tx, &a(), "cnv_1", Some("up_2"), NOW + 6).await.unwrap());
         let row = seen(&mut tx, "cnv_1").await;
         assert_eq!(
             (row.status.as_str(), row.end_reason.as_deref(), row.ended_at),
