@@ -9,6 +9,8 @@ use super::{CredentialError, Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action, Durable, Event, Exposed};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::{Millis, deadline};
+use crate::invalid::Invalid;
+use crate::providers::CredentialKind;
 use crate::secret::Secret;
 use crate::store::connections::{ConnectionRow, connection_by_id, connection_touch};
 use crate::store::credentials::{
@@ -39,6 +41,17 @@ impl<'a> Which<'a> {
     #[must_use]
     pub fn of_kind(kind: Option<&'a str>) -> Self {
         kind.map_or(Self::Usual, Self::Kind)
+    }
+
+    /// [`Self::of_kind`] for what somebody wrote into `field`.
+    ///
+    /// # Errors
+    /// When there is no such kind at all.
+    pub fn named(field: &str, kind: Option<&'a str>) -> Result<Self, Invalid> {
+        if kind.is_some_and(|kind| CredentialKind::parse(kind).is_none()) {
+            return Err(Invalid::one(field, "must be a kind of credential, such as user or bot"));
+        }
+        Ok(Self::of_kind(kind))
     }
 }
 

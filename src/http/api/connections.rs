@@ -19,7 +19,6 @@ use crate::http::{
 };
 use crate::ids::ConnectionId;
 use crate::invalid::Invalid;
-use crate::providers::CredentialKind;
 use crate::secret::Secret;
 
 const LIST: &str = "connections";
@@ -214,13 +213,8 @@ pub(super) async fn token(
     if life > 86_400 {
         return Err(Invalid::one("min_ttl", "must be at most 86400 seconds").into());
     }
-    if value.credential.as_deref().is_some_and(|kind| CredentialKind::parse(kind).is_none()) {
-        return Err(Invalid::one("credential", "must be a kind of credential, such as user or bot").into());
-    }
-    let want = ReadWish {
-        which: Which::of_kind(value.credential.as_deref()),
-        ..ReadWish::token(id.as_str(), Duration::from_secs(life))
-    };
+    let which = Which::named("credential", value.credential.as_deref())?;
+    let want = ReadWish { which, ..ReadWish::token(id.as_str(), Duration::from_secs(life)) };
     let token = house.credentials.read(&caller, want).await?;
     Ok(Json(TokenView {
         token_type: token.token_type.clone(),
