@@ -30,6 +30,7 @@ use valetkey::clock::{Millis, SeededEntropy, Stopwatch, Surroundings, TestClock,
 use valetkey::config::{Config, HiddenText, ProviderSettings};
 use valetkey::sandbox::person::{Person, Seen};
 use valetkey::secret::Secret;
+use valetkey::store::bell::Bell;
 
 use crate::support::Paper;
 
@@ -274,9 +275,13 @@ impl TestApp {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// Moves the clock; everything that waits for a time wakes. Wait for what it brings with [`Self::until`].
+    /// Moves the clock; everything that waits for a time wakes. Rings the bells, too: a sweep that was at work when the
+    /// clock moved would otherwise wait for a second that never passes. Wait for what it brings with [`Self::until`].
     pub fn advance(&self, minutes: u64) {
         self.clock.advance(Duration::from_secs(minutes * 60));
+        for node in &self.nodes {
+            node.rooms().bells.ring(Bell::DueEarlier);
+        }
     }
 
     /// Lets the clock run as fast as the wall's, for stories in which nodes wait for each other.
