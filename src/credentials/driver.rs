@@ -260,7 +260,7 @@ impl Driver {
     }
 
     fn due(&self, row: &CredentialRow, integration: Option<&IntegrationRow>) -> Option<i64> {
-        let at = due_at(&view(row, integration, &self.room.flights.process), &self.policy, self.jitter);
+        let at = due_at(&view(row, integration, &self.room.flights.process), &self.policy, self.now(), self.jitter);
         (at < NEVER).then_some(at.0)
     }
 

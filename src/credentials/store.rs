@@ -245,7 +245,8 @@ impl Credentials {
     pub(super) fn next_due(&self, row: &CredentialRow, integration: Option<&IntegrationRow>) -> Option<i64> {
         let provider = self.providers.get(&row.provider)?;
         let jitter = Jitter(u32::from_be_bytes(self.around.random()));
-        let at = due_at(&view(row, integration, &self.flights.process), &policy(provider.descriptor()), jitter);
+        let (view, policy) = (view(row, integration, &self.flights.process), policy(provider.descriptor()));
+        let at = due_at(&view, &policy, self.around.now(), jitter);
         (at < NEVER).then_some(at.0)
     }
 

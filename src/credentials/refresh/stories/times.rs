@@ -47,29 +47,31 @@ fn rl_11_the_sweep_comes_a_lead_before_the_end() {
         original_life: Some(s(life)),
         ..view()
     };
-    let due = |view: &View, jitter| due_at(view, &policy, Jitter(jitter)).left(NOW);
+    let due = |view: &View, jitter| due_at(view, &policy, NOW, Jitter(jitter)).left(NOW);
     assert_eq!(due(&fresh(3600), 0), s(3240), "10 % of an hour");
     assert_eq!(due(&fresh(3600), u32::MAX), s(2880), "jitter makes it earlier");
     assert_eq!(due(&fresh(300), 0), s(240), "60 s at least");
     assert_eq!(due(&fresh(40), u32::MAX), s(20), "never more than half of the life");
-    assert_eq!(due_at(&View { expires_at: Some(Millis(-5)), ..fresh(60) }, &policy, Jitter(0)), Millis(0));
+    assert_eq!(due_at(&View { expires_at: Some(Millis(-5)), ..fresh(60) }, &policy, NOW, Jitter(0)), Millis(0));
     let absurd = View { expires_at: Some(Millis(i64::MAX)), last_used_at: Millis(i64::MAX), ..fresh(60) };
     assert_eq!(due(&absurd, 0), s(366 * 86_400));
     for status in [Status::Deleted, Status::Misconfigured, Status::NeedsReauth { reason: Code::IN_DOUBT }] {
-        assert_eq!(due_at(&View { status, ..fresh(60) }, &policy, Jitter(0)), NEVER);
+        assert_eq!(due_at(&View { status, ..fresh(60) }, &policy, NOW, Jitter(0)), NEVER);
     }
-    assert_eq!(due_at(&View { expires_at: None, ..fresh(60) }, &policy, Jitter(0)), NEVER);
+    assert_eq!(due_at(&View { expires_at: None, ..fresh(60) }, &policy, NOW, Jitter(0)), NEVER);
 }
 
 #[test]
 fn idle_credentials_are_kept_alive_weekly_and_doubts_come_due_when_they_can_be_settled() {
     let idle =
         View { refreshed_at: NOW, expires_at: Some(NOW.after(s(3600))), last_used_at: NOW.before(s(86_400)), ..view() };
-    assert_eq!(due_at(&idle, &safe_policy(), Jitter(0)), NOW.after(s(7 * 86_400)));
+    assert_eq!(due_at(&idle, &safe_policy(), NOW, Jitter(0)), NOW.after(s(7 * 86_400)));
     let stuck = dead_lease(view());
-    assert_eq!(due_at(&stuck, &safe_policy(), Jitter(0)), NOW.before(s(10)));
-    assert_eq!(due_at(&stuck, &grace_policy(), Jitter(0)), NOW.before(s(10)));
-    assert_eq!(due_at(&stuck, &unsafe_policy(), Jitter(0)), NOW.after(s(110)));
+    assert_eq!(due_at(&stuck, &safe_policy(), NOW, Jitter(0)), NOW.before(s(10)));
+    assert_eq!(due_at(&stuck, &grace_policy(), NOW, Jitter(0)), NOW.before(s(10)));
+    assert_eq!(due_at(&stuck, &unsafe_policy(), NOW, Jitter(0)), NOW.after(s(110)));
+    let later = NOW.after(s(30));
+    assert_eq!(due_at(&stuck, &grace_policy(), later, Jitter(0)), NOW.after(s(110)), "the grace is over, the doubt is not");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use super::{LIFE, START, Tokens, World};
+use super::{LIFE, START};
 use crate::clock::Millis;
 use crate::credentials::refresh::*;
 
@@ -119,6 +119,7 @@ impl Shelf {
         if (row.generation, row.fence) != (failure.generation, failure.fence) || row.status == Status::Deleted {
             return false;
         }
+        row.fence += 1;
         (row.phase, row.lease_until) = (Phase::Idle, None);
         (row.attempts, row.next_attempt_at) = (failure.attempts, Some(failure.next_attempt_at));
         (row.last_error, row.doubt) = (Some(failure.last_error.clone()), failure.doubt);
@@ -173,37 +174,6 @@ impl Shelf {
     /// The tenant puts another client secret in: nothing is known against the integration any more.
     pub(in crate::credentials) fn mend_integration(&mut self) {
         (self.integration, self.pause) = (Integration::Working, None);
-    }
-}
-
-impl World {
-    pub(super) fn claim(&mut self, index: usize, claim: Claim) -> Option<Event<Tokens>> {
-        self.row.claim(self.now, self.nodes[index].owner, claim).map(|fence| Event::Claimed { fence })
-    }
-
-    pub(super) fn renew(&mut self, claimed: Claimed, lease_until: Millis) -> Event<Tokens> {
-        if self.dice.once_in(self.weather.store_fails) {
-            return Event::StoreFailed;
-        }
-        if self.row.renew(claimed, lease_until) { Event::LeaseRenewed } else { Event::LeaseLost }
-    }
-
-    pub(super) fn store(
-        &mut self,
-        tokens: Tokens,
-        claimed: Claimed,
-        generation: i64,
-        only_fence: bool,
-    ) -> Option<Event<Tokens>> {
-        let stored = self.row.store(self.now, claimed, generation, only_fence);
-        stored.then(|| {
-            self.tokens.insert(generation + 1, tokens);
-            Event::Stored
-        })
-    }
-
-    pub(super) fn record(&mut self, record: &Record) -> Option<Event<Tokens>> {
-        self.row.record(record).then_some(Event::Recorded)
     }
 }
 
