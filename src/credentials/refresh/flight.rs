@@ -104,6 +104,8 @@ pub struct Flight<T> {
     state: State<T>,
     begun: Millis,
     looks: u32,
+    /// When the row was last asked for.
+    asked_at: Millis,
     sends: u8,
     /// The first row seen. Whatever is newer was refreshed while we watched.
     first_generation: Option<i64>,
@@ -124,6 +126,7 @@ impl<T: Clone> Flight<T> {
             state: State::Ready(None),
             begun: Millis(0),
             looks: 0,
+            asked_at: Millis(0),
             sends: 0,
             first_generation: None,
             unsure: None,
@@ -169,6 +172,9 @@ impl<T: Clone> Flight<T> {
             State::Pausing(state) => self.pausing(*state, event),
             State::Over => (State::Over, Action::Continue),
         };
+        if matches!(action, Action::Load | Action::Store { .. }) {
+            self.asked_at = now;
+        }
         self.state = state;
         action
     }
@@ -281,6 +287,11 @@ impl<T: Clone> Flight<T> {
         if now < over_at {
             let otherwise = Verdict::RefreshInProgress { retry_after: over_at.left(now) };
             return over(serve_or(now, &view, Code::IN_DOUBT, otherwise));
+        }
+        // Whoever was stopped since it has read the row does not know that the holder lives and renews its lease.
+        let is_old = now >= self.asked_at.after(lease / 2) || now < self.asked_at;
+        if is_old && self.looks < MOST_LOOKS {
+            return self.load();
         }
         mark_reauth(view, Code::ROTATION_RESPONSE_LOST, false)
     }

@@ -225,8 +225,8 @@ pub struct Claim {
 
 /// What a failed attempt leaves behind. Ends the claim: phase idle, no lease.
 ///
-/// Written where generation and fence are unchanged; the columns take exactly these values. The fence moves on, or whoever
-/// has read the row before would take the claim for a dead one still.
+/// Written where generation and fence are unchanged; the columns take exactly these values. Where no
+/// doubt remains the fence moves on, or whoever has read the row before would still take the claim for a dead one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Only if the row still has this generation,

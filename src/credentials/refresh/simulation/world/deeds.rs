@@ -201,6 +201,9 @@ impl World {
         if let Action::Claim(claim) = &action {
             self.judge_claim(index, claim);
         }
+        if let Action::Record(record) = &action {
+            self.judge_decision(index, record);
+        }
         let mut at = self.now;
         if self.dice.once_in(self.weather.store_stalls) {
             self.tally.note(Deed::Stalled);
@@ -348,7 +351,7 @@ impl World {
         }
         if let (Status::Active, Status::NeedsReauth { reason }) = (&before.status, &self.row.status.clone()) {
             self.due = None;
-            self.judge_mark(&before, reason);
+            self.judge_mark(index, &before, reason);
         }
         Event::Recorded
     }

@@ -145,8 +145,17 @@ impl World {
         self.must(harmless, "RL-37", "revoking this ends a consent that is still in use");
     }
 
+    /// Nobody calls an answer lost by a row that he read long ago.
+    pub(super) fn judge_decision(&mut self, index: usize, record: &Record) {
+        let Record::Reauth { reason, .. } = record else { return };
+        let Some(running) = &self.nodes[index].running else { return };
+        let recent = running.loaded_at.after(Duration::from_secs(20)) > self.now || !self.good_clocks();
+        let lost = *reason == Code::ROTATION_RESPONSE_LOST && running.claimed.is_none();
+        self.must(recent || !lost, "RL-07", "given up by a row that was read long ago");
+    }
+
     /// RL-07: `needs_reauth` only for a cause.
-    pub(super) fn judge_mark(&mut self, before: &View, reason: &Code) {
+    pub(super) fn judge_mark(&mut self, index: usize, before: &View, reason: &Code) {
         let Some(&Set { lost, refused, .. }) = self.sets.last() else { return };
         if *reason == Code::NOT_REFRESHABLE {
             self.tally.note(Deed::ReauthNothing);
@@ -161,7 +170,12 @@ impl World {
         self.must(self.policy.replay != Replay::Safe, "RL-07", "a token that can be sent again was given up");
         let doubt = before.phase != Phase::Idle || before.doubt.is_some();
         self.must(doubt, "RL-07", "nothing was in doubt");
-        if self.good_clocks() {
+        // Who has read a doubt before it began anew may end it by its older times: the answer is lost all the same.
+        let loaded = self.nodes[index].running.as_ref().and_then(|running| running.loaded.as_ref());
+        let same_doubt = loaded.is_some_and(|view| (view.phase, view.doubt) == (before.phase, before.doubt));
+        let same_lease = loaded.is_some_and(|view| view.lease_until == before.lease_until);
+        self.must(same_doubt || lost || !self.good_clocks(), "RL-07", "given up by a row that is no more");
+        if same_doubt && same_lease && self.good_clocks() {
             let sign = if before.phase == Phase::Idle { self.doubt_sign } else { self.sign };
             let waited = self.now >= sign.after(Duration::from_secs(120 - 10));
             self.must(waited, "RL-07", "given up before a late answer had its time");
@@ -173,7 +187,7 @@ impl World {
     pub(super) fn judge_takeover(&mut self, before: &View) {
         let lost = self.set_of(before.generation).lost;
         let holds = |cargo: &Cargo| cargo.claimed.fence == self.last_claim;
-        let (mut holder, mut hindered) = (false, !self.good_clocks());
+        let (mut holder, mut hindered) = (!self.good_clocks(), !self.good_clocks());
         for node in &self.nodes {
             holder |= node.spool.iter().any(holds);
             hindered |= node.spool.iter().any(holds);
@@ -212,7 +226,8 @@ impl World {
         let living = running.loaded.as_ref().is_some_and(|view| {
             view.status == Status::Active && view.expires_at.is_none_or(|end| end > wall)
         });
-        self.must(!no_token || !living, "RL-20", "a read failed while the token had life");
+        // A flight that ends in the spool judges by the row from before its refresh.
+        self.must(!no_token || !living || running.spooled, "RL-20", "a read failed while the token had life");
         self.judge_claim_left(running);
         self.judge_cargo(running);
     }

@@ -119,7 +119,7 @@ impl Shelf {
         if (row.generation, row.fence) != (failure.generation, failure.fence) || row.status == Status::Deleted {
             return false;
         }
-        row.fence += 1;
+        row.fence += i64::from(failure.doubt.is_none());
         (row.phase, row.lease_until) = (Phase::Idle, None);
         (row.attempts, row.next_attempt_at) = (failure.attempts, Some(failure.next_attempt_at));
         (row.last_error, row.doubt) = (Some(failure.last_error.clone()), failure.doubt);
