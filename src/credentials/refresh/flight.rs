@@ -225,13 +225,14 @@ impl<T: Clone> Flight<T> {
             Status::NeedsReauth { reason } => return over(self.reauth_verdict(now, &view, reason)),
             Status::Active => {}
         }
+        // First of all, since it must not be left behind: a clock that went back may find the token good enough now.
+        if let Some(next) = self.own_claim(now, &view) {
+            return next;
+        }
         // A token refreshed while we watched is handed out whatever its life: nobody could do better.
         let just_refreshed = view.generation > first && alive(&view, now) && !self.wish.sweep;
         if just_refreshed || enough(&view, &self.wish, now) {
             return over(serve(&view, view.last_error.clone()));
-        }
-        if let Some(next) = self.own_claim(now, &view) {
-            return next;
         }
         if let Some(until) = self.policy.leased(&view, now) {
             return self.wait_for_rival(now, &view, until);

@@ -173,19 +173,17 @@ impl Policy {
 
     /// Whether the provider tolerates the same token once more.
     pub(super) fn may_replay(&self, doubt: &Doubt, now: Millis) -> bool {
-        let (Some(until), Replay::Grace(grace)) = (self.replayable_until(doubt), self.replay) else {
-            return self.replay == Replay::Safe;
-        };
-        // First sent in the future: the two clocks are further apart than the grace can bear.
-        now < until && doubt.first_sent <= now.after(self.grace_skew(grace))
+        self.replay == Replay::Safe || self.replayable_until(doubt, now).is_some_and(|end| now < end)
     }
 
     /// The end of the time in which a doubtful token may leave once more, where there is such a time: what leaves has to
     /// arrive inside the grace, by the provider's clock, and the grace was begun by another node's.
-    fn replayable_until(&self, doubt: &Doubt) -> Option<Millis> {
+    fn replayable_until(&self, doubt: &Doubt, now: Millis) -> Option<Millis> {
         let Replay::Grace(grace) = self.replay else { return None };
+        // First sent in the future: the two clocks are further apart than the grace can bear.
+        let bearable = doubt.first_sent <= now.after(self.grace_skew(grace));
         let end = doubt.first_sent.after(grace).before(self.deadlines.connect).before(self.grace_skew(grace));
-        (doubt.replays < self.replays).then_some(end)
+        (bearable && doubt.replays < self.replays).then_some(end)
     }
 
     /// What the clocks of nodes may differ by where a grace is counted: a sixth of it. More would leave nothing of a
@@ -339,7 +337,7 @@ fn settled_at(view: &View, policy: &Policy, held: Millis, now: Millis) -> Millis
     let free = lease_end.max(view.next_attempt_at.unwrap_or(lease_end)).max(held);
     let Some(doubt) = policy.doubt(view) else { return free };
     let over = doubt.since.after(policy.deadlines.doubt);
-    match policy.replayable_until(&doubt) {
+    match policy.replayable_until(&doubt, now) {
         Some(until) if free.max(now) < until => free,
         Some(until) => over.max(until),
         None => over,

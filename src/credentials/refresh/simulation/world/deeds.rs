@@ -200,6 +200,11 @@ impl World {
     fn statement(&mut self, index: usize, action: Action<Tokens>) {
         if let Action::Claim(claim) = &action {
             self.judge_claim(index, claim);
+            // Another try in the same flight: what it had in its hands has come to its end.
+            if let Some(running) = self.nodes[index].running.take() {
+                self.judge_cargo(&running);
+                self.nodes[index].running = Some(Running { cargo: None, ..running });
+            }
         }
         if let Action::Record(record) = &action {
             self.judge_decision(index, record);
@@ -277,6 +282,7 @@ impl World {
 
     fn load(&mut self, index: usize) -> Event<Tokens> {
         if self.is_gone() {
+            self.set(index, |running| running.loaded = None);
             return Event::Gone;
         }
         let (view, now) = (self.seen_by(index), self.now);

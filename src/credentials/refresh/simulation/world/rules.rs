@@ -211,7 +211,11 @@ impl World {
             if degraded.is_none() && durable && self.nodes[index].ahead.abs() <= 150_000 {
                 let slack = if self.good_clocks() { Duration::from_secs(20) } else { SKEW };
                 let good = self.set_of(*generation).good_until.after(slack) > running.loaded_at;
-                self.must(good, "RL-20", "a dead token was served as a good one");
+                // An end that a jumped clock wrote cannot be told from a good one when that time has nearly come.
+                let end = running.loaded.as_ref().and_then(|view| view.expires_at);
+                let believable = end.is_none_or(|end| end <= wall.after(LIFE).after(SKEW));
+                let told = self.plan.clocks == Clocks::Jumping && believable;
+                self.must(good || told, "RL-20", "a dead token was served as a good one");
             }
         }
         if running.begun_after_delete {
@@ -245,7 +249,7 @@ impl World {
     }
 
     /// RL-05 and RL-37: tokens that arrived are stored, spooled, overtaken by better ones, or ended.
-    fn judge_cargo(&mut self, running: &Running) {
+    pub(super) fn judge_cargo(&mut self, running: &Running) {
         let Some(Cargo { claimed, tokens, .. }) = running.cargo else { return };
         if running.spooled {
             return;
@@ -257,9 +261,12 @@ impl World {
         let overtaken = self.row.generation > claimed.generation
             && (self.policy.replay != Replay::Unsafe || reconnected || ended);
         self.must(stored || overtaken || ended || deleted, "RL-05", "tokens were dropped");
+        // By the row as the flight has last read it: what people do after that finds the tokens where they are.
+        let gone = running.loaded.as_ref().is_none_or(|view| view.status == Status::Deleted);
+        let replaced = running.loaded.as_ref().is_some_and(|view| view.consents != claimed.consents);
         let revocable = match self.policy.revocation {
-            Revocation::OneTokenSet => deleted || reconnected,
-            Revocation::WholeConsent => deleted,
+            Revocation::OneTokenSet => gone || replaced,
+            Revocation::WholeConsent => gone,
             Revocation::Impossible => false,
         };
         self.must(stored || ended || !revocable, "RL-37", "late tokens live on");
