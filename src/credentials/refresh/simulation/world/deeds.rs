@@ -12,7 +12,7 @@ impl World {
             return false;
         }
         let Some(running) = &mut self.nodes[index].running else { return self.begin_something(index) };
-        running.hindered |= running.turned_at.after(Duration::from_secs(10)) < now;
+        running.hindered |= running.turned_at.after(Duration::from_secs(5)) < now;
         running.turned_at = now;
         if let Some((at, _)) = running.stalled {
             let Some((_, action)) = running.stalled.take_if(|_| at <= now) else { return false };

@@ -194,7 +194,7 @@ impl World {
             let Some(running) = node.running.as_ref() else { continue };
             if running.claimed.is_some_and(|claimed| claimed.fence == self.last_claim) {
                 holder = true;
-                let quiet = running.turned_at.after(Duration::from_secs(10)) < self.now;
+                let quiet = running.turned_at.after(Duration::from_secs(5)) < self.now;
                 hindered |= running.hindered || quiet || running.cargo.is_some();
             }
         }
@@ -208,6 +208,12 @@ impl World {
         if let Verdict::Serve { generation, degraded } = verdict {
             let durable = *generation <= i64::try_from(self.sets.len()).unwrap();
             self.must(durable, "RL-04", "served before it was durable");
+            let known_dead = running.loaded.as_ref().is_some_and(|view| {
+                // One's own answer is handed out whatever its life: nobody could do better.
+                let own = view.stored_fence.is_some() && view.stored_fence == running.claimed.map(|own| own.fence);
+                view.generation == *generation && !own && view.expires_at.is_some_and(|end| end <= wall)
+            });
+            self.must(!known_dead || running.from_spool, "RL-20", "a token was served that its own row calls dead");
             if degraded.is_none() && durable && self.nodes[index].ahead.abs() <= 150_000 {
                 let slack = if self.good_clocks() { Duration::from_secs(20) } else { SKEW };
                 let good = self.set_of(*generation).good_until.after(slack) > running.loaded_at;
