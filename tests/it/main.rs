@@ -5,6 +5,7 @@
 mod audit;
 mod broker;
 mod conversations;
+mod crowds;
 mod demo;
 mod erasing;
 mod handshakes;
