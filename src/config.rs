@@ -47,6 +47,9 @@ pub struct Config {
     pub spool_dir: Option<PathBuf>,
     /// Log filter in `RUST_LOG` syntax.
     pub log: Option<String>,
+    /// Where to die; for tests of what a kill leaves behind.
+    #[cfg(feature = "crash-points")]
+    pub crash_point: Option<crate::crash::Aim>,
 }
 
 impl Default for Config {
@@ -66,6 +69,8 @@ impl Default for Config {
             elevenlabs: ElevenLabsSettings::default(),
             spool_dir: None,
             log: None,
+            #[cfg(feature = "crash-points")]
+            crash_point: None,
         }
     }
 }

@@ -39,6 +39,8 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("VALETKEY_ELEVENLABS__ACTIVE", "", "primary or secondary"),
     ("VALETKEY_SPOOL_DIR", "off", "where sealed rows wait when the database cannot take them"),
     ("VALETKEY_LOG", "info", "log filter in RUST_LOG syntax"),
+    #[cfg(feature = "crash-points")]
+    ("VALETKEY_CRASH_POINT", "", "name:hit, where to die; only in builds for tests"),
 ];
 
 /// Show the effective settings, without secrets

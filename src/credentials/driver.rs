@@ -21,6 +21,7 @@ use super::{Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action as Done, Event as Happening};
 use crate::caller::Caller;
 use crate::clock::{Millis, pause};
+use crate::crash::crash_point;
 use crate::ids::TenantId;
 use crate::keys::Sealer;
 use crate::providers::{self, RevokeTokens, TokenSet};
@@ -79,6 +80,7 @@ impl Credentials {
             tracing::warn!(credential = %driver.name.id, error = %error, "the sweep will look at this credential a little late");
         }
         seat.land(verdict);
+        crash_point!(AfterLanding);
     }
 }
 
@@ -90,6 +92,7 @@ pub(super) async fn bring_home(room: Credentials, seat: Seat, claimed: Claimed, 
         return false;
     }
     driver.spooled = Some(false);
+    crash_point!(BeforeHomecoming);
     let verdict = driver.run(Flight::replay(driver.policy, claimed, tokens)).await;
     seat.land(verdict);
     driver.spooled == Some(false)
@@ -200,6 +203,7 @@ impl Driver {
     }
 
     async fn on_claim(&mut self, claim: Claim) -> Event<Tokens> {
+        crash_point!(BeforeIntent);
         let outcome = async {
             let mut tx = self.room.store.begin().await?;
             let now = self.now();
@@ -227,7 +231,9 @@ impl Driver {
             };
             let fence = credential_claim(&mut tx, ONE_CREDENTIAL, &self.name, columns).await?;
             if fence.is_some() {
+                crash_point!(MidIntent);
                 tx.commit().await?;
+                crash_point!(AfterIntent);
             }
             Ok(fence)
         };
@@ -239,12 +245,14 @@ impl Driver {
     }
 
     async fn on_renew(&self, claimed: Claimed, until: Millis) -> Event<Tokens> {
+        crash_point!(BeforeRenewal);
         let outcome = async {
             let mut tx = self.room.store.begin().await?;
             let renewed =
                 credential_renew_lease(&mut tx, ONE_CREDENTIAL, &self.name, claimed.generation, claimed.fence, until.0)
                     .await?;
             tx.commit().await?;
+            crash_point!(AfterRenewal);
             Ok(renewed)
         };
         match outcome.await {
@@ -274,6 +282,7 @@ impl Driver {
 
     async fn record(&mut self, record: &Record) -> Result<bool, StoreError> {
         let Some(Loaded { row, .. }) = self.loaded.clone() else { return Ok(false) };
+        crash_point!(BeforeRecord);
         let mut tx = self.room.store.begin().await?;
         let (tenant, integration) = (row.tenant_id.as_str(), row.integration_id.as_deref().unwrap_or_default());
         let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
@@ -334,7 +343,9 @@ impl Driver {
             return Ok(false);
         }
         self.room.audit.record(&mut tx, &self.system(), &event).await?;
+        crash_point!(MidRecord);
         tx.commit().await?;
+        crash_point!(AfterRecord);
         metrics::counter!("valetkey_refreshes_total", "provider" => row.provider, "outcome" => record_name(record))
             .increment(1);
         Ok(true)

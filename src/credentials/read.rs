@@ -9,6 +9,7 @@ use super::{CredentialError, Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action, Durable, Event, Exposed};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::{Millis, deadline};
+use crate::crash::crash_point;
 use crate::invalid::Invalid;
 use crate::providers::CredentialKind;
 use crate::secret::Secret;
@@ -314,6 +315,7 @@ impl Credentials {
         let durable = self.audit.note(caller, &event).await?;
         let now = self.around.now();
         self.note_use(scope, connection, &row, integration.as_ref(), now).await;
+        crash_point!(BeforeReply);
         Ok(Token {
             secret,
             account: Account { connection: connection.id.clone(), provider: connection.provider.clone() },
