@@ -234,7 +234,7 @@ impl Credentials {
             let stored = view(&seen.row, seen.integration.as_ref(), &self.flights.process);
             let just_refreshed = seen.row.generation > first;
             if enough(&stored, &want.wish, now) || just_refreshed {
-                return Ok(is_degraded(&seen.row, seen.integration.as_ref()));
+                return Ok(is_degraded(&seen.row, seen.integration.as_ref(), now));
             }
             let name = CredentialName { tenant_id: seen.row.tenant_id.clone(), id: seen.row.id.clone() };
             let (mut landing, leads) = self.board(&name, want.wish);
@@ -247,7 +247,7 @@ impl Credentials {
             let alive = life_left(&seen.row, self.around.now()).is_none_or(|left| !left.is_zero());
             match landed {
                 Ok(Some(Verdict::Serve { degraded: None, .. })) if leads || seen.row.generation > first => {
-                    return Ok(is_degraded(&seen.row, seen.integration.as_ref()));
+                    return Ok(is_degraded(&seen.row, seen.integration.as_ref(), now));
                 }
                 Ok(Some(Verdict::Serve { degraded: None, .. })) => {}
                 Ok(Some(Verdict::Serve { degraded: Some(_), .. })) if alive && !want.wish.forced => return Ok(true),
