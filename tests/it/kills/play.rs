@@ -1,5 +1,6 @@
 //! One scene from the first start to the last look: the process dies, is started again, and is judged from outside.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,6 +14,8 @@ use crate::harness::Account;
 
 /// A lease, the wait for a slow answer, and what a busy machine adds.
 const LEASE_IS_OVER: Duration = Duration::from_secs(75);
+/// What was left of a lease is over.
+const LEASE: Duration = Duration::from_secs(32);
 /// A doubt on top.
 const DOUBT_IS_OVER: Duration = Duration::from_secs(210);
 /// How long a point may take to be reached.
@@ -55,6 +58,17 @@ pub enum Fault {
     Spent(String),
     /// The scene was not played: a fault of the harness, or of the program before the kill.
     Unplayed(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wedged(what) => write!(f, "wedged: {what}"),
+            Self::Stale(what) => write!(f, "stale: {what}"),
+            Self::Spent(what) => write!(f, "spent: {what}"),
+            Self::Unplayed(what) => write!(f, "not played: {what}"),
+        }
+    }
 }
 
 /// What came of one case.
@@ -196,7 +210,8 @@ async fn live_on(
     }
     look(case, vault, link, slowest).await?;
     drop(permit);
-    let limit = if fate == Fate::MayBeLost { DOUBT_IS_OVER } else { LEASE_IS_OVER };
+    let in_doubt = case.scene.waits_for_doubt(case.kind);
+    let limit = if in_doubt { DOUBT_IS_OVER } else { LEASE_IS_OVER };
     let watch = Stopwatch::start();
     loop {
         let generation = look(case, vault, link, slowest).await?;
@@ -209,11 +224,14 @@ async fn live_on(
             works(vault, link).await?;
             return no_reuse(vault, case.kind).await.map(|()| Ended::Survived);
         }
-        if case.briefly && fate == Fate::MayBeLost {
+        if case.briefly && in_doubt {
             if vault.counter("token_requests/refresh_token").await > sent {
                 return Err(Fault::Spent("a doubtful token was sent again".to_owned()));
             }
             return no_reuse(vault, case.kind).await.map(|()| Ended::InDoubt);
+        }
+        if in_doubt && watch.elapsed() > LEASE && view["last_error"].is_null() {
+            return Err(Fault::Stale(format!("in doubt, and it does not say so: {view}")));
         }
         if watch.elapsed() > limit {
             return Err(Fault::Wedged(format!("generation {generation}, {view}")));

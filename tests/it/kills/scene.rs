@@ -119,6 +119,13 @@ impl Scene {
         self.story == Story::Settling
     }
 
+    /// Whether the next start has to wait for the end of a doubt before it may do anything.
+    pub fn waits_for_doubt(self, kind: Kind) -> bool {
+        let before_the_record = matches!(self.point, Some(Point::BeforeRecord | Point::MidRecord));
+        let unsaid = self.story == Story::Revoked && before_the_record;
+        kind == Kind::Strict && (unsaid || self.fate(kind) == Fate::MayBeLost)
+    }
+
     /// Whether a token with hours left is refreshed before the scene is over; otherwise nothing is pending.
     pub fn refreshes_what_is_ample(self) -> bool {
         !matches!(

@@ -69,7 +69,7 @@ pub fn judge(outcomes: &[(String, Outcome)]) -> (String, Vec<String>) {
         all.add(outcome);
         let what = format!("{row}, {}, {database}, {:?}", outcome.case.kind.name(), outcome.case.life);
         match &outcome.ended {
-            Err(fault) => complaints.push(format!("{what}: {fault:?}\n{}", outcome.log)),
+            Err(fault) => complaints.push(format!("{what}: {fault}\n{}", outcome.log)),
             Ok(_) if outcome.slowest > PROMPT => {
                 complaints.push(format!("{what}: a reader waited {} ms", outcome.slowest.as_millis()));
             }
