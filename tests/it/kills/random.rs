@@ -10,7 +10,7 @@ use valetkey::clock::{Stopwatch, Surroundings, pause};
 use super::play::{Case, Ended, Fault, Outcome, look, no_reuse, works};
 use super::scene::{Kind, Life, Scene, Story};
 use super::vault::{Link, Template, Vault};
-use super::{BUSY, ON_STAGE, ON_STAGE_POSTGRES, progress};
+use super::{BUSY, ON_STAGE, on_stage_postgres, progress};
 use crate::harness::Account;
 
 /// Longer than a lease and a doubt.
@@ -21,7 +21,7 @@ const ACCOUNTS: [Account; 3] = [Account::ADA, Account::GRACE, Account::OPS];
 pub async fn play_all(kills: Option<usize>) -> Vec<(String, Outcome)> {
     let sqlite = Template::new(false).await.expect("SQLite is always there");
     let postgres = Template::new(true).await;
-    let (gate, server) = (Semaphore::new(BUSY), Semaphore::new(ON_STAGE_POSTGRES));
+    let (gate, server) = (Semaphore::new(BUSY), on_stage_postgres());
     let databases = [(false, Some(&sqlite)), (true, postgres.as_ref())];
     let vaults = databases.iter().flat_map(|(is_postgres, template)| {
         Kind::ALL.into_iter().filter_map(move |kind| {
