@@ -57,11 +57,11 @@ points! {
     /// The new tokens are durable, nobody has been told.
     AfterStore = "after_store" in "credentials/driver/storing.rs";
     /// A failure, or that only the user can help, is about to be written.
-    BeforeRecord = "before_record" in "credentials/driver.rs";
+    BeforeRecord = "before_record" in "credentials/driver/recording.rs";
     /// Its statements are done, their commit is not sent.
-    MidRecord = "mid_record" in "credentials/driver.rs";
+    MidRecord = "mid_record" in "credentials/driver/recording.rs";
     /// It is durable.
-    AfterRecord = "after_record" in "credentials/driver.rs";
+    AfterRecord = "after_record" in "credentials/driver/recording.rs";
     /// The flight is over and everybody who waited for it is told.
     AfterLanding = "after_landing" in "credentials/driver.rs";
     /// The hand-out of a token is in the book, the answer has not left.
