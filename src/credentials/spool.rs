@@ -17,6 +17,7 @@ use super::refresh::Claimed;
 use super::row::{access_place, refresh_place};
 use super::{Credentials, wait_for_landing};
 use crate::clock::Millis;
+use crate::crash::crash_point;
 use crate::health::Health;
 use crate::keys::{KeyError, Owner};
 use crate::providers::{CredentialKind, TokenSet};
@@ -109,7 +110,9 @@ impl Spool {
         let file = format!("{}.{}.{ENDING}", page.credential, page.fence);
         let text = serde_json::to_vec(&page).map_err(std::io::Error::from)?;
         let waiting = blocking(move || {
+            crash_point!(BeforeSpool);
             write_whole(&folder, &file, &text)?;
+            crash_point!(AfterSpool);
             Ok(pages(&folder)?.len())
         });
         self.report(waiting.await?);
@@ -213,6 +216,7 @@ impl Credentials {
             return Ok(false);
         }
         tracing::info!(credential = %name.id, "a spooled answer has come home");
+        crash_point!(AfterHomecoming);
         blocking(move || std::fs::remove_file(file)).await?;
         Ok(true)
     }
@@ -258,6 +262,7 @@ fn write_whole(folder: &Path, name: &str, content: &[u8]) -> std::io::Result<()>
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
+    crash_point!(MidSpool);
     file.persist(folder.join(name)).map_err(|error| error.error)?;
     std::fs::File::open(folder)?.sync_all()
 }

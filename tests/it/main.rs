@@ -11,6 +11,8 @@ mod erasing;
 mod handshakes;
 mod harness;
 mod isolation;
+#[cfg(feature = "crash-points")]
+mod kills;
 mod leak_search;
 mod openapi;
 mod processes;
