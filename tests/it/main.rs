@@ -12,15 +12,18 @@ mod harness;
 mod isolation;
 mod leak_search;
 mod openapi;
+mod post;
 mod processes;
 mod program;
 mod refresh_tool;
 mod relay;
 mod spool;
 mod starts;
+mod stopped;
 mod strict;
 #[path = "../support/mod.rs"]
 mod support;
 mod tokens;
+mod town;
 mod trouble;
 mod walkthrough;
