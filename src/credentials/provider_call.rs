@@ -46,7 +46,8 @@ impl Credentials {
         };
         let ForRefresh { client_secret, refresh_token, sealer } = opened;
         let client = Client { id: &integration.client_id, secret: &client_secret };
-        let answer = awake_deadline(give_up_after + CONNECT_LIMIT, provider.refresh(client, kind, &refresh_token)).await;
+        let answer =
+            awake_deadline(give_up_after + CONNECT_LIMIT, provider.refresh(client, kind, &refresh_token)).await;
         let received_at = self.around.now();
         match answer {
             // Absent means: keep the one you have (RFC 6749 section 6).

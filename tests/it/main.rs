@@ -7,6 +7,7 @@ mod broker;
 mod conversations;
 mod demo;
 mod erasing;
+mod garbage;
 mod handshakes;
 mod harness;
 mod isolation;

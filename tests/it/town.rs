@@ -61,7 +61,8 @@ impl Town {
     /// A tenant with a platform key, which is given back.
     pub fn tenant(&self, name: &str) -> String {
         self.bench.json(&["tenant", "create", name, "--environment", "test", "--json"]);
-        let made = self.bench.json(&["api-key", "create", "--tenant", name, "--name", "b", "--scopes", "all", "--json"]);
+        let made =
+            self.bench.json(&["api-key", "create", "--tenant", name, "--name", "b", "--scopes", "all", "--json"]);
         made["secret"].as_str().expect("a secret").to_owned()
     }
 
