@@ -5,6 +5,7 @@
 mod audit;
 mod broker;
 mod conversations;
+mod cutter;
 mod demo;
 mod erasing;
 mod garbage;
@@ -12,6 +13,7 @@ mod handshakes;
 mod harness;
 mod isolation;
 mod leak_search;
+mod lost_commits;
 mod openapi;
 mod post;
 mod processes;

@@ -170,6 +170,19 @@ impl Town {
     }
 }
 
+impl Drop for Town {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for number in 1..=self.started {
+            let log = std::fs::read_to_string(self.bench.path(&format!("log.{number}"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("log of node {number}:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+    }
+}
+
 impl Node {
     fn start(bench: &Bench, number: usize) -> Self {
         let log = bench.path(&format!("log.{number}"));
