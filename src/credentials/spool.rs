@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Credentials;
 use super::driver::{Fetched, bring_home};
 use super::flights::Boarding;
 use super::refresh::Claimed;
 use super::row::{access_place, refresh_place};
-use super::Credentials;
 use crate::clock::Millis;
 use crate::health::Health;
 use crate::keys::{KeyError, Owner};
@@ -127,7 +127,9 @@ impl Spool {
         });
         match waiting.await {
             Ok(waiting) => self.report(waiting),
-            Err(error) => tracing::warn!(error = %error, "an answer that is stored could not be taken out of the spool"),
+            Err(error) => {
+                tracing::warn!(error = %error, "an answer that is stored could not be taken out of the spool")
+            }
         }
     }
 

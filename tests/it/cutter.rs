@@ -59,10 +59,6 @@ impl Cutter {
         *self.state.next.lock().expect("a lock") = when;
     }
 
-    pub fn is_cut(&self) -> bool {
-        !*self.state.whole.borrow()
-    }
-
     /// New connections get through again.
     pub fn mend(&self) {
         self.cut_next(Cut::Not);

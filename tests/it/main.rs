@@ -18,6 +18,7 @@ mod openapi;
 mod post;
 mod processes;
 mod program;
+mod readers;
 mod refresh_tool;
 mod relay;
 mod spool;

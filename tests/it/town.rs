@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,7 +33,6 @@ pub struct Town {
 pub struct Node {
     pub public: String,
     pub admin: String,
-    pub log: PathBuf,
     child: Child,
 }
 
@@ -199,7 +197,7 @@ impl Node {
         let said = std::fs::read_to_string(&log).expect("a log");
         let heard: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("serve did not listen: {said}"));
         let address = |name: &str| heard[name].as_str().expect("a URL").trim_start_matches("http://").to_owned();
-        Self { public: address("public"), admin: address("admin"), log, child }
+        Self { public: address("public"), admin: address("admin"), child }
     }
 
     pub fn signal(&self, name: &str) {

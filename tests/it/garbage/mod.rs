@@ -120,12 +120,12 @@ async fn move_in<'a>(town: &Town, cases: &'a [Case]) -> Vec<Trial<'a>> {
         }
     }
     for trial in &mut trials {
-        import(town, trial).await;
+        import(trial).await;
     }
     trials
 }
 
-async fn import(town: &Town, trial: &mut Trial<'_>) {
+async fn import(trial: &mut Trial<'_>) {
     let Trial { case, provider, .. } = trial;
     let rows: Vec<Value> = [LIVING, ENDED]
         .iter()

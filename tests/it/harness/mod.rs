@@ -84,6 +84,8 @@ pub struct Wishes {
     pub slack_without_rotation: bool,
     /// There is a spool.
     pub spool: bool,
+    /// The log holds what it usually holds, for stories with crowds.
+    pub quiet: bool,
 }
 
 impl Wishes {
@@ -99,12 +101,18 @@ impl TestApp {
         Self::start_with(Wishes::default()).await.expect("SQLite is always there")
     }
 
+    /// The usual app with a usual log.
+    pub async fn start_quietly() -> Self {
+        Self::start_with(Wishes { quiet: true, ..Wishes::default() }).await.expect("SQLite is always there")
+    }
+
     /// An app as wished; none, said loudly, when PostgreSQL is wished for and `VK_TEST_POSTGRES` names no server.
     pub async fn start_with(wishes: Wishes) -> Option<Self> {
         static SEED: AtomicU64 = AtomicU64::new(1);
         let log = Paper::default();
         let pen = log.clone();
-        let subscriber = valetkey::telemetry::subscriber(Some("trace"), move || pen.clone(), true).expect("a filter");
+        let subscriber = valetkey::telemetry::subscriber((!wishes.quiet).then_some("trace"), move || pen.clone(), true)
+            .expect("a filter");
         let listening = tracing::subscriber::set_default(subscriber);
         let clock = TestClock::at(Millis(START));
         let entropy = Arc::new(SeededEntropy::new(SEED.fetch_add(1, Ordering::Relaxed)));
