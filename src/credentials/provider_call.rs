@@ -32,7 +32,7 @@ impl Credentials {
             return Outcome::Configuration(Code::new("integration_deleted"));
         };
         let (Some(provider), Some(kind)) = (self.providers.get(&row.provider), CredentialKind::parse(&row.kind)) else {
-            return Outcome::Configuration(Code::new("provider_unknown"));
+            return Outcome::Poisoned(Code::PROVIDER_UNKNOWN);
         };
         let opened = match self.open_for_refresh(&row, &integration).await {
             Ok(Some(opened)) => opened,
@@ -41,7 +41,7 @@ impl Credentials {
             Err(KeyError::Store(_)) => return Outcome::NotSent,
             Err(error) => {
                 tracing::error!(credential = %row.id, error = %error, "a stored token cannot be opened");
-                return Outcome::Unrecognised(Code::new("stored_token_unreadable"));
+                return Outcome::Poisoned(Code::UNREADABLE);
             }
         };
         let ForRefresh { client_secret, refresh_token, sealer } = opened;

@@ -13,9 +13,8 @@ use crate::invalid::Invalid;
 use crate::providers::CredentialKind;
 use crate::secret::Secret;
 use crate::store::connections::{ConnectionRow, connection_by_id, connection_touch};
-use crate::store::credentials::{
-    CredentialName, CredentialRow, credential_load, credential_touch, credentials_of_connection,
-};
+use crate::store::credentials::{CredentialName, CredentialRow, credential_load, credentials_of_connection};
+use crate::store::due::credential_touch;
 use crate::store::from_json_list;
 use crate::store::integrations::IntegrationRow;
 

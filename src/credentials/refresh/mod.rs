@@ -48,6 +48,11 @@
 //! error must not send every user of a tenant through consent again. The claim is given back all the same; left
 //! behind, its dead lease would turn into a doubt and then into exactly that.
 //!
+//! So does a *wave*: ten refusals in a row without a success between are the client's or the provider's fault rather
+//! than ten users' ([`Wave`]); the integration is held, and those already marked are active again. An *outage*, eight attempts
+//! in a row without an answer, holds the integration too: one probe every half minute instead of every credential's
+//! own attempts, so that a provider that comes back is not met by a storm (RL-08).
+//!
 //! Delete and reconnect win over a late answer. After a delete the late tokens are revoked. After a
 //! reconnect only where the provider revokes one token at a time ([`Revocation`]): Google ends the whole
 //! consent, the new one included. Tokens that lost to another *refresh* are dropped without revocation,
@@ -90,6 +95,6 @@ mod stories;
 pub use flight::Flight;
 pub use policy::{Deadlines, Jitter, NEVER, Policy, Replay, Revocation, Wish, due_at, enough};
 pub use words::{
-    Action, Claim, Claimed, Code, Doubt, Event, Failure, Integration, Outcome, Phase, Record, Status, Unrecognised,
-    Verdict, View,
+    Action, Claim, Claimed, Code, Doubt, Event, Failure, Integration, Keep, Outcome, Phase, Record, Status,
+    Unrecognised, Verdict, View, Wave,
 };

@@ -1,5 +1,6 @@
 //! One story per rule. Tokens are plain words here: the machine does not care.
 
+mod crowds;
 mod times;
 
 use std::time::Duration;
@@ -39,12 +40,14 @@ fn view() -> View {
         doubt: None,
         status: Status::Active,
         integration: Integration::Working,
+        keep: Keep::Always,
         expires_at: Some(NOW.after(s(30))),
         original_life: Some(s(3600)),
         has_refresh_token: true,
         next_attempt_at: None,
         attempts: 0,
         last_error: None,
+        failed_at: None,
         unrecognised: Unrecognised::default(),
         refreshed_at: NOW.before(s(3570)),
         last_used_at: NOW,
@@ -108,7 +111,10 @@ fn served<T>(generation: i64, degraded: Option<Code>) -> Action<T> {
 fn failure(action: Action<Tokens>) -> Failure {
     match action {
         Action::Record(
-            Record::Failure(failure) | Record::RateLimited { failure, .. } | Record::Configuration { failure, .. },
+            Record::Failure(failure)
+            | Record::Unanswered { failure, .. }
+            | Record::RateLimited { failure, .. }
+            | Record::Configuration { failure, .. },
         ) => failure,
         other => panic!("no failure: {other:?}"),
     }
@@ -231,8 +237,11 @@ fn rl_07_invalid_grant_is_final_only_after_reading_the_row_again() {
     assert_eq!(real.answer(refused()), Action::Load);
     let same = View { fence: 10, phase: Phase::Sent { since: NOW }, lease_until: Some(NOW.after(s(30))), ..dead() };
     let reason = Code::new("invalid_grant");
-    let record = Record::Reauth { generation: 4, fence: 10, reason: reason.clone(), heals_integration: true };
-    assert_eq!(real.on(Event::Loaded(same)), Action::Record(record));
+    let action = real.on(Event::Loaded(same));
+    let Action::Record(Record::Reauth { generation: 4, fence: 10, reason: said, .. }) = action else {
+        panic!("{action:?}")
+    };
+    assert_eq!(said, reason);
     assert_eq!(real.on(Event::Recorded), Action::Done(Verdict::NeedsReauth { reason }));
 }
 
