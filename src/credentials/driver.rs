@@ -144,7 +144,10 @@ impl Driver {
             }
             tracing::trace!(credential = %self.name.id, action = action_name(&action), "refresh");
             event = match action {
-                Action::Done(verdict) => return verdict,
+                Action::Done(verdict) => {
+                    self.let_go().await;
+                    return verdict;
+                }
                 Action::Load => self.on_load().await,
                 Action::Claim(claim) => self.on_claim(claim).await,
                 Action::Send { give_up_after, tick_every, .. } => {

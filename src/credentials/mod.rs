@@ -41,7 +41,6 @@ use crate::store::bell::Bells;
 use crate::store::{Store, StoreError};
 use flights::Flights;
 use held::HeldTokens;
-use read::wait_for_landing;
 use sweep::Sweeper;
 
 /// A flight knows one credential by name; its second wall is the sealed context.

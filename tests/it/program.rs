@@ -18,6 +18,9 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// What is tested.
+    pub const PROGRAM: &str = env!("CARGO_BIN_EXE_valetkey");
+
     /// SQLite in the folder, listeners on free ports, and no root key.
     pub fn without_key() -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a folder"));
@@ -92,7 +95,12 @@ impl Bench {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_valetkey"));
+        self.command_of(Self::PROGRAM, arguments)
+    }
+
+    /// Any program in the folder with the settings.
+    pub fn command_of(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(self.settings.iter().cloned()).current_dir(self.folder.path());
         command
     }

@@ -26,7 +26,7 @@ impl Driver {
     ) -> Event<Tokens> {
         match self.store(tokens, claimed, generation, only_fence).await {
             Ok(true) => {
-                self.held = None;
+                self.let_go().await;
                 Event::Stored
             }
             Ok(false) => match self.load().await {
@@ -35,11 +35,11 @@ impl Driver {
                 Err(_) => Event::StoreFailed,
             },
             Err(KeyError::Store(error)) => {
-                self.hold(&error);
+                self.hold(&error, tokens, claimed).await;
                 trouble(&error)
             }
             Err(error) => {
-                self.hold(&error);
+                self.hold(&error, tokens, claimed).await;
                 Event::StoreFailed
             }
         }
@@ -136,11 +136,30 @@ impl Driver {
         })
     }
 
-    /// The provider has said yes and the database has not: an operator must know.
-    fn hold(&mut self, error: &(dyn Error + 'static)) {
-        if self.held.is_none() {
-            tracing::error!(credential = %self.name.id, error = %error, "new tokens could not be stored yet; they are held in memory and stored again");
-            self.held = Some(self.room.held.one_more());
+    /// The provider has said yes and the database has not: an operator must know. Where there is a spool, a copy waits in
+    /// it from now on, in case this process ends before the database is well again.
+    async fn hold(&mut self, error: &(dyn Error + Send + Sync + 'static), tokens: &Fetched, claimed: Claimed) {
+        if self.held.is_some() {
+            return;
+        }
+        tracing::error!(credential = %self.name.id, error = %error, "new tokens could not be stored yet; they are held in memory and stored again");
+        let mut held = self.room.held.one_more();
+        if self.spooled.is_none() {
+            match self.room.spool.write(&self.name, tokens, claimed).await {
+                Ok(copy) => held.copy = Some(copy),
+                Err(SpoolError::Off) => {}
+                Err(error) => {
+                    tracing::error!(credential = %self.name.id, error = %error, "held tokens have no copy in the spool");
+                }
+            }
+        }
+        self.held = Some(held);
+    }
+
+    /// The answer is durable, or nobody's any more.
+    pub(super) async fn let_go(&mut self) {
+        if let Some(copy) = self.held.take().and_then(|mut held| held.copy.take()) {
+            self.room.spool.take_away(copy).await;
         }
     }
 
@@ -151,7 +170,8 @@ impl Driver {
             return Event::Spooled;
         }
         match self.room.spool.write(&self.name, tokens, claimed).await {
-            Ok(()) => {
+            // In the place of the copy, which stays.
+            Ok(_) => {
                 self.held = None;
                 Event::Spooled
             }

@@ -90,6 +90,8 @@ pub struct Wishes {
     pub google_tokens: Option<String>,
     /// How hard providers may be asked, instead of the default.
     pub refresh: Option<RefreshSettings>,
+    /// The log holds what it usually holds, for stories with crowds.
+    pub quiet: bool,
 }
 
 /// What every node of a story has different from the default.
@@ -125,6 +127,11 @@ impl TestApp {
         Self::start_with(Wishes::default()).await.expect("SQLite is always there")
     }
 
+    /// The usual app with a usual log.
+    pub async fn start_quietly() -> Self {
+        Self::start_with(Wishes { quiet: true, ..Wishes::default() }).await.expect("SQLite is always there")
+    }
+
     /// An app as wished; none, said loudly, when PostgreSQL is wished for and `VK_TEST_POSTGRES` names no server.
     pub async fn start_with(wishes: Wishes) -> Option<Self> {
         Self::start_at(TestClock::at(Millis(START)), wishes).await
@@ -135,7 +142,8 @@ impl TestApp {
         static SEED: AtomicU64 = AtomicU64::new(1);
         let log = Paper::default();
         let pen = log.clone();
-        let subscriber = valetkey::telemetry::subscriber(Some("trace"), move || pen.clone(), true).expect("a filter");
+        let subscriber = valetkey::telemetry::subscriber((!wishes.quiet).then_some("trace"), move || pen.clone(), true)
+            .expect("a filter");
         let listening = tracing::subscriber::set_default(subscriber);
         let entropy = Arc::new(SeededEntropy::new(SEED.fetch_add(1, Ordering::Relaxed)));
         let around = Surroundings { clock: Arc::new(clock.clone()), entropy };
