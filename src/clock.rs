@@ -193,6 +193,34 @@ pub async fn deadline<F: Future>(limit: Duration, work: F) -> Result<F::Output, 
     tokio::time::timeout(limit, work).await.map_err(|_| Elapsed)
 }
 
+/// A stop of the process, such as SIGSTOP or a machine that sleeps, is told from a busy machine by more than this.
+const STOPPED: Duration = Duration::from_secs(1);
+/// How finely [`awake_deadline`] counts.
+const COUNT_BY: Duration = Duration::from_millis(250);
+
+/// As [`deadline`], but time in which this process stood still does not count: an answer that arrived meanwhile still
+/// has what was left of its time. A timer alone would find itself over at the same moment in which the answer can at
+/// last be read, and drop it; for the answer of a token endpoint that is the loss of a connection (RL-02).
+///
+/// # Errors
+/// [`Elapsed`] when the process has run for `limit`; `work` is dropped then.
+pub async fn awake_deadline<F: Future>(limit: Duration, work: F) -> Result<F::Output, Elapsed> {
+    let mut work = std::pin::pin!(work);
+    let mut left = limit;
+    while !left.is_zero() {
+        let step = left.min(COUNT_BY);
+        let watch = Stopwatch::start();
+        if let Ok(output) = tokio::time::timeout(step, work.as_mut()).await {
+            return Ok(output);
+        }
+        let took = watch.elapsed();
+        if took < step + STOPPED {
+            left = left.saturating_sub(took);
+        }
+    }
+    Err(Elapsed)
+}
+
 /// Waits for `duration` of real time: pauses between attempts at work in progress, such as
 /// looking again whether another node has finished a refresh.
 pub async fn pause(duration: Duration) {

@@ -45,8 +45,13 @@ pub struct Config {
     pub elevenlabs: ElevenLabsSettings,
     /// Where sealed rows wait when the database cannot take them; unset means off.
     pub spool_dir: Option<PathBuf>,
+    /// How hard providers are asked for new tokens.
+    pub refresh: RefreshSettings,
     /// Log filter in `RUST_LOG` syntax.
     pub log: Option<String>,
+    /// Where to die; for tests of what a kill leaves behind.
+    #[cfg(feature = "crash-points")]
+    pub crash_point: Option<crate::crash::Aim>,
 }
 
 impl Default for Config {
@@ -65,7 +70,10 @@ impl Default for Config {
             providers: BTreeMap::new(),
             elevenlabs: ElevenLabsSettings::default(),
             spool_dir: None,
+            refresh: RefreshSettings::default(),
             log: None,
+            #[cfg(feature = "crash-points")]
+            crash_point: None,
         }
     }
 }
@@ -89,6 +97,24 @@ pub struct Ttl {
 impl Default for Ttl {
     fn default() -> Self {
         Self { handshake: 600, completion_code: 600, connect_session: 1800, session: 86_400, ticket_max: 9000 }
+    }
+}
+
+/// How hard providers are asked for new tokens (RL-09, RL-13, RL-17).
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RefreshSettings {
+    /// Calls a second for one OAuth client, all nodes together. 1 to 10,000.
+    pub rate_per_client: u32,
+    /// Calls in the air for one OAuth client, all nodes together. 1 to 10,000.
+    pub in_air_per_client: u32,
+    /// Calls in the air on this node; one provider takes a quarter of them at most. 4 to 10,000.
+    pub workers: u32,
+}
+
+impl Default for RefreshSettings {
+    fn default() -> Self {
+        Self { rate_per_client: 50, in_air_per_client: 64, workers: 256 }
     }
 }
 

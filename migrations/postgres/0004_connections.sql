@@ -12,6 +12,18 @@ CREATE TABLE integrations (
     reason TEXT,
     probe_at BIGINT,
     rate_limited_until BIGINT,
+    refresh_policy TEXT NOT NULL CONSTRAINT integrations_refresh_policy_check CHECK (refresh_policy IN ('always', 'active', 'on_demand')),
+    active_days BIGINT NOT NULL,
+    pace_at BIGINT NOT NULL,
+    retry_credit BIGINT NOT NULL,
+    retried_at BIGINT,
+    answered BIGINT,
+    unanswered BIGINT NOT NULL,
+    unreachable_since BIGINT,
+    outage TEXT,
+    refused BIGINT NOT NULL,
+    refused_since BIGINT,
+    believed_until BIGINT,
     revision BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
@@ -74,6 +86,8 @@ CREATE TABLE credentials (
     doubt_since BIGINT,
     doubt_replays BIGINT NOT NULL,
     due_at BIGINT,
+    slot_at BIGINT,
+    warned_for BIGINT,
     status TEXT NOT NULL CONSTRAINT credentials_status_check CHECK (status IN ('active', 'needs_reauth', 'misconfigured', 'revoked')),
     reason TEXT,
     attempts BIGINT NOT NULL,
@@ -90,6 +104,10 @@ CREATE TABLE credentials (
     CONSTRAINT credentials_integration_fkey FOREIGN KEY (tenant_id, integration_id) REFERENCES integrations (tenant_id, id)
 );
 CREATE INDEX credentials_due_idx ON credentials (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX credentials_integration_due_idx ON credentials (tenant_id, integration_id, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX credentials_slot_idx ON credentials (tenant_id, integration_id, slot_at) WHERE slot_at IS NOT NULL;
+CREATE INDEX credentials_sent_idx ON credentials (lease_until) WHERE phase = 'sent';
+CREATE INDEX credentials_doubt_idx ON credentials (doubt_since) WHERE doubt_since IS NOT NULL;
 
 CREATE TABLE connection_credentials (
     tenant_id TEXT NOT NULL,

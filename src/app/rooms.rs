@@ -102,6 +102,7 @@ pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) ->
         shutdown: shutdown.clone(),
         spool,
         health: health.clone(),
+        refresh: config.refresh,
     });
     let connections = Connections::new(ConnectionsParts {
         store: store.clone(),

@@ -51,6 +51,10 @@ actions! {
     IntegrationDeleted = "integration.delete",
     /// An integration's client was refused by the provider.
     IntegrationPaused = "integration.pause" => "integration.misconfigured",
+    /// An integration's provider has not answered for a while.
+    IntegrationUnreachable = "integration.unreachable" => "integration.unreachable",
+    /// A connection will end soon unless its user connects again.
+    ConnectionExpiring = "connection.expiring" => "connection.expiring",
     /// A connect session was made.
     ConnectSessionCreated = "connect_session.create",
     /// A handshake began.

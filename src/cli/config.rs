@@ -38,7 +38,16 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("VALETKEY_ELEVENLABS__SECONDARY_KEY_FILE", "", "second API key; re-read on use"),
     ("VALETKEY_ELEVENLABS__ACTIVE", "", "primary or secondary"),
     ("VALETKEY_SPOOL_DIR", "off", "where sealed rows wait when the database cannot take them"),
+    ("VALETKEY_REFRESH__RATE_PER_CLIENT", "50", "refreshes a second for one OAuth client, all nodes together"),
+    ("VALETKEY_REFRESH__IN_AIR_PER_CLIENT", "64", "refreshes in the air for one OAuth client, all nodes together"),
+    (
+        "VALETKEY_REFRESH__WORKERS",
+        "256",
+        "refreshes in the air on one node; a provider takes a quarter of them at most",
+    ),
     ("VALETKEY_LOG", "info", "log filter in RUST_LOG syntax"),
+    #[cfg(feature = "crash-points")]
+    ("VALETKEY_CRASH_POINT", "", "name:hit, where to die; only in builds for tests"),
 ];
 
 /// Show the effective settings, without secrets

@@ -51,6 +51,12 @@ pub(super) struct Set {
     /// File with the platform's own bot token, or - for stdin (Telegram)
     #[arg(long, value_name = "FILE")]
     bot_token_file: Option<PathBuf>,
+    /// What is refreshed ahead of its readers: always, active or on_demand; without it what is stored stays
+    #[arg(long, value_name = "POLICY")]
+    refresh_policy: Option<String>,
+    /// For --refresh-policy active: how many days after its last use a credential counts as active
+    #[arg(long, value_name = "DAYS")]
+    refresh_active_days: Option<u16>,
     #[command(flatten)]
     output: Output,
 }
@@ -77,6 +83,8 @@ impl Set {
             scopes: self.scopes.clone(),
             user_scopes: self.user_scopes.clone(),
             bot_token: secret("--bot-token-file", &self.bot_token_file)?,
+            refresh_policy: self.refresh_policy.clone(),
+            refresh_active_days: self.refresh_active_days,
         };
         session
             .in_the_house_that_is_found(|rooms| async move {

@@ -2,6 +2,7 @@
 //! from the catalogue and only the operator changes them (OA-04).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,6 +19,7 @@ use crate::schema::words;
 use crate::secret::Secret;
 use crate::store::connections::{ConnectionFilter, connection_list, connections_of_integration_mark};
 use crate::store::credentials::credentials_of_integration_pause;
+use crate::store::due::credentials_of_integration_plan;
 use crate::store::integrations::{
     IntegrationRow, integration_by_provider, integration_delete, integration_insert, integration_list,
     integration_update,
@@ -27,7 +29,14 @@ use crate::store::{StoreError, Tx, from_json_list, to_json_list};
 words! {
     /// `misconfigured` while the provider refuses the client.
     IntegrationStatus: "active" | "misconfigured";
+    /// `always` refreshes every credential ahead of its readers; `active` those used within `refresh_active_days` and the
+    /// others only so often that the provider does not end them; `on_demand` nothing before somebody asks.
+    RefreshPolicy: "always" | "active" | "on_demand";
 }
+
+const REFRESH_POLICIES: [&str; 3] = ["always", "active", "on_demand"];
+/// Saving an integration that is held for a wave of refusals says that they are right; then they are believed for so long.
+const BELIEVED_FOR: Duration = Duration::from_secs(3600);
 
 /// Whoever may set integrations sees them, and whoever may see connections sees what they hang on.
 const TO_SEE_INTEGRATIONS: [Permission; 2] = [Permission::IntegrationsWrite, Permission::ConnectionsRead];
@@ -48,17 +57,25 @@ pub struct IntegrationDraft {
     /// The platform's own bot (Telegram).
     #[schema(value_type = Option<String>, write_only)]
     pub bot_token: Option<Secret>,
+    /// What is refreshed ahead of time; absent keeps what there is, at first `always`.
+    #[schema(value_type = Option<RefreshPolicy>)]
+    pub refresh_policy: Option<String>,
+    /// For `active`: 1 to 365 days, at first 30.
+    pub refresh_active_days: Option<u16>,
 }
 
 impl IntegrationDraft {
     /// An integration that is there stays as it is.
     fn says_nothing(&self) -> bool {
-        let Self { client_id, client_secret, scopes, user_scopes, bot_token } = self;
+        let Self { client_id, client_secret, scopes, user_scopes, bot_token, refresh_policy, refresh_active_days } =
+            self;
         client_id.is_none()
             && client_secret.is_none()
             && scopes.is_none()
             && user_scopes.is_none()
             && bot_token.is_none()
+            && refresh_policy.is_none()
+            && refresh_active_days.is_none()
     }
 }
 
@@ -82,6 +99,19 @@ pub struct Integration {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reason: Option<String>,
+    /// Since when the provider has not answered refreshes; absent while it does. It is asked again every half minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    pub unreachable_since: Option<String>,
+    /// Until when the provider wants fewer calls of this client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    pub rate_limited_until: Option<String>,
+    /// What is refreshed ahead of time.
+    #[schema(value_type = RefreshPolicy)]
+    pub refresh_policy: String,
+    /// How long after its last use a credential counts as active.
+    pub refresh_active_days: i64,
     /// To be registered at the provider, character by character.
     #[schema(format = "uri")]
     pub redirect_uri: String,
@@ -156,6 +186,9 @@ impl Connections {
                 other => other.into(),
             })?,
             Some(_) => integration_update(&mut tx, &scope, &row).await?,
+        }
+        if existing.as_ref().is_some_and(|old| old.refresh_policy != row.refresh_policy) {
+            credentials_of_integration_plan(&mut tx, &scope, &row.id, self.around.now().0).await?;
         }
         if existing.is_some_and(|old| old.client_id != row.client_id) {
             let now = self.around.now().0;
@@ -244,6 +277,12 @@ impl Connections {
         if draft.user_scopes.as_ref().is_some_and(|scopes| !scopes.is_empty()) && !descriptor.capabilities.user_scopes {
             invalid.add("user_scopes", "this provider does not tell scopes of the person apart; use scopes");
         }
+        if draft.refresh_policy.as_ref().is_some_and(|policy| !REFRESH_POLICIES.contains(&policy.as_str())) {
+            invalid.add("refresh_policy", "must be always, active or on_demand");
+        }
+        if draft.refresh_active_days.is_some_and(|days| !(1..=365).contains(&days)) {
+            invalid.add("refresh_active_days", "must be 1 to 365");
+        }
         for (field, scopes) in [("scopes", &draft.scopes), ("user_scopes", &draft.user_scopes)] {
             if scopes.as_ref().is_some_and(|scopes| scopes.len() > 100 || !scopes.iter().all(|one| is_scope(one))) {
                 invalid.add(field, format!("must have at most 100 entries; each {SCOPE_FORM}"));
@@ -280,22 +319,29 @@ impl Connections {
         let client_id =
             draft.client_id.clone().or_else(|| existing.map(|old| old.client_id.clone())).unwrap_or_default();
         let same_client = existing.is_some_and(|old| old.client_id == client_id);
+        let fresh = IntegrationRow::new(scope.tenant(), &id, provider, &client_id, now);
         Ok(IntegrationRow {
-            tenant_id: scope.tenant().to_owned(),
-            provider: provider.to_owned(),
             client_secret,
             bot_token,
             scopes: kept(draft.scopes.as_ref(), existing.map(|old| &old.scopes)),
             user_scopes: kept(draft.user_scopes.as_ref(), existing.map(|old| &old.user_scopes)),
-            status: "active".to_owned(),
-            reason: None,
-            probe_at: None,
-            rate_limited_until: None,
+            refresh_policy: draft
+                .refresh_policy
+                .clone()
+                .or_else(|| existing.map(|old| old.refresh_policy.clone()))
+                .unwrap_or(fresh.refresh_policy),
+            active_days: draft
+                .refresh_active_days
+                .map(i64::from)
+                .or_else(|| existing.map(|old| old.active_days))
+                .unwrap_or(fresh.active_days),
+            // Saved again during a wave of refusals, it says: the users have really withdrawn.
+            believed_until: existing
+                .filter(|old| old.reason.as_deref() == Some("refused_wave"))
+                .map(|_| self.around.now().after(BELIEVED_FOR).0),
             revision: existing.map_or(1, |old| if same_client { old.revision } else { old.revision + 1 }),
             created_at: existing.map_or(now, |old| old.created_at),
-            updated_at: now,
-            client_id,
-            id,
+            ..fresh
         })
     }
 
@@ -308,6 +354,13 @@ impl Connections {
             user_scopes: from_json_list(&row.user_scopes),
             status: row.status.clone(),
             reason: row.reason.clone(),
+            unreachable_since: row.unreachable_since.map(|at| Millis(at).rfc3339()),
+            rate_limited_until: row
+                .rate_limited_until
+                .filter(|until| *until > self.around.now().0)
+                .map(|until| Millis(until).rfc3339()),
+            refresh_policy: row.refresh_policy.clone(),
+            refresh_active_days: row.active_days,
             redirect_uri: self.redirect_uri(&row.provider, &row.id),
             created_at: Millis(row.created_at).rfc3339(),
             updated_at: Millis(row.updated_at).rfc3339(),

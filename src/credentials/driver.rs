@@ -3,6 +3,7 @@
 //! The leader of a flight runs in its own task, which no caller can cancel, and holds the house open until its answer
 //! is stored. No transaction is open and no connection held while the provider is called.
 
+mod recording;
 mod storing;
 
 use std::sync::Arc;
@@ -13,26 +14,22 @@ use tokio::task::JoinHandle;
 use super::flights::Seat;
 use super::held::Held;
 use super::refresh::{
-    Action, Claim, Claimed, Code, Event, Failure, Flight, Jitter, NEVER, Outcome, Policy, Record, Replay, Revocation,
-    Verdict, View, Wish, due_at,
+    Action, Claim, Claimed, Code, Event, Flight, Jitter, Outcome, Policy, Replay, Revocation, Verdict, View, Wish,
 };
-use super::row::{doubt_columns, integration_of, policy, view};
+use super::row::{doubt_columns, integration_of, look_at, policy, view};
 use super::{Credentials, ONE_CREDENTIAL};
-use crate::audit::{Action as Done, Event as Happening};
 use crate::caller::Caller;
 use crate::clock::{Millis, pause};
+use crate::crash::crash_point;
 use crate::ids::TenantId;
 use crate::keys::Sealer;
 use crate::providers::{self, RevokeTokens, TokenSet};
 use crate::secret::Secret;
-use crate::store::connections::connections_of_credential_mark;
 use crate::store::credentials::{
-    ClaimColumns, CredentialName, CredentialRow, FailureColumns, credential_claim, credential_fail, credential_load,
-    credential_needs_reauth, credential_renew_lease, credential_set_due,
+    ClaimColumns, CredentialName, CredentialRow, credential_claim, credential_load, credential_renew_lease,
 };
-use crate::store::integrations::{
-    IntegrationRow, integration_limit_rate, integration_pause, integration_resume, integration_take_probe,
-};
+use crate::store::due::credential_set_due;
+use crate::store::integrations::{IntegrationRow, integration_take_probe};
 use crate::store::{StoreError, Tx};
 
 /// Tokens as they came, with what is needed to seal them whatever becomes of the database.
@@ -66,9 +63,14 @@ struct Driver {
     held: Option<Held>,
     /// Where the answer of this flight comes from the spool: whether it has to stay there.
     spooled: Option<StaysInSpool>,
+    /// Whether somebody waits, so that the sweep did not plan this flight.
+    for_reader: bool,
 }
 
 type StaysInSpool = bool;
+
+/// What one retry costs, in the hundredths of [`IntegrationRow::retry_credit`].
+const ONE_RETRY: i64 = 100;
 
 impl Credentials {
     /// Flies: from the first look to the landing.
@@ -79,6 +81,7 @@ impl Credentials {
             tracing::warn!(credential = %driver.name.id, error = %error, "the sweep will look at this credential a little late");
         }
         seat.land(verdict);
+        crash_point!(AfterLanding);
     }
 }
 
@@ -90,6 +93,7 @@ pub(super) async fn bring_home(room: Credentials, seat: Seat, claimed: Claimed, 
         return false;
     }
     driver.spooled = Some(false);
+    crash_point!(BeforeHomecoming);
     let verdict = driver.run(Flight::replay(driver.policy, claimed, tokens)).await;
     seat.land(verdict);
     driver.spooled == Some(false)
@@ -106,12 +110,16 @@ impl Driver {
             loaded: None,
             held: None,
             spooled: None,
+            for_reader: false,
         }
     }
 
     async fn fly(&mut self, wish: Wish) -> Verdict {
         match self.load().await {
-            Ok(Some(_)) => self.run(Flight::new(self.policy, wish, self.jitter)).await,
+            Ok(Some(_)) => {
+                self.for_reader = !wish.sweep;
+                self.run(Flight::new(self.policy, wish, self.jitter)).await
+            }
             Ok(None) => Verdict::Gone,
             Err(error) => {
                 tracing::warn!(credential = %self.name.id, error = %error, "a credential could not be read");
@@ -136,10 +144,14 @@ impl Driver {
             }
             tracing::trace!(credential = %self.name.id, action = action_name(&action), "refresh");
             event = match action {
-                Action::Done(verdict) => return verdict,
+                Action::Done(verdict) => {
+                    self.let_go().await;
+                    return verdict;
+                }
                 Action::Load => self.on_load().await,
                 Action::Claim(claim) => self.on_claim(claim).await,
                 Action::Send { give_up_after, tick_every, .. } => {
+                    self.tell_sweep();
                     let driver = self.room.clone();
                     let loaded = self.loaded.clone();
                     let call = async move { driver.call_provider(loaded, give_up_after).await };
@@ -161,6 +173,13 @@ impl Driver {
             if matches!(event, Event::Answered(_)) {
                 in_air = None;
             }
+        }
+    }
+
+    fn tell_sweep(&self) {
+        let integration = self.loaded.as_ref().and_then(|loaded| loaded.row.integration_id.as_deref());
+        if let Some(integration) = integration.filter(|_| self.for_reader) {
+            self.room.sweeper.note_reader(&self.name.tenant_id, integration);
         }
     }
 
@@ -186,6 +205,9 @@ impl Driver {
         if let Some(provider) = self.room.providers.get(&row.provider) {
             self.policy = policy(provider.descriptor());
         }
+        if integration.as_ref().is_some_and(|one| one.retry_credit < ONE_RETRY) {
+            self.policy.retries = 0;
+        }
         let seen = view(&row, integration.as_ref(), &self.room.flights.process);
         self.loaded = Some(Loaded { row, integration });
         Ok(Some(seen))
@@ -200,6 +222,7 @@ impl Driver {
     }
 
     async fn on_claim(&mut self, claim: Claim) -> Event<Tokens> {
+        crash_point!(BeforeIntent);
         let outcome = async {
             let mut tx = self.room.store.begin().await?;
             let now = self.now();
@@ -227,7 +250,9 @@ impl Driver {
             };
             let fence = credential_claim(&mut tx, ONE_CREDENTIAL, &self.name, columns).await?;
             if fence.is_some() {
+                crash_point!(MidIntent);
                 tx.commit().await?;
+                crash_point!(AfterIntent);
             }
             Ok(fence)
         };
@@ -239,12 +264,14 @@ impl Driver {
     }
 
     async fn on_renew(&self, claimed: Claimed, until: Millis) -> Event<Tokens> {
+        crash_point!(BeforeRenewal);
         let outcome = async {
             let mut tx = self.room.store.begin().await?;
             let renewed =
                 credential_renew_lease(&mut tx, ONE_CREDENTIAL, &self.name, claimed.generation, claimed.fence, until.0)
                     .await?;
             tx.commit().await?;
+            crash_point!(AfterRenewal);
             Ok(renewed)
         };
         match outcome.await {
@@ -260,99 +287,7 @@ impl Driver {
     }
 
     fn due(&self, row: &CredentialRow, integration: Option<&IntegrationRow>) -> Option<i64> {
-        let at = due_at(&view(row, integration, &self.room.flights.process), &self.policy, self.now(), self.jitter);
-        (at < NEVER).then_some(at.0)
-    }
-
-    async fn on_record(&mut self, record: &Record) -> Event<Tokens> {
-        match self.record(record).await {
-            Ok(true) => Event::Recorded,
-            Ok(false) => Event::RecordLost,
-            Err(error) => trouble(&error),
-        }
-    }
-
-    async fn record(&mut self, record: &Record) -> Result<bool, StoreError> {
-        let Some(Loaded { row, .. }) = self.loaded.clone() else { return Ok(false) };
-        let mut tx = self.room.store.begin().await?;
-        let (tenant, integration) = (row.tenant_id.as_str(), row.integration_id.as_deref().unwrap_or_default());
-        let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
-        let refreshed = Happening::done(Done::CredentialRefreshed, "credential", &row.id).of_user(user);
-        let (written, event) = match record {
-            Record::Failure(failure) => {
-                (self.fail(&mut tx, failure).await?, refreshed.failed(failure.last_error.as_str()))
-            }
-            Record::RateLimited { until, failure } => {
-                integration_limit_rate(&mut tx, ONE_CREDENTIAL, tenant, integration, until.0).await?;
-                (self.fail(&mut tx, failure).await?, refreshed.failed(failure.last_error.as_str()))
-            }
-            Record::Configuration { code, probe_at, failure } => {
-                integration_pause(&mut tx, ONE_CREDENTIAL, tenant, integration, code.as_str(), probe_at.0).await?;
-                let event = Happening::done(Done::IntegrationPaused, "integration", integration);
-                let first = self
-                    .loaded
-                    .as_ref()
-                    .and_then(|loaded| loaded.integration.as_ref())
-                    .is_none_or(|known| known.status == "active");
-                (self.fail(&mut tx, failure).await?, if first { event } else { refreshed.failed(code.as_str()) })
-            }
-            Record::Reauth { generation, fence, reason, heals_integration } => {
-                if *heals_integration {
-                    integration_resume(&mut tx, ONE_CREDENTIAL, tenant, integration).await?;
-                }
-                let now = self.now().0;
-                let written = credential_needs_reauth(
-                    &mut tx,
-                    ONE_CREDENTIAL,
-                    &self.name,
-                    *generation,
-                    *fence,
-                    reason.as_str(),
-                    now,
-                )
-                .await?;
-                if written {
-                    connections_of_credential_mark(
-                        &mut tx,
-                        ONE_CREDENTIAL,
-                        tenant,
-                        &row.id,
-                        "needs_reauth",
-                        Some(reason.as_str()),
-                        now,
-                    )
-                    .await?;
-                }
-                let event = Happening {
-                    reason: Some(reason.as_str()),
-                    ..Happening::done(Done::ConnectionNeedsReauth, "credential", &row.id)
-                };
-                (written, event.of_user(user))
-            }
-        };
-        if !written {
-            return Ok(false);
-        }
-        self.room.audit.record(&mut tx, &self.system(), &event).await?;
-        tx.commit().await?;
-        metrics::counter!("valetkey_refreshes_total", "provider" => row.provider, "outcome" => record_name(record))
-            .increment(1);
-        Ok(true)
-    }
-
-    async fn fail(&self, tx: &mut Tx, failure: &Failure) -> Result<bool, StoreError> {
-        let columns = FailureColumns {
-            generation: failure.generation,
-            fence: failure.fence,
-            attempts: i64::from(failure.attempts),
-            next_attempt_at: failure.next_attempt_at.0,
-            last_error: failure.last_error.as_str(),
-            doubt: doubt_columns(failure.doubt),
-            unrecognised: (i64::from(failure.unrecognised.count), failure.unrecognised.since.0),
-            due_at: Some(failure.next_attempt_at.0),
-            now: self.now().0,
-        };
-        credential_fail(tx, ONE_CREDENTIAL, &self.name, columns).await
+        look_at(row, integration, &self.policy, self.now(), self.jitter)
     }
 
     async fn on_wait(&self, until: Millis, told_to_stop: bool) -> Event<Tokens> {
@@ -387,7 +322,7 @@ impl Driver {
         }
         let Some(Loaded { row, integration }) = &self.loaded else { return Ok(()) };
         let due = self.due(row, integration.as_ref());
-        if due == row.due_at {
+        if due == row.due_at && row.slot_at.is_none() {
             return Ok(());
         }
         let mut tx = self.room.store.begin().await?;
@@ -420,15 +355,6 @@ fn action_name(action: &Action<Tokens>) -> &'static str {
         Action::Spool { .. } => "spool",
         Action::Continue => "continue",
         Action::Done(_) => "done",
-    }
-}
-
-fn record_name(record: &Record) -> &'static str {
-    match record {
-        Record::Failure(_) => "failed",
-        Record::RateLimited { .. } => "rate_limited",
-        Record::Configuration { .. } => "configuration",
-        Record::Reauth { .. } => "needs_reauth",
     }
 }
 

@@ -1,5 +1,6 @@
 //! Answers of providers that are in memory only: as long as there is one, this node is not ready and says so.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +17,11 @@ pub(super) struct HeldTokens {
 
 /// One answer; let go when it is durable, or when the credential has ended.
 #[derive(Debug)]
-pub(super) struct Held(HeldTokens);
+pub(super) struct Held {
+    tokens: HeldTokens,
+    /// Its copy in the spool. It outlives whoever does not take it away, and so the process.
+    pub(super) copy: Option<PathBuf>,
+}
 
 impl HeldTokens {
     pub(super) fn new(health: Health) -> Self {
@@ -25,7 +30,7 @@ impl HeldTokens {
 
     pub(super) fn one_more(&self) -> Held {
         self.say(self.count.fetch_add(1, Ordering::SeqCst) + 1);
-        Held(self.clone())
+        Held { tokens: self.clone(), copy: None }
     }
 
     fn say(&self, count: usize) {
@@ -40,7 +45,7 @@ impl HeldTokens {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.say(self.0.count.fetch_sub(1, Ordering::SeqCst) - 1);
+        self.tokens.say(self.tokens.count.fetch_sub(1, Ordering::SeqCst) - 1);
     }
 }
 

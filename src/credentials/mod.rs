@@ -8,6 +8,7 @@ mod broker;
 mod driver;
 mod flights;
 mod held;
+mod pace;
 mod provider_call;
 mod read;
 pub mod refresh;
@@ -22,7 +23,7 @@ use std::time::Duration;
 pub use crate::providers::ApiCall;
 pub use broker::{BrokerAnswer, BrokerCall};
 pub use read::{Account, IN_MID_CALL, ReadWish, Token, Warm, Which};
-pub(crate) use row::is_degraded;
+pub(crate) use row::{is_degraded, last_error};
 pub use spool::{Spool, SpoolError};
 pub use store::{NewCredential, Revocation};
 pub use sweep::DueBell;
@@ -30,6 +31,7 @@ pub use sweep::DueBell;
 use crate::audit::{Audit, AuditError};
 use crate::caller::{Denied, SystemScope};
 use crate::clock::Surroundings;
+use crate::config::RefreshSettings;
 use crate::health::Health;
 use crate::keys::{KeyError, Keys};
 use crate::outbound::{Outbound, OutboundError};
@@ -39,7 +41,7 @@ use crate::store::bell::Bells;
 use crate::store::{Store, StoreError};
 use flights::Flights;
 use held::HeldTokens;
-use read::wait_for_landing;
+use sweep::Sweeper;
 
 /// A flight knows one credential by name; its second wall is the sealed context.
 const ONE_CREDENTIAL: SystemScope =
@@ -59,6 +61,7 @@ pub struct Credentials {
     flights: Arc<Flights>,
     spool: Spool,
     held: HeldTokens,
+    sweeper: Arc<Sweeper>,
 }
 
 /// What the room is made of.
@@ -84,6 +87,8 @@ pub struct CredentialsParts {
     pub spool: Spool,
     /// Where it is said that tokens are in memory only.
     pub health: Health,
+    /// How hard providers are asked.
+    pub refresh: RefreshSettings,
 }
 
 /// Why a credential could not be lent. Each variant is answered differently.
@@ -179,6 +184,7 @@ impl Credentials {
             flights: Arc::new(Flights::new(process)),
             spool: parts.spool,
             held: HeldTokens::new(parts.health),
+            sweeper: Arc::new(Sweeper::new(parts.refresh)),
         }
     }
 }

@@ -7,7 +7,8 @@ use super::Credentials;
 use super::driver::{Fetched, Loaded, Tokens};
 use super::refresh::{Code, Outcome};
 use super::row::{client_secret_place, owner, refresh_place};
-use crate::clock::{Millis, deadline};
+use crate::clock::{Millis, awake_deadline};
+use crate::crash::crash_point;
 use crate::ids::TenantId;
 use crate::keys::{KeyError, Owner, Sealer};
 use crate::providers::{self, Client, CredentialKind, RevokeTokens, TokenSet};
@@ -32,7 +33,7 @@ impl Credentials {
             return Outcome::Configuration(Code::new("integration_deleted"));
         };
         let (Some(provider), Some(kind)) = (self.providers.get(&row.provider), CredentialKind::parse(&row.kind)) else {
-            return Outcome::Configuration(Code::new("provider_unknown"));
+            return Outcome::Poisoned(Code::PROVIDER_UNKNOWN);
         };
         let opened = match self.open_for_refresh(&row, &integration).await {
             Ok(Some(opened)) => opened,
@@ -41,16 +42,19 @@ impl Credentials {
             Err(KeyError::Store(_)) => return Outcome::NotSent,
             Err(error) => {
                 tracing::error!(credential = %row.id, error = %error, "a stored token cannot be opened");
-                return Outcome::Unrecognised(Code::new("stored_token_unreadable"));
+                return Outcome::Poisoned(Code::UNREADABLE);
             }
         };
         let ForRefresh { client_secret, refresh_token, sealer } = opened;
         let client = Client { id: &integration.client_id, secret: &client_secret };
-        let answer = deadline(give_up_after + CONNECT_LIMIT, provider.refresh(client, kind, &refresh_token)).await;
+        crash_point!(BeforeSend);
+        let answer =
+            awake_deadline(give_up_after + CONNECT_LIMIT, provider.refresh(client, kind, &refresh_token)).await;
         let received_at = self.around.now();
         match answer {
             // Absent means: keep the one you have (RFC 6749 section 6).
             Ok(Ok(mut set)) => {
+                crash_point!(AfterResponse);
                 let refresh_token = set.refresh_token.take().unwrap_or(refresh_token);
                 Outcome::Fresh(Arc::new(Fetched { set, refresh_token, received_at, sealer }))
             }

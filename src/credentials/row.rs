@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::refresh::{Code, Doubt, Integration, Phase, Policy, Replay, Revocation, Status, Unrecognised, View};
+use super::refresh::{
+    Code, Doubt, Integration, Jitter, Keep, NEVER, Phase, Policy, Replay, Revocation, Status, Unrecognised, View,
+    due_at,
+};
 use crate::caller::TenantScope;
 use crate::clock::Millis;
 use crate::keys::{Owner, Place};
@@ -28,12 +31,14 @@ pub(super) fn view(row: &CredentialRow, integration: Option<&IntegrationRow>, pr
         status: status(row),
         // Without an integration there is nothing to refresh with, and nothing that could stand in the way.
         integration: integration.map_or(Integration::Working, standing),
+        keep: integration.map_or(Keep::Always, keep),
         expires_at: row.expires_at.map(Millis),
         original_life: row.expires_at.map(|end| Millis(end).left(Millis(row.obtained_at))),
         has_refresh_token: row.refresh_token.is_some(),
         next_attempt_at: row.next_attempt_at.map(Millis),
         attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
         last_error: row.last_error.as_deref().map(Code::new),
+        failed_at: row.last_error_at.map(Millis),
         unrecognised: Unrecognised {
             count: u32::try_from(row.unrecognised_count).unwrap_or(u32::MAX),
             since: Millis(row.unrecognised_since),
@@ -60,14 +65,51 @@ fn status(row: &CredentialRow) -> Status {
     }
 }
 
-fn standing(integration: &IntegrationRow) -> Integration {
+pub(super) fn standing(integration: &IntegrationRow) -> Integration {
     if integration.status == "misconfigured" {
         let code = Code::new(integration.reason.as_deref().unwrap_or("unknown"));
         return Integration::Faulty { code, probe_at: Millis(integration.probe_at.unwrap_or_default()) };
     }
+    if integration.unreachable_since.is_some() {
+        let code = Code::new(integration.outage.as_deref().unwrap_or("unknown"));
+        return Integration::Unreachable { code, probe_at: Millis(integration.probe_at.unwrap_or_default()) };
+    }
     integration
         .rate_limited_until
         .map_or(Integration::Working, |until| Integration::RateLimited { until: Millis(until) })
+}
+
+fn keep(integration: &IntegrationRow) -> Keep {
+    match integration.refresh_policy.as_str() {
+        "active" => {
+            let days = u64::try_from(integration.active_days).unwrap_or_default();
+            Keep::Active { within: Duration::from_secs(days.saturating_mul(24 * 3600)) }
+        }
+        "on_demand" => Keep::OnDemand,
+        _ => Keep::Always,
+    }
+}
+
+/// A person is told so long before the refresh token itself ends, which only connecting again can mend.
+const WARN_AHEAD: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// When the end of a refresh token is warned of; none where it has no end, or where that was done.
+pub(super) fn warn_at(refresh_expires_at: Option<i64>, warned_for: Option<i64>) -> Option<Millis> {
+    let end = refresh_expires_at.filter(|_| warned_for != refresh_expires_at)?;
+    Some(Millis(end).before(WARN_AHEAD))
+}
+
+/// When the sweep should look at a row next: to refresh it, to settle a doubt, or to warn.
+pub(super) fn look_at(
+    row: &CredentialRow,
+    integration: Option<&IntegrationRow>,
+    policy: &Policy,
+    now: Millis,
+    jitter: Jitter,
+) -> Option<i64> {
+    let due = due_at(&view(row, integration, ""), policy, now, jitter);
+    let warn = warn_at(row.refresh_expires_at, row.warned_for).filter(|_| row.status == "active");
+    [(due < NEVER).then_some(due), warn].into_iter().flatten().min().map(|at| at.0)
 }
 
 pub(super) fn doubt_columns(doubt: Option<Doubt>) -> DoubtColumns {
@@ -132,8 +174,15 @@ pub(super) fn client_secret_place(id: &str) -> Place<'_> {
 
 /// Whether a token that is lent all the same is less than one could wish: the last refresh failed, or its credential or
 /// integration is faulty, so that no refresh will come. Tokens and views of connections both say it by this rule.
-pub(crate) fn is_degraded(row: &CredentialRow, integration: Option<&IntegrationRow>) -> bool {
-    row.status != "active" || row.last_error.is_some() || integration.is_some_and(|one| one.status != "active")
+pub(crate) fn is_degraded(row: &CredentialRow, integration: Option<&IntegrationRow>, now: Millis) -> bool {
+    row.status != "active" || last_error(row, now).is_some() || integration.is_some_and(|one| one.status != "active")
+}
+
+/// Why the last refresh brought nothing: what its record says, or that its holder has died before it could say
+/// anything, so that nobody knows yet whether the refresh token was spent.
+pub(crate) fn last_error(row: &CredentialRow, now: Millis) -> Option<String> {
+    let abandoned = row.phase == "sent" && row.lease_until.is_none_or(|end| end <= now.0);
+    row.last_error.clone().or_else(|| abandoned.then(|| Code::IN_DOUBT.to_string()))
 }
 
 /// What is left of a token's life; none when it never ends.

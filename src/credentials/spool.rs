@@ -1,5 +1,6 @@
 //! The spool: a folder of this node where answers of providers wait, sealed, while the database cannot take them
-//! (RL-05). Each file is one answer and the claim that it belongs to; it comes home by the same store as any other.
+//! (RL-05): a copy from the first failed commit on, so that the process may be killed, and for good when storing is given
+//! up or the process stops. Each file is one answer and the claim that it belongs to; it comes home by the same store as any other.
 //!
 //! A file is written beside its name, synced, renamed, and the folder synced: it is there whole or not at all. What
 //! cannot be read or opened is set aside under another name, never deleted.
@@ -11,12 +12,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Credentials;
 use super::driver::{Fetched, bring_home};
 use super::flights::Boarding;
 use super::refresh::Claimed;
 use super::row::{access_place, refresh_place};
-use super::{Credentials, wait_for_landing};
 use crate::clock::Millis;
+use crate::crash::crash_point;
 use crate::health::Health;
 use crate::keys::{KeyError, Owner};
 use crate::providers::{CredentialKind, TokenSet};
@@ -94,7 +96,7 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Writes an answer down, durably.
+    /// Writes an answer down, durably; gives the file.
     ///
     /// # Errors
     /// See [`SpoolError`].
@@ -103,17 +105,35 @@ impl Spool {
         name: &CredentialName,
         tokens: &Fetched,
         claimed: Claimed,
-    ) -> Result<(), SpoolError> {
+    ) -> Result<PathBuf, SpoolError> {
         let folder = self.folder.clone().ok_or(SpoolError::Off)?;
         let page = Page::of(name, tokens, claimed)?;
         let file = format!("{}.{}.{ENDING}", page.credential, page.fence);
         let text = serde_json::to_vec(&page).map_err(std::io::Error::from)?;
+        let path = folder.join(&file);
         let waiting = blocking(move || {
+            crash_point!(BeforeSpool);
             write_whole(&folder, &file, &text)?;
+            crash_point!(AfterSpool);
             Ok(pages(&folder)?.len())
         });
         self.report(waiting.await?);
-        Ok(())
+        Ok(path)
+    }
+
+    /// An answer is durable elsewhere. Left behind, its file would only find out the same.
+    pub(super) async fn take_away(&self, file: PathBuf) {
+        let Some(folder) = self.folder.clone() else { return };
+        let waiting = blocking(move || {
+            remove(&file)?;
+            Ok(pages(&folder)?.len())
+        });
+        match waiting.await {
+            Ok(waiting) => self.report(waiting),
+            Err(error) => {
+                tracing::warn!(error = %error, "an answer that is stored could not be taken out of the spool")
+            }
+        }
     }
 
     fn report(&self, waiting: usize) {
@@ -183,7 +203,7 @@ impl Credentials {
 
     async fn bring_home(&self, file: PathBuf) -> Result<bool, SpoolError> {
         let read = file.clone();
-        let text = blocking(move || std::fs::read(read)).await?;
+        let Some(text) = blocking(move || present(std::fs::read(read))).await? else { return Ok(false) };
         let opened = match serde_json::from_slice::<Page>(&text) {
             Ok(page) if page.version == 1 => self.opened(&page).await.map(|tokens| (page, tokens)),
             _ => Err(KeyError::Refused),
@@ -201,11 +221,8 @@ impl Credentials {
         let (name, claimed) = (page.name(), page.claimed());
         let seat = match self.flights.board(&name) {
             Boarding::Leader(seat, _) => seat,
-            // The next round finds it out of the air.
-            Boarding::Passenger(mut landing) => {
-                wait_for_landing(&mut landing).await;
-                return Ok(false);
-            }
+            // It may be a copy of what is held there. The next round finds it out of the air, or gone.
+            Boarding::Passenger(_) => return Ok(false),
         };
         // In a task of its own: a round that is given up must not end a flight in the middle.
         let flight = tokio::spawn(bring_home(self.clone(), seat, claimed, Arc::new(tokens)));
@@ -213,7 +230,8 @@ impl Credentials {
             return Ok(false);
         }
         tracing::info!(credential = %name.id, "a spooled answer has come home");
-        blocking(move || std::fs::remove_file(file)).await?;
+        crash_point!(AfterHomecoming);
+        blocking(move || remove(&file)).await?;
         Ok(true)
     }
 
@@ -258,8 +276,21 @@ fn write_whole(folder: &Path, name: &str, content: &[u8]) -> std::io::Result<()>
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
+    crash_point!(MidSpool);
     file.persist(folder.join(name)).map_err(|error| error.error)?;
     std::fs::File::open(folder)?.sync_all()
+}
+
+/// Nothing where the file is gone: a flight takes its copy away when it has landed.
+fn present<T>(outcome: std::io::Result<T>) -> std::io::Result<Option<T>> {
+    match outcome {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        outcome => outcome.map(Some),
+    }
+}
+
+fn remove(file: &Path) -> std::io::Result<()> {
+    present(std::fs::remove_file(file)).map(|_| ())
 }
 
 async fn blocking<T: Send + 'static>(

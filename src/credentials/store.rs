@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::read::{PATIENCE, wait_for_landing};
-use super::refresh::{Jitter, NEVER, Wish, due_at};
-use super::row::{access_place, integration_of, owner, policy, refresh_place, view};
+use super::refresh::{Jitter, Wish};
+use super::row::{access_place, integration_of, look_at, owner, policy, refresh_place};
 use super::{CredentialError, Credentials};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
@@ -245,9 +245,7 @@ impl Credentials {
     pub(super) fn next_due(&self, row: &CredentialRow, integration: Option<&IntegrationRow>) -> Option<i64> {
         let provider = self.providers.get(&row.provider)?;
         let jitter = Jitter(u32::from_be_bytes(self.around.random()));
-        let (view, policy) = (view(row, integration, &self.flights.process), policy(provider.descriptor()));
-        let at = due_at(&view, &policy, self.around.now(), jitter);
-        (at < NEVER).then_some(at.0)
+        look_at(row, integration, &policy(provider.descriptor()), self.around.now(), jitter)
     }
 
     fn row_of(&self, scope: &TenantScope, id: &str, new: &NewCredential<'_>, tokens: &NewTokens) -> CredentialRow {
@@ -279,6 +277,8 @@ impl Credentials {
             doubt_since: None,
             doubt_replays: 0,
             due_at: None,
+            slot_at: None,
+            warned_for: None,
             status: "active".to_owned(),
             reason: None,
             attempts: 0,

@@ -1,25 +1,94 @@
 //! The sweep: credentials that are due are refreshed ahead of their readers, by the same flights.
+//!
+//! A round takes what is due within the next second, asks [`pace`](super::pace) what may leave, sends that, and puts the
+//! rest back into the schedule with a place in its client's queue. It never waits for a provider: flights are tasks of their
+//! own, in berths of which one provider has a quarter at most, so that a hanging one holds up nobody else (RL-17).
+//! Claims and plans are short transactions of their own; a node that dies between them leaves rows that come again.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::Credentials;
-use super::refresh::Wish;
-use crate::caller::SystemScope;
-use crate::store::StoreError;
+use super::pace::{ACTIVE_WITHIN, Decision, Due, HORIZON, Limits, Queue};
+use super::refresh::{Deadlines, Wish};
+use super::row::{standing, warn_at};
+use crate::audit::{Action, Event};
+use crate::caller::{Caller, SystemScope};
+use crate::clock::{Millis, pause};
+use crate::config::RefreshSettings;
+use crate::ids::TenantId;
 use crate::store::bell::Bell;
-use crate::store::credentials::credential_claim_due;
+use crate::store::due::{
+    DueRow, Queue as Places, RefreshNumbers, credential_claim_due, credential_patient, credential_put_back,
+    credential_warn, credentials_in_air, credentials_queue_up, refresh_numbers,
+};
+use crate::store::integrations::{IntegrationRow, integration_lock, integration_set_pace};
+use crate::store::{StoreError, Tx};
 
 const ALL_TENANTS: SystemScope = SystemScope::because("the sweep serves every tenant in the order of need");
-/// Credentials taken at once, and flights in the air at once.
-const BATCH: i64 = 64;
-const IN_THE_AIR: usize = 16;
+/// Credentials taken at once.
+const BATCH: usize = 128;
 /// A claimed credential is looked at again after this time if its flight never says when.
 const CLAIMED_FOR: Duration = Duration::from_secs(150);
+/// So many rows are given places at once when a crowd is due.
+const QUEUED_AT_ONCE: i64 = 2_000;
+/// No queue is longer than this; a first free place beyond it was written by a clock that has jumped.
+const LONGEST_QUEUE: Duration = Duration::from_secs(24 * 3600);
+
+/// A client: tenant and integration.
+type ClientId = (String, String);
+
+/// What the sweep of this node has in its hands.
+#[derive(Debug)]
+pub(super) struct Sweeper {
+    limits: Limits,
+    berths: Arc<Semaphore>,
+    berths_per_provider: usize,
+    by_provider: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// Refreshes that readers have caused since the last round.
+    by_readers: Mutex<HashMap<ClientId, i64>>,
+}
+
+/// Held while a refresh is in the air.
+type Berth = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+impl Sweeper {
+    pub(super) fn new(settings: RefreshSettings) -> Self {
+        let workers = (settings.workers.clamp(4, 10_000)) as usize;
+        Self {
+            limits: Limits::new(settings.rate_per_client, settings.in_air_per_client),
+            berths: Arc::new(Semaphore::new(workers)),
+            berths_per_provider: workers / 4,
+            by_provider: Mutex::default(),
+            by_readers: Mutex::default(),
+        }
+    }
+
+    /// A reader's own refresh leaves at once; the sweep makes room for it afterwards.
+    pub(super) fn note_reader(&self, tenant: &str, integration: &str) {
+        let mut counts = self.by_readers.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry((tenant.to_owned(), integration.to_owned())).or_default() += 1;
+    }
+
+    fn take_readers(&self) -> HashMap<ClientId, i64> {
+        std::mem::take(&mut *self.by_readers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn berths_of(&self, provider: &str) -> Arc<Semaphore> {
+        let mut all = self.by_provider.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = self.berths_per_provider;
+        Arc::clone(all.entry(provider.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(most))))
+    }
+
+    fn berth(&self, provider: &str) -> Option<Berth> {
+        let own = self.berths_of(provider).try_acquire_owned().ok()?;
+        Some((own, Arc::clone(&self.berths).try_acquire_owned().ok()?))
+    }
+}
 
 /// Tells when a credential has become due earlier than the sweep knows.
 #[derive(Debug)]
@@ -39,6 +108,12 @@ impl DueBell {
     }
 }
 
+/// A row that leaves, and when.
+struct Leaving {
+    row: DueRow,
+    at: Millis,
+}
+
 impl Credentials {
     /// Hears from now on when to sweep early.
     #[must_use]
@@ -46,30 +121,252 @@ impl Credentials {
         DueBell(self.bells.listen())
     }
 
-    /// Refreshes what is due; gives how many credentials were looked at. Runs until nothing more is due, or until the
-    /// house closes.
+    /// Sends what is due and may leave; gives how many credentials were looked at. Returns without waiting for the
+    /// providers.
     ///
     /// # Errors
     /// As every statement. What was claimed comes again by itself.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         let mut looked_at = 0;
         while !self.shutdown.has_begun() {
-            let now = self.around.now();
-            let mut tx = self.store.begin().await?;
-            let due = credential_claim_due(&mut tx, ALL_TENANTS, now.0, now.after(CLAIMED_FOR).0, BATCH).await?;
-            tx.commit().await?;
-            if due.is_empty() {
+            let limit = self.sweeper.berths.available_permits().min(BATCH);
+            if limit == 0 {
                 break;
             }
-            looked_at += due.len();
-            stream::iter(due)
-                .for_each_concurrent(IN_THE_AIR, |name| async move {
-                    let (mut landing, _) = self.board(&name, Wish::sweep());
-                    // A crashed flight has already been logged by its task; the row comes again.
-                    let _ = landing.wait_for(Option::is_some).await;
-                })
-                .await;
+            let now = self.around.now();
+            let claimed = now.after(CLAIMED_FOR);
+            let mut tx = self.store.begin().await?;
+            let rows = credential_claim_due(
+                &mut tx,
+                ALL_TENANTS,
+                (now.0, now.after(HORIZON).0),
+                claimed.0,
+                i64::try_from(limit).unwrap_or(i64::MAX),
+            )
+            .await?;
+            tx.commit().await?;
+            let taken = rows.len();
+            looked_at += taken;
+            self.warn_of_ends(&rows, now).await;
+            for leaving in self.plan(rows, now, claimed, taken == limit).await? {
+                self.send_off(leaving, now);
+            }
+            if taken < limit {
+                break;
+            }
         }
         Ok(looked_at)
     }
+
+    /// How refreshing is doing, over all tenants; also told to the metrics.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn refresh_numbers(&self) -> Result<RefreshNumbers, StoreError> {
+        let mut tx = self.store.read().await?;
+        let now = self.around.now();
+        let numbers = refresh_numbers(&mut tx, ALL_TENANTS, now.0).await?;
+        let oldest = numbers.oldest_due.map_or(Duration::ZERO, |due| now.left(Millis(due)));
+        metrics::gauge!("valetkey_refresh_oldest_overdue_seconds").set(oldest.as_secs_f64());
+        for (name, count) in [
+            ("valetkey_refresh_overdue", numbers.overdue),
+            ("valetkey_refresh_queued", numbers.queued),
+            ("valetkey_refresh_in_doubt", numbers.in_doubt),
+        ] {
+            metrics::gauge!(name).set(gauge(count));
+        }
+        for (state, count) in [
+            ("misconfigured", numbers.misconfigured),
+            ("unreachable", numbers.unreachable),
+            ("rate_limited", numbers.rate_limited),
+        ] {
+            metrics::gauge!("valetkey_integrations_held", "state" => state).set(gauge(count));
+        }
+        Ok(numbers)
+    }
+
+    /// Decides about every row, client by client in one order for all nodes, and writes down what does not leave now.
+    async fn plan(
+        &self,
+        rows: Vec<DueRow>,
+        now: Millis,
+        claimed: Millis,
+        crowd: bool,
+    ) -> Result<Vec<Leaving>, StoreError> {
+        let mut readers = self.sweeper.take_readers();
+        let mut leaving = Vec::new();
+        let mut clients: BTreeMap<ClientId, Vec<DueRow>> = BTreeMap::new();
+        for row in rows {
+            match &row.integration_id {
+                Some(id) => clients.entry((row.tenant_id.clone(), id.clone())).or_default().push(row),
+                None => leaving.push(Leaving { row, at: now }),
+            }
+        }
+        let mut berths = HashMap::new();
+        let mut tx = self.store.begin().await?;
+        for (client, rows) in clients {
+            let Some(integration) = integration_lock(&mut tx, ALL_TENANTS, &client.0, &client.1).await? else {
+                // The protocol finds out what is to become of them.
+                leaving.extend(rows.into_iter().map(|row| Leaving { row, at: now }));
+                continue;
+            };
+            let free = berths
+                .entry(integration.provider.clone())
+                .or_insert_with(|| self.sweeper.berths_of(&integration.provider).available_permits());
+            let mut round = Round { now, claimed, crowd, limits: self.sweeper.limits, leaving: Vec::new() };
+            round.serve(&mut tx, &integration, rows, *free, readers.remove(&client).unwrap_or_default()).await?;
+            *free -= round.leaving.len().min(*free);
+            leaving.append(&mut round.leaving);
+        }
+        tx.commit().await?;
+        Ok(leaving)
+    }
+
+    fn send_off(&self, Leaving { row, at }: Leaving, now: Millis) {
+        // Without a berth the row comes again when its claim ends.
+        let Some(berth) = self.sweeper.berth(&row.provider) else { return };
+        let room = self.clone();
+        tokio::spawn(async move {
+            let _berth = berth;
+            pause(at.left(now)).await;
+            if room.shutdown.has_begun() {
+                return;
+            }
+            let (mut landing, _) = room.board(&row.name(), Wish::sweep());
+            // A crashed flight has already been logged by its task; the row comes again.
+            let _ = landing.wait_for(Option::is_some).await;
+        });
+    }
+
+    /// Tells once, some days ahead, that only connecting again will keep a connection alive.
+    async fn warn_of_ends(&self, rows: &[DueRow], now: Millis) {
+        for row in rows {
+            let Some(end) = row.refresh_expires_at else { continue };
+            if warn_at(row.refresh_expires_at, row.warned_for).is_none_or(|at| at > now) {
+                continue;
+            }
+            if let Err(error) = self.warn_of_end(row, end).await {
+                tracing::warn!(credential = %row.id, error = %error, "the coming end of a connection was not told");
+            }
+        }
+    }
+
+    async fn warn_of_end(&self, row: &DueRow, end: i64) -> Result<(), StoreError> {
+        let mut tx = self.store.begin().await?;
+        if credential_warn(&mut tx, ALL_TENANTS, &row.name(), end).await? {
+            let caller = Caller::system("sweep", TenantId::stored(row.tenant_id.clone()));
+            let event = Event::done(Action::ConnectionExpiring, "credential", &row.id);
+            self.audit.record(&mut tx, &caller, &event).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+}
+
+/// One round for one client.
+struct Round {
+    now: Millis,
+    claimed: Millis,
+    /// Whether more is due than was taken.
+    crowd: bool,
+    limits: Limits,
+    leaving: Vec<Leaving>,
+}
+
+impl Round {
+    async fn serve(
+        &mut self,
+        tx: &mut Tx,
+        integration: &IntegrationRow,
+        mut rows: Vec<DueRow>,
+        berths: usize,
+        by_readers: i64,
+    ) -> Result<(), StoreError> {
+        let client = (integration.tenant_id.as_str(), integration.id.as_str());
+        let active_since = self.now.before(ACTIVE_WITHIN).0;
+        let mut queue = self.queue(tx, integration, rows.len(), berths).await?;
+        if by_readers > 0 {
+            queue.debit(self.now, by_readers, self.limits.interval);
+        }
+        let deadlines = Deadlines::default();
+        // Places first, in their order; then what belongs to a conversation that goes on.
+        rows.sort_by_key(|row| (row.slot_at == self.now.0, row.last_used_at <= active_since, row.slot_at));
+        let mut waits = false;
+        for row in rows {
+            let place = (row.slot_at != self.now.0).then_some(Millis(row.slot_at));
+            // Whoever is needed now is no mere retry.
+            let due = Due { place, retry: row.attempts > 0 && row.last_used_at <= active_since };
+            match queue.decide(self.now, due, self.limits.interval, &deadlines) {
+                Decision::Go(at) => self.leaving.push(Leaving { row, at }),
+                Decision::Wait(place) => {
+                    waits = true;
+                    self.put_into_queue(tx, client, &row, place).await?;
+                }
+                Decision::Rest(until) => {
+                    credential_put_back(tx, ALL_TENANTS, &row.name(), self.claimed.0, until.0, false).await?;
+                }
+            }
+        }
+        if waits && self.crowd {
+            let places = Places {
+                horizon: self.now.after(HORIZON).0,
+                pace_at: queue.pace_at,
+                interval: self.limits.interval,
+                active_since,
+                limit: QUEUED_AT_ONCE,
+            };
+            let count = credentials_queue_up(tx, ALL_TENANTS, client, places).await?;
+            queue.pace_at += i64::try_from(count).unwrap_or(QUEUED_AT_ONCE) * self.limits.interval;
+        }
+        let retries = (queue.credit, queue.retried_at.map(|at| at.0));
+        integration_set_pace(tx, ALL_TENANTS, client, queue.pace_at, retries).await
+    }
+
+    async fn queue(
+        &self,
+        tx: &mut Tx,
+        integration: &IntegrationRow,
+        taken: usize,
+        berths: usize,
+    ) -> Result<Queue, StoreError> {
+        let client = (integration.tenant_id.as_str(), integration.id.as_str());
+        let in_air = credentials_in_air(tx, ALL_TENANTS, client, self.now.after(HORIZON).0).await?;
+        // Those just taken count as in the air already.
+        let in_air = usize::try_from(in_air).unwrap_or_default().saturating_sub(taken);
+        let latest = self.now.after(LONGEST_QUEUE).0.saturating_mul(1000);
+        Ok(Queue {
+            pace_at: if integration.pace_at > latest { 0 } else { integration.pace_at },
+            credit: integration.retry_credit,
+            retried_at: integration.retried_at.map(Millis),
+            answered: integration.answered.map(|count| u32::try_from(count).unwrap_or_default()),
+            integration: standing(integration),
+            free: self.limits.in_air.saturating_sub(in_air).min(berths),
+        })
+    }
+
+    /// Puts a row into the queue. One that a conversation uses changes places with the next that nobody waits for.
+    async fn put_into_queue(
+        &self,
+        tx: &mut Tx,
+        client: (&str, &str),
+        row: &DueRow,
+        place: Millis,
+    ) -> Result<(), StoreError> {
+        let active_since = self.now.before(ACTIVE_WITHIN).0;
+        let mut own = place.0;
+        if row.last_used_at > active_since {
+            let horizon = self.now.after(HORIZON).0;
+            let other = credential_patient(tx, ALL_TENANTS, client, horizon, active_since).await?;
+            if let Some((id, sooner)) = other.filter(|(_, sooner)| *sooner < place.0) {
+                let name = crate::store::credentials::CredentialName { tenant_id: row.tenant_id.clone(), id };
+                credential_put_back(tx, ALL_TENANTS, &name, sooner, place.0, true).await?;
+                own = sooner;
+            }
+        }
+        credential_put_back(tx, ALL_TENANTS, &row.name(), self.claimed.0, own, true).await
+    }
+}
+
+fn gauge(count: i64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

@@ -10,6 +10,7 @@ use super::guard::LookupError;
 use super::http::{Request, Wiped};
 use super::{Cause, Outbound, OutboundError, Refusal};
 use crate::clock;
+use crate::crash::crash_point;
 
 impl Outbound {
     /// Sends the request once and reads the whole answer. Any status is an answer, redirects too.
@@ -27,14 +28,15 @@ impl Outbound {
         let limits = request.limits;
         let wire = wire(request)?;
 
-        let mut answer = match clock::deadline(limits.head, client.execute(wire)).await {
+        let mut answer = match clock::awake_deadline(limits.head, client.execute(wire)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(meaning(&error)),
             Err(clock::Elapsed) => return Err(OutboundError::Unknown(Cause::Timeout)),
         };
+        crash_point!(AfterSend);
         let status = answer.status().as_u16();
         let headers = std::mem::take(answer.headers_mut());
-        match clock::deadline(limits.body, read(&mut answer, limits.max_bytes)).await {
+        match clock::awake_deadline(limits.body, read(&mut answer, limits.max_bytes)).await {
             Ok(Ok(body)) => Ok(Response { status, headers, body: body.into_inner() }),
             Ok(Err(Unread::TooLarge)) if !(200..300).contains(&status) => Err(OutboundError::TooLarge { status }),
             Ok(Err(_)) | Err(clock::Elapsed) => Err(OutboundError::Unknown(Cause::Truncated { status })),

@@ -60,7 +60,8 @@ pub enum FormValue {
     Secret(Secret),
 }
 
-/// How long a call may take and how much may come back.
+/// How long a call may take and how much may come back. Time in which this process was stopped does not count
+/// ([`clock::awake_deadline`](crate::clock::awake_deadline)): no answer that is there is taken for one that came too late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// From the start of the call to the end of the answer's head. Connecting is part of it and may

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use url::form_urlencoded;
 
 use super::descriptor::Expiry;
 use super::errors::{Code, Failure};
@@ -61,6 +62,14 @@ pub(super) enum Field {
 impl Field {
     pub fn is_present(&self) -> bool {
         !matches!(self, Self::Absent)
+    }
+
+    fn is_token(&self) -> bool {
+        matches!(self, Self::Text(secret) if usable(secret.expose()))
+    }
+
+    fn is_token_or_absent(&self) -> bool {
+        self.is_token() || !self.is_present()
     }
 
     /// The token, if it can be stored and sent in a header; `Ok(None)` if there is none.
@@ -123,12 +132,71 @@ impl<'de> Visitor<'de> for FieldVisitor {
 }
 
 impl RawAnswer {
-    /// Reads a JSON object, whatever the content type says; anything else is `None`.
+    /// Reads a JSON object or a form, whatever the content type says; anything else is `None`. A byte order mark before
+    /// the object may be ignored (RFC 8259 section 8.1), so it is: what is not read may be lost for ever.
     pub fn parse(body: &[u8]) -> Option<Self> {
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         if body.trim_ascii_start().first() != Some(&b'{') {
-            return None;
+            return Self::parse_form(body.trim_ascii());
         }
         serde_json::from_slice(body).ok()
+    }
+
+    /// GitHub's manner where it was not asked for JSON (fact sheet D.4). Only what can be nothing else is taken for a
+    /// form: without a blank or a tag, and with a token or an error in it.
+    fn parse_form(body: &[u8]) -> Option<Self> {
+        if !body.iter().all(|byte| byte.is_ascii_graphic() && !b"<>{}\"".contains(byte)) {
+            return None;
+        }
+        let mut raw = Self::default();
+        let mut seen = Vec::new();
+        for (name, value) in form_urlencoded::parse(body) {
+            let known: &mut Value = match &*name {
+                "access_token" | "refresh_token" | "id_token" => {
+                    if seen.contains(&name) {
+                        return None;
+                    }
+                    let field = match &*name {
+                        "access_token" => &mut raw.access_token,
+                        "refresh_token" => &mut raw.refresh_token,
+                        _ => &mut raw.id_token,
+                    };
+                    if !value.is_empty() {
+                        *field = Field::Text(Secret::new(value.into_owned()));
+                    }
+                    seen.push(name);
+                    continue;
+                }
+                "error" => &mut raw.error,
+                "error_subtype" => &mut raw.error_subtype,
+                "token_type" => &mut raw.token_type,
+                "scope" => &mut raw.scope,
+                "expires_in" => &mut raw.expires_in,
+                "refresh_token_expires_in" => &mut raw.refresh_token_expires_in,
+                "refresh_expires_in" => &mut raw.refresh_expires_in,
+                "x_refresh_token_expires_in" => &mut raw.x_refresh_token_expires_in,
+                _ => continue,
+            };
+            if !known.is_null() {
+                return None;
+            }
+            *known = Value::String(value.into_owned());
+        }
+        (raw.access_token.is_present() || !raw.error.is_null()).then_some(raw)
+    }
+
+    /// Whether it shows that the provider has made tokens, in whatever state they came.
+    pub fn shows_tokens(&self) -> bool {
+        let here = self.access_token.is_present() || self.refresh_token.is_present();
+        here || self.authed_user.as_deref().is_some_and(Self::shows_tokens)
+    }
+
+    /// Whether the provider has made tokens that cannot be had from it: one of them is no token, or only the refresh
+    /// token is there.
+    pub fn spoils_tokens(&self) -> bool {
+        let person = self.authed_user.as_deref().filter(|person| person.access_token.is_present());
+        let source = if self.access_token.is_present() { self } else { person.unwrap_or(self) };
+        self.shows_tokens() && !(source.access_token.is_token() && source.refresh_token.is_token_or_absent())
     }
 
     /// The error code, if the answer has one.
@@ -147,7 +215,7 @@ impl RawAnswer {
     /// Takes the token set out of the answer.
     ///
     /// A readable answer without a usable token is the provider's mistake: nothing is stored and it counts as
-    /// passing (fact sheet D.4).
+    /// passing (fact sheet D.4), unless the call has spent a token for it ([`Self::spoils_tokens`]).
     pub fn into_token_set(self, kind: CredentialKind, expiry: Expiry, refreshed: bool) -> Result<TokenSet, Failure> {
         let access = self.access_token.token("access_token_unusable")?;
         let access_token = access.ok_or(Failure::Transient { code: Code::own("access_token_missing") })?;
@@ -315,6 +383,39 @@ mod tests {
         }
         let tokens = read(r#"{"access_token":"a","refresh_expires_in":0}"#).expect("tokens");
         assert_eq!(tokens.refresh_expires_in, None);
+    }
+
+    #[test]
+    fn a_form_is_read_where_it_can_be_nothing_else() {
+        // fact sheet D.4
+        let tokens = read("access_token=a%2Fb&expires_in=28800&refresh_token=r&scope=x%2Cy&token_type=bearer&x=1&x=2");
+        let tokens = tokens.expect("tokens");
+        assert_eq!((tokens.access_token.expose(), tokens.expires_in), ("a/b", Some(Duration::from_secs(28_800))));
+        assert_eq!(tokens.refresh_token.as_ref().map(Secret::expose), Some("r"));
+        assert_eq!(tokens.scopes, Some(vec!["x".to_owned(), "y".to_owned()]));
+        let refused = RawAnswer::parse(b"error=bad_refresh_token&error_description=x").expect("a form");
+        assert_eq!(refused.error_code(), Some("bad_refresh_token"));
+        for other in [
+            "",
+            "ok",
+            "a=b",
+            "access_token",
+            "access_token=",
+            "<a href=?access_token=x>",
+            "{access_token=a}",
+            "access_token=a&access_token=b",
+            "access_token=a&refresh_token=r&refresh_token=s",
+            "error=a&error=b",
+            "access_token=a b",
+            "Sign in: ?access_token=a",
+        ] {
+            assert!(RawAnswer::parse(other.as_bytes()).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_the_object_is_ignored() {
+        assert!(read("\u{feff}{\"access_token\":\"a\"}").is_ok());
     }
 
     #[test]

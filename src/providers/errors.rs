@@ -24,12 +24,16 @@ impl Code {
     }
 
     /// The provider's error code, bounded in characters and length (OA-16). Upper case is folded when the whole
-    /// word is upper case (`BAD_REFRESH_TOKEN`); mixed case, as tokens have, becomes `unlisted`.
+    /// word is upper case (`BAD_REFRESH_TOKEN`). What tokens have becomes `unlisted`: mixed case, more than eight digits
+    /// (`AADSTS7000215` has seven), or more than 24 letters and digits in a row.
     #[must_use]
     pub fn from_provider(text: &str) -> Self {
         let mixed = text.bytes().any(|b| b.is_ascii_uppercase()) && text.bytes().any(|b| b.is_ascii_lowercase());
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
-        if text.is_empty() || text.len() > 64 || mixed || !text.bytes().all(fits) {
+        let digits = text.bytes().filter(u8::is_ascii_digit).count();
+        let longest = text.split(['_', '.', ':', '-']).map(str::len).max().unwrap_or(0);
+        let like_a_token = mixed || digits > 8 || longest > 24;
+        if text.is_empty() || text.len() > 64 || like_a_token || !text.bytes().all(fits) {
             return Self(Self::UNLISTED.to_owned());
         }
         Self(text.to_ascii_lowercase())
@@ -223,8 +227,12 @@ mod tests {
             ("<script>", "unlisted"),
             ("a\r\nb", "unlisted"),
             ("\u{1b}[31m", "unlisted"),
-            (&"a".repeat(65), "unlisted"),
-            (&"a".repeat(64), &"a".repeat(64)),
+            ("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b", "unlisted"),
+            ("mzxw6ytboi3dsnrqgezdgnbvgy3tqojq", "unlisted"),
+            ("AADSTS7000215", "aadsts7000215"),
+            ("restricted_client:unsupported_response_type", "restricted_client:unsupported_response_type"),
+            (&"a_".repeat(33), "unlisted"),
+            (&"a_".repeat(32), &"a_".repeat(32)),
         ];
         for (text, wanted) in rows {
             assert_eq!(Code::from_provider(text).as_str(), wanted, "{text:?}");

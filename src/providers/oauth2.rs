@@ -154,15 +154,17 @@ pub(super) fn read(
         Err(classify(table, answer.status, error, answer.after, spends))
     };
     let success = (200..300).contains(&answer.status);
-    let Some(raw) = raw else {
-        if success {
-            // The provider may have done its part; what it said is lost (fact sheet D.4).
-            return Err(Failure::Ambiguous { code: Code::own("answer_unreadable") });
-        }
-        return refused(None);
-    };
+    // The provider may have done its part; what it said is lost (fact sheet D.4).
+    let lost = || Err(Failure::Ambiguous { code: Code::own("answer_unreadable") });
+    let Some(raw) = raw else { return if success { lost() } else { refused(None) } };
     let slack = descriptor.response_style == ResponseStyle::Slack;
     let said_no = slack && raw.ok != serde_json::Value::Bool(true);
+    // It has made tokens and says no in the same breath, or they are no tokens. The one that was sent for them may be
+    // spent, and sending it again may end the family.
+    let contradicts = raw.error_code().is_none() && (raw.spoils_tokens() || (said_no && raw.shows_tokens()));
+    if success && spends && contradicts {
+        return lost();
+    }
     // Some servers put an error into a 200 (fact sheet G.5).
     let error_instead = raw.error_code().is_some() && !raw.access_token.is_present();
     if !success || said_no || error_instead {
@@ -209,7 +211,6 @@ mod tests {
         // RL-10
         let unreadable = || Failure::Ambiguous { code: code("answer_unreadable") };
         let missing = || Failure::Transient { code: code("access_token_missing") };
-        let unusable = || Failure::Transient { code: code("access_token_unusable") };
         let http = |status| Failure::Unrecognised { code: Code::http(status) };
         let long = format!(r#"{{"access_token":"{}"}}"#, "a".repeat(20_000));
         let deep = format!("{}{}", "{\"a\":".repeat(500), "1");
@@ -233,23 +234,24 @@ mod tests {
             (200, b"{\"access_token\":\"a\",\"refresh_token\":\"r\",\"refresh_token\":\"s\"}", unreadable()),
             (200, b"{\"access_token\":\"\xff\xfe\"}", unreadable()),
             (200, b"\x1f\x8b\x08\x00gzip", unreadable()),
-            (200, b"access_token=a&token_type=bearer", unreadable()),
+            (200, b"access_token=a&access_token=b", unreadable()),
             (200, deep.as_bytes(), unreadable()),
             (200, b"{}", missing()),
             (200, b"{\"access_token\":null}", missing()),
             (200, b"{\"access_token\":\"\"}", missing()),
-            (200, b"{\"refresh_token\":\"r\",\"expires_in\":3600}", missing()),
+            (200, b"{\"refresh_token\":\"r\",\"expires_in\":3600}", unreadable()),
+            (200, b"{\"access_token\":\"a\",\"refresh_token\":7}", unreadable()),
             (200, b"{\"token\":\"a\"}", missing()),
             (200, b"{\"ACCESS_TOKEN\":\"a\"}", missing()),
-            (200, b"{\"access_token\":7}", unusable()),
-            (200, b"{\"access_token\":true}", unusable()),
-            (200, b"{\"access_token\":[\"a\"]}", unusable()),
-            (200, b"{\"access_token\":{\"value\":\"a\"}}", unusable()),
-            (200, b"{\"access_token\":\"a\\u0000b\"}", unusable()),
-            (200, b"{\"access_token\":\"a\\r\\nX-Evil: 1\"}", unusable()),
-            (200, b"{\"access_token\":\"a b\"}", unusable()),
-            (200, "{\"access_token\":\"\u{e9}\"}".as_bytes(), unusable()),
-            (200, long.as_bytes(), unusable()),
+            (200, b"{\"access_token\":7}", unreadable()),
+            (200, b"{\"access_token\":true}", unreadable()),
+            (200, b"{\"access_token\":[\"a\"]}", unreadable()),
+            (200, b"{\"access_token\":{\"value\":\"a\"}}", unreadable()),
+            (200, b"{\"access_token\":\"a\\u0000b\"}", unreadable()),
+            (200, b"{\"access_token\":\"a\\r\\nX-Evil: 1\"}", unreadable()),
+            (200, b"{\"access_token\":\"a b\"}", unreadable()),
+            (200, "{\"access_token\":\"\u{e9}\"}".as_bytes(), unreadable()),
+            (200, long.as_bytes(), unreadable()),
             (200, b"{\"error\":\"invalid_grant\"}", Failure::Reauth { code: code("invalid_grant") }),
             (200, b"{\"error\":7}", Failure::Unrecognised { code: code("unlisted") }),
             (302, b"", http(302)),
@@ -272,8 +274,24 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_is_none_leaves_a_doubt_only_where_the_sent_one_may_be_spent() {
+        let answer =
+            |body: &str| Answer { status: 200, body: body.as_bytes().to_vec().into(), after: None, max_age: None };
+        for body in [r#"{"access_token":7}"#, r#"{"refresh_token":"r"}"#, r#"{"access_token":"a","refresh_token":[]}"#]
+        {
+            let failure = read(&answer(body), &rotating(), &[], true).map(|_| ()).expect_err(body);
+            assert_eq!(failure, Failure::Ambiguous { code: code("answer_unreadable") }, "{body}");
+            let raw = read(&answer(body), &rotating(), &[], false).expect("readable");
+            let failure = raw.into_token_set(CredentialKind::User, Expiry::Never, true).map(|_| ()).expect_err(body);
+            assert!(matches!(failure, Failure::Transient { .. }), "{body}: {failure}");
+        }
+    }
+
+    #[test]
     fn unusual_but_honest_answers_are_accepted() {
-        let rows: [&[u8]; 5] = [
+        let rows: [&[u8]; 7] = [
+            b"access_token=a&token_type=bearer",
+            b"\xef\xbb\xbf{\"access_token\":\"a\"}",
             b" \r\n{\"access_token\":\"a\"}\n",
             b"{\"access_token\":\"a\",\"scope\":[\"x\"],\"expires_in\":\"3600\",\"new_field\":{\"x\":[1,2]}}",
             b"{\"access_token\":\"a\",\"error\":null}",

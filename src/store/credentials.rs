@@ -5,7 +5,7 @@
 //! holds the lease; [`credential_fail`] and [`credential_needs_reauth`] write anything else that a flight has to say,
 //! while its fence is the newest.
 
-use super::{Connection, StoreError, Tx, sql};
+use super::{StoreError, Tx, sql};
 use crate::caller::{SystemScope, TenantScope};
 
 /// One secret token set.
@@ -63,6 +63,10 @@ pub struct CredentialRow {
     pub doubt_replays: i64,
     /// When the sweep looks next.
     pub due_at: Option<i64>,
+    /// When the sweep means to send it, or took it to be sent; none while neither is so.
+    pub slot_at: Option<i64>,
+    /// The end of the refresh token that was last warned of.
+    pub warned_for: Option<i64>,
     /// `active`, `needs_reauth`, `misconfigured` or `revoked`.
     pub status: String,
     /// Why not `active`.
@@ -195,7 +199,8 @@ pub struct ClaimColumns<'a> {
     pub doubt: DoubtColumns,
 }
 
-/// Takes the lease and writes "about to send"; gives the new fence, or none when the row has changed.
+/// Takes the lease and writes "about to send"; gives the new fence, or none when the row has changed. The sweep looks
+/// when the lease ends: whoever holds it may be dead by then, and a provider's grace does not wait for the next reader.
 ///
 /// # Errors
 /// As every statement.
@@ -209,7 +214,7 @@ pub async fn credential_claim(
         tx,
         optional (i64,),
         "UPDATE credentials SET fence = fence + 1, lease_owner = $5, lease_until = $7, phase = 'sent', sent_at = $6,
-         doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11
+         doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, due_at = $7
          WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL AND status = 'active'
          AND (lease_until IS NULL OR lease_until <= $6 OR lease_until > $8) RETURNING fence",
         &name.tenant_id,
@@ -242,7 +247,7 @@ pub async fn credential_renew_lease(
     Ok(sql!(
         tx,
         execute,
-        "UPDATE credentials SET lease_until = $5 WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND phase = 'sent' AND deleted_at IS NULL",
+        "UPDATE credentials SET lease_until = $5, due_at = $5 WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND phase = 'sent' AND deleted_at IS NULL",
         &name.tenant_id,
         &name.id,
         generation,
@@ -301,7 +306,7 @@ pub async fn credential_store(
         tx,
         execute,
         "UPDATE credentials SET access_token = $4, refresh_token = $5, token_type = $6, scopes = $7, obtained_at = $8, expires_at = $9, refresh_expires_at = $10,
-         due_at = $11, generation = generation + 1, stored_fence = $12, lease_owner = NULL, lease_until = NULL, phase = 'idle', sent_at = NULL,
+         due_at = $11, slot_at = NULL, generation = generation + 1, stored_fence = $12, lease_owner = NULL, lease_until = NULL, phase = 'idle', sent_at = NULL,
          doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0,
          reason = CASE WHEN status = 'needs_reauth' AND reason = 'rotation_response_lost' THEN NULL ELSE reason END,
          status = CASE WHEN status = 'needs_reauth' AND reason = 'rotation_response_lost' THEN 'active' ELSE status END,
@@ -362,7 +367,7 @@ pub async fn credential_fail(
         tx,
         execute,
         "UPDATE credentials SET phase = 'idle', sent_at = NULL, lease_owner = NULL, lease_until = NULL, attempts = $5, next_attempt_at = $6, last_error = $7,
-         last_error_at = $8, doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, unrecognised_count = $12, unrecognised_since = $13, due_at = $14,
+         last_error_at = $8, doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, unrecognised_count = $12, unrecognised_since = $13, due_at = $14, slot_at = NULL,
          fence = fence + CASE WHEN $9 IS NULL THEN 1 ELSE 0 END
          WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL",
         &name.tenant_id,
@@ -400,7 +405,7 @@ pub async fn credential_needs_reauth(
         tx,
         execute,
         "UPDATE credentials SET status = 'needs_reauth', reason = $5, phase = 'idle', sent_at = NULL, lease_owner = NULL, lease_until = NULL,
-         doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0, next_attempt_at = NULL, last_error = $5, last_error_at = $6, due_at = NULL
+         doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0, next_attempt_at = NULL, last_error = $5, last_error_at = $6, due_at = NULL, slot_at = NULL
          WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL AND status = 'active'",
         &name.tenant_id,
         &name.id,
@@ -426,7 +431,7 @@ pub async fn credential_replace(
         tx,
         execute,
         "UPDATE credentials SET integration_id = $3, access_token = $5, refresh_token = $6, token_type = $7, scopes = $8, obtained_at = $9, expires_at = $10,
-         refresh_expires_at = $11, due_at = $12, generation = $4 + 1, fence = fence + 1, consents = consents + 1, stored_fence = NULL,
+         refresh_expires_at = $11, due_at = $12, slot_at = NULL, generation = $4 + 1, fence = fence + 1, consents = consents + 1, stored_fence = NULL,
          lease_owner = NULL, lease_until = NULL, phase = 'idle', sent_at = NULL, doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0,
          status = 'active', reason = NULL, attempts = 0, next_attempt_at = NULL, unrecognised_count = 0, unrecognised_since = 0,
          last_error = NULL, last_error_at = NULL
@@ -459,7 +464,7 @@ pub async fn credentials_of_integration_pause(
     sql!(
         tx,
         execute,
-        "UPDATE credentials SET status = 'misconfigured', reason = $3, due_at = NULL, fence = fence + 1 WHERE tenant_id = $1 AND integration_id = $2 AND deleted_at IS NULL",
+        "UPDATE credentials SET status = 'misconfigured', reason = $3, due_at = NULL, slot_at = NULL, fence = fence + 1 WHERE tenant_id = $1 AND integration_id = $2 AND deleted_at IS NULL",
         scope.tenant(),
         integration,
         reason
@@ -474,7 +479,7 @@ pub async fn credential_delete(tx: &mut Tx, scope: &TenantScope, id: &str, now: 
     Ok(sql!(
         tx,
         execute,
-        "UPDATE credentials SET deleted_at = $3, access_token = NULL, refresh_token = NULL, due_at = NULL, fence = fence + 1, status = 'revoked'
+        "UPDATE credentials SET deleted_at = $3, access_token = NULL, refresh_token = NULL, due_at = NULL, slot_at = NULL, fence = fence + 1, status = 'revoked'
          WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
         scope.tenant(),
         id,
@@ -482,86 +487,38 @@ pub async fn credential_delete(tx: &mut Tx, scope: &TenantScope, id: &str, now: 
     )? == 1)
 }
 
-/// Notes that a credential was used, at most once a minute, and moves its due time forward to `due_at` if that is earlier.
+/// The refusals of an integration's credentials since `since` are not believed any more: they are active again and due
+/// at `due_at`, as are their connections. Lost answers stay. Gives how many credentials there were.
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_touch(
+pub async fn credentials_refused_believe_again(
     tx: &mut Tx,
     _: SystemScope,
-    name: &CredentialName,
-    now: i64,
-    due_at: Option<i64>,
-) -> Result<(), StoreError> {
+    (tenant, integration): (&str, &str),
+    since: i64,
+    due_at: i64,
+) -> Result<u64, StoreError> {
     sql!(
         tx,
         execute,
-        "UPDATE credentials SET last_used_at = $3, due_at = CASE WHEN due_at > $4 THEN $4 ELSE due_at END
-         WHERE tenant_id = $1 AND id = $2 AND last_used_at < $3 - 60000",
-        &name.tenant_id,
-        &name.id,
-        now,
+        "UPDATE connections SET status = 'active', reason = NULL, updated_at = $4
+         WHERE tenant_id = $1 AND integration_id = $2 AND status = 'needs_reauth' AND reason <> 'rotation_response_lost' AND deleted_at IS NULL
+         AND id IN (SELECT u.connection_id FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
+         WHERE k.tenant_id = $1 AND k.integration_id = $2 AND k.status = 'needs_reauth' AND k.last_error_at >= $3 AND k.deleted_at IS NULL)",
+        tenant,
+        integration,
+        since,
         due_at
     )?;
-    Ok(())
-}
-
-/// Takes up to `limit` due credentials by moving their due time to `next`, so that nobody else takes them meanwhile.
-///
-/// # Errors
-/// As every statement.
-pub async fn credential_claim_due(
-    tx: &mut Tx,
-    _: SystemScope,
-    now: i64,
-    next: i64,
-    limit: i64,
-) -> Result<Vec<CredentialName>, StoreError> {
-    // PostgreSQL lets several nodes claim side by side; SQLite has one writer anyway and no FOR UPDATE.
-    if matches!(tx.connection(), Connection::Postgres(_)) {
-        sql!(
-            tx,
-            all CredentialName,
-            // Materialised: a plan that runs the choice more than once would choose more rows than `limit`.
-            "WITH due AS MATERIALIZED
-             (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-             UPDATE credentials SET due_at = $2 WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due) RETURNING tenant_id, id",
-            now,
-            next,
-            limit
-        )
-    } else {
-        sql!(
-            tx,
-            all CredentialName,
-            "UPDATE credentials SET due_at = $2 WHERE (tenant_id, id) IN
-             (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3) RETURNING tenant_id, id",
-            now,
-            next,
-            limit
-        )
-    }
-}
-
-/// Sets when the sweep looks next, unless the row has moved on.
-///
-/// # Errors
-/// As every statement.
-pub async fn credential_set_due(
-    tx: &mut Tx,
-    _: SystemScope,
-    name: &CredentialName,
-    fence: i64,
-    due_at: Option<i64>,
-) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
-        "UPDATE credentials SET due_at = $4 WHERE tenant_id = $1 AND id = $2 AND fence = $3 AND deleted_at IS NULL",
-        &name.tenant_id,
-        &name.id,
-        fence,
+        "UPDATE credentials SET status = 'active', reason = NULL, due_at = $4 WHERE tenant_id = $1 AND integration_id = $2 AND status = 'needs_reauth'
+         AND reason <> 'rotation_response_lost' AND last_error_at >= $3 AND deleted_at IS NULL",
+        tenant,
+        integration,
+        since,
         due_at
-    )?;
-    Ok(())
+    )
 }

@@ -20,6 +20,7 @@ pub mod connect_sessions;
 pub mod connections;
 pub mod conversations;
 pub mod credentials;
+pub mod due;
 pub mod handshakes;
 pub mod idempotency;
 pub mod integrations;

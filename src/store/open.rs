@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::{ConnectOptions, Connection as _, PgPool};
 
 use super::{Store, StoreError};
 use crate::secret::Secret;
@@ -188,6 +188,9 @@ async fn open_sqlite(path: &Path) -> Result<Store, sqlx::Error> {
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(ACQUIRE_LIMIT)
+        // A full disk ends a transaction by itself (lang_transaction.html, section 3). sqlx then fails to roll it back and
+        // counts it as open for ever, and no other could begin on the one connection that writes.
+        .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))))
         .connect_with(options.clone())
         .await?;
     let readers = SqlitePoolOptions::new()

@@ -5,22 +5,32 @@
 mod audit;
 mod broker;
 mod conversations;
+mod crowds;
+mod cutter;
 mod demo;
 mod erasing;
+mod garbage;
 mod handshakes;
 mod harness;
 mod isolation;
+#[cfg(feature = "crash-points")]
+mod kills;
 mod leak_search;
+mod lost_commits;
 mod openapi;
+mod post;
 mod processes;
 mod program;
+mod readers;
 mod refresh_tool;
 mod relay;
 mod spool;
 mod starts;
+mod stopped;
 mod strict;
 #[path = "../support/mod.rs"]
 mod support;
 mod tokens;
+mod town;
 mod trouble;
 mod walkthrough;

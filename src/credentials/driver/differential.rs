@@ -7,12 +7,14 @@ use std::time::Duration;
 use super::super::refresh::simulation::world::Dice;
 use super::super::refresh::simulation::world::shelf::Shelf;
 use super::super::refresh::simulation::world::{LIFE, START};
-use super::super::refresh::{Doubt, Integration, Status, Unrecognised};
+use super::super::refresh::{Doubt, Failure, Integration, Record, Status, Unrecognised, Wave};
 use super::super::{CredentialsParts, NewCredential};
+use super::recording::record_name;
 use super::*;
 use crate::audit::Audit;
 use crate::caller::TenantScope;
 use crate::clock::{SeededEntropy, Surroundings, TestClock};
+use crate::config::RefreshSettings;
 use crate::credentials::Spool;
 use crate::credentials::row::{access_place, owner, refresh_place};
 use crate::crypto::derive::Purpose;
@@ -70,6 +72,7 @@ impl House {
                 shutdown: handle,
                 spool: Spool::off(Health::default()),
                 health: Health::default(),
+                refresh: RefreshSettings::default(),
             }));
         }
         let rooms = rooms.try_into().expect("two");
@@ -185,7 +188,11 @@ impl<'a> Story<'a> {
                     if self.dice.once_in(2) { Code::ROTATION_RESPONSE_LOST } else { Code::new("invalid_grant") };
                 let heals_integration = self.dice.once_in(2);
                 let Claimed { generation, fence, .. } = claimed;
-                self.write(node, Record::Reauth { generation, fence, reason, heals_integration }).await;
+                let failure = Failure { generation, fence, ..self.failure() };
+                let (since, probe_at) = (self.now().before(Duration::from_secs(60)), self.soon(60));
+                let most = 1 + u32::try_from(self.dice.roll(2)).unwrap();
+                let wave = self.dice.once_in(2).then_some(Wave { most, since, probe_at, failure });
+                self.write(node, Record::Reauth { generation, fence, reason, heals_integration, wave }).await;
             }
             13 => self.reconnect(number).await,
             14 => self.tenant_acts().await,
@@ -201,7 +208,8 @@ impl<'a> Story<'a> {
 
     async fn claim(&mut self, node: usize) {
         let Claimed { generation, fence, consents } = self.claimed();
-        let faulty = matches!(self.model.integration, Integration::Faulty { .. });
+        let standing = self.model.seen_by(0).integration;
+        let faulty = matches!(standing, Integration::Faulty { .. } | Integration::Unreachable { .. });
         let claim = Claim {
             generation,
             fence,
@@ -272,21 +280,24 @@ impl<'a> Story<'a> {
 
     fn record_of_any_kind(&mut self) -> Record {
         let failure = self.failure();
-        match self.dice.roll(3) {
+        match self.dice.roll(5) {
             0 => Record::Failure(failure),
+            3 | 4 => Record::Unanswered { open_after: 2, probe_at: self.soon(30), failure },
             1 => Record::RateLimited { until: self.soon(40), failure },
             _ => Record::Configuration { code: Code::new("invalid_client"), probe_at: self.soon(60), failure },
         }
     }
 
     async fn write(&mut self, node: usize, record: Record) {
-        let wanted = self.model.record(&record);
+        let wanted = self.model.record(self.now(), &record);
         let got = self.drivers[node].on_record(&record).await;
-        assert!(
-            if wanted { matches!(got, Event::Recorded) } else { matches!(got, Event::RecordLost) },
-            "{got:?}, {record:?}"
-        );
-        self.note(if wanted { record_name(&record) } else { "record lost" });
+        let seen = match (wanted, got) {
+            (Some(Event::Recorded), Event::Recorded) => record_name(&record),
+            (Some(Event::Withheld), Event::Withheld) => "withheld",
+            (None, Event::RecordLost) => "record lost",
+            (wanted, got) => panic!("{wanted:?} was wanted, {got:?} came; {record:?}"),
+        };
+        self.note(seen);
     }
 
     async fn reconnect(&mut self, number: u64) {
@@ -392,23 +403,7 @@ async fn furnish(store: &Store, tenant: &str, scope: &TenantScope) {
     };
     tenant_insert(&mut tx, TEST, &row).await.unwrap();
     user_ensure(&mut tx, scope, USER, "user", START.0).await.unwrap();
-    let integration = IntegrationRow {
-        tenant_id: tenant.to_owned(),
-        id: INTEGRATION.to_owned(),
-        provider: "google".to_owned(),
-        client_id: "client".to_owned(),
-        client_secret: None,
-        bot_token: None,
-        scopes: "[]".to_owned(),
-        user_scopes: "[]".to_owned(),
-        status: "active".to_owned(),
-        reason: None,
-        probe_at: None,
-        rate_limited_until: None,
-        revision: 1,
-        created_at: START.0,
-        updated_at: START.0,
-    };
+    let integration = IntegrationRow::new(tenant, INTEGRATION, "google", "client", START.0);
     integration_insert(&mut tx, scope, &integration).await.unwrap();
     let connection = ConnectionRow {
         tenant_id: tenant.to_owned(),
@@ -455,7 +450,7 @@ async fn model_and_databases_agree_after_every_action() {
 }
 
 /// What has to occur for the comparison to mean something.
-const WANTED: [&str; 15] = [
+const WANTED: [&str; 17] = [
     "claimed",
     "claim lost",
     "renewed",
@@ -465,6 +460,8 @@ const WANTED: [&str; 15] = [
     "failed",
     "rate_limited",
     "configuration",
+    "unanswered",
+    "withheld",
     "needs_reauth",
     "record lost",
     "reconnected",

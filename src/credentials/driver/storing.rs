@@ -5,6 +5,7 @@ use std::error::Error;
 
 use super::{Driver, Fetched, Loaded, Tokens, trouble};
 use crate::audit::{Action as Done, Event as Happening};
+use crate::crash::crash_point;
 use crate::credentials::ONE_CREDENTIAL;
 use crate::credentials::provider_call::contradicts;
 use crate::credentials::refresh::{Claimed, Code, Event};
@@ -25,7 +26,7 @@ impl Driver {
     ) -> Event<Tokens> {
         match self.store(tokens, claimed, generation, only_fence).await {
             Ok(true) => {
-                self.held = None;
+                self.let_go().await;
                 Event::Stored
             }
             Ok(false) => match self.load().await {
@@ -34,11 +35,11 @@ impl Driver {
                 Err(_) => Event::StoreFailed,
             },
             Err(KeyError::Store(error)) => {
-                self.hold(&error);
+                self.hold(&error, tokens, claimed).await;
                 trouble(&error)
             }
             Err(error) => {
-                self.hold(&error);
+                self.hold(&error, tokens, claimed).await;
                 Event::StoreFailed
             }
         }
@@ -95,7 +96,9 @@ impl Driver {
         let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
         let event = Happening::done(Done::CredentialRefreshed, "credential", &row.id).of_user(user);
         self.room.audit.record(&mut tx, &self.system(), &event).await?;
+        crash_point!(MidStore);
         tx.commit().await?;
+        crash_point!(AfterStore);
         metrics::counter!("valetkey_refreshes_total", "provider" => row.provider, "outcome" => "fresh").increment(1);
         Ok(true)
     }
@@ -133,11 +136,30 @@ impl Driver {
         })
     }
 
-    /// The provider has said yes and the database has not: an operator must know.
-    fn hold(&mut self, error: &(dyn Error + 'static)) {
-        if self.held.is_none() {
-            tracing::error!(credential = %self.name.id, error = %error, "new tokens could not be stored yet; they are held in memory and stored again");
-            self.held = Some(self.room.held.one_more());
+    /// The provider has said yes and the database has not: an operator must know. Where there is a spool, a copy waits in
+    /// it from now on, in case this process ends before the database is well again.
+    async fn hold(&mut self, error: &(dyn Error + Send + Sync + 'static), tokens: &Fetched, claimed: Claimed) {
+        if self.held.is_some() {
+            return;
+        }
+        tracing::error!(credential = %self.name.id, error = %error, "new tokens could not be stored yet; they are held in memory and stored again");
+        let mut held = self.room.held.one_more();
+        if self.spooled.is_none() {
+            match self.room.spool.write(&self.name, tokens, claimed).await {
+                Ok(copy) => held.copy = Some(copy),
+                Err(SpoolError::Off) => {}
+                Err(error) => {
+                    tracing::error!(credential = %self.name.id, error = %error, "held tokens have no copy in the spool");
+                }
+            }
+        }
+        self.held = Some(held);
+    }
+
+    /// The answer is durable, or nobody's any more.
+    pub(super) async fn let_go(&mut self) {
+        if let Some(copy) = self.held.take().and_then(|mut held| held.copy.take()) {
+            self.room.spool.take_away(copy).await;
         }
     }
 
@@ -148,7 +170,8 @@ impl Driver {
             return Event::Spooled;
         }
         match self.room.spool.write(&self.name, tokens, claimed).await {
-            Ok(()) => {
+            // In the place of the copy, which stays.
+            Ok(_) => {
                 self.held = None;
                 Event::Spooled
             }

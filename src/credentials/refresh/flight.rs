@@ -10,7 +10,7 @@ use self::landing::{mark_reauth, over, record, serve, serve_or, store, unavailab
 use super::policy::{Jitter, Policy, Replay, Revocation, Wish, alive, enough};
 use super::words::{
     Action, Claim, Claimed, Code, Doubt, Event, Failure, Integration, Outcome, Phase, Record, Status, Unrecognised,
-    Verdict, View,
+    Verdict, View, Wave,
 };
 use crate::clock::Millis;
 
@@ -263,7 +263,10 @@ impl<T: Clone> Flight<T> {
     }
 
     fn wait_for_rival(&mut self, now: Millis, view: &View, lease_until: Millis) -> Next<T> {
-        let patience = self.begun.after(self.policy.deadlines.patience);
+        let deadlines = &self.policy.deadlines;
+        // Most rivals need less than one look. A dead one would be waited for while what its callers want is at hand.
+        let usable = alive(view, now) && !self.insists(view);
+        let patience = self.begun.after(if usable { deadlines.look_again } else { deadlines.patience });
         let tired = now >= patience || now < self.begun || self.looks >= MOST_LOOKS;
         if tired || self.wish.sweep || self.stopping {
             let otherwise = Verdict::RefreshInProgress { retry_after: SOON };
@@ -308,11 +311,18 @@ impl<T: Clone> Flight<T> {
             Integration::Faulty { code, probe_at } if self.policy.holds(*probe_at, now) => {
                 return over(serve_or(now, &view, code.clone(), Verdict::Misconfigured));
             }
+            // A replay inside the grace cannot wait for the provider to be well again.
+            Integration::Unreachable { .. } if doubt.is_some() => {}
+            Integration::Unreachable { code, probe_at } if self.policy.holds(*probe_at, now) => {
+                let otherwise = Verdict::Unavailable { code: code.clone(), retry_after: probe_at.left(now) };
+                return over(serve_or(now, &view, code.clone(), otherwise));
+            }
             // A probe time that only a jumped clock can have written is not waited for, and cannot be taken by comparing
             // it with now either: the store would refuse every claim until it comes.
-            Integration::Faulty { probe_at, .. } if *probe_at > now => {}
+            Integration::Faulty { probe_at, .. } | Integration::Unreachable { probe_at, .. } if *probe_at > now => {}
             Integration::Faulty { .. } => probe = Some(now.after(self.policy.deadlines.probe)),
-            _ => {}
+            Integration::Unreachable { .. } => probe = Some(now.after(self.policy.deadlines.outage_probe)),
+            Integration::RateLimited { .. } | Integration::Working => {}
         }
         let excused = self.wish.forced && self.sends == 0;
         let code = view.last_error.clone().unwrap_or(Code::REFRESH_IN_PROGRESS);
@@ -397,10 +407,10 @@ impl<T: Clone> Flight<T> {
                 let (claimed, generation) = (held.claimed, held.claimed.generation);
                 store(Cargo { tokens, claimed, generation, only_fence: false, since: now, old: Some(held.view) })
             }
-            Outcome::Ambiguous if self.policy.replay == Replay::Safe => self.refused(now, held, Code::RESPONSE_LOST),
+            Outcome::Ambiguous if self.policy.replay == Replay::Safe => self.unanswered(now, held, Code::RESPONSE_LOST),
             Outcome::Ambiguous => self.lost_answer(now, held),
-            Outcome::NotSent => self.refused(now, held, Code::NOT_SENT),
-            Outcome::Transient(code) => self.refused(now, held, code),
+            Outcome::NotSent => self.unanswered(now, held, Code::NOT_SENT),
+            Outcome::Transient(code) => self.unanswered(now, held, code),
             Outcome::Reauth(code) => (State::Rereading { held, code }, Action::Load),
             Outcome::RateLimited(until) => {
                 let failure = self.failure(now, view, fence, Code::RATE_LIMITED, doubt);
@@ -421,15 +431,23 @@ impl<T: Clone> Flight<T> {
             }
             Outcome::Admin(code) => self.attention(now, held, code, None),
             Outcome::Unrecognised(code) => self.unrecognised(now, held, code),
+            Outcome::Poisoned(code) => self.attention(now, held, code, None),
         }
     }
 
     /// A definite failure that spent nothing, or that may be repeated freely.
-    fn refused(&mut self, now: Millis, held: Held, code: Code) -> Next<T> {
+    fn unanswered(&mut self, now: Millis, held: Held, code: Code) -> Next<T> {
         let failure = self.failure(now, &held.view, held.claimed.fence, code.clone(), held.doubt);
         let retry_at = failure.next_attempt_at;
         let otherwise = Verdict::Unavailable { code: code.clone(), retry_after: retry_at.left(now) };
-        record(Record::Failure(failure), held.view, true, After::Failed { retry_at, code, otherwise })
+        let after = After::Failed { retry_at, code, otherwise };
+        record(self.strain(now, failure), held.view, true, after)
+    }
+
+    /// A failure that says something about the provider, not about this credential.
+    fn strain(&self, now: Millis, failure: Failure) -> Record {
+        let probe_at = now.after(self.policy.deadlines.outage_probe);
+        Record::Unanswered { open_after: self.policy.outage, probe_at, failure }
     }
 
     fn lost_answer(&mut self, now: Millis, held: Held) -> Next<T> {
@@ -440,7 +458,7 @@ impl<T: Clone> Flight<T> {
         let next_attempt_at = if again { now } else { now.after(self.policy.deadlines.doubt) };
         let failure = Failure { next_attempt_at, ..failure };
         let after = if again { After::Replay } else { self.doubtful(now, &failure) };
-        record(Record::Failure(failure), held.view, true, after)
+        record(self.strain(now, failure), held.view, true, after)
     }
 
     fn doubtful(&self, now: Millis, failure: &Failure) -> After {

@@ -19,7 +19,9 @@
 //! 2. **Claim.** One short transaction moves the fence, sets the lease and writes phase `sent`. It is the intent
 //!    record (RL-06) and the proof that the database can be written, *before* the token is spent. It names
 //!    generation and fence as they were seen, so of two nodes only one gets it. A claim that took so long
-//!    that half of the lease is gone is given back, since somebody else may be about to decide.
+//!    that half of the lease is gone is given back, since somebody else may be about to decide. The row becomes
+//!    due when the lease ends, since its holder may be dead by then. Whoever finds a rival's lease waits
+//!    for ten seconds, and for one look only while something lives: a dead rival must not keep its readers.
 //! 3. **Send.** No transaction is open. The lease is renewed by [`Event::Tick`]; losing it changes nothing
 //!    for the answer under way.
 //! 4. **Store.** Compare-and-swap on the *generation*. The fence is not compared: it forbids a second send,
@@ -47,6 +49,11 @@
 //! A wrong client secret is the *integration's* fault and never changes a credential's status: one typing
 //! error must not send every user of a tenant through consent again. The claim is given back all the same; left
 //! behind, its dead lease would turn into a doubt and then into exactly that.
+//!
+//! So does a *wave*: ten refusals in a row without a success between are the client's or the provider's fault rather
+//! than ten users' ([`Wave`]); the integration is held, and those already marked are active again. An *outage*, eight attempts
+//! in a row without an answer, holds the integration too: one probe every half minute instead of every credential's
+//! own attempts, so that a provider that comes back is not met by a storm (RL-08).
 //!
 //! Delete and reconnect win over a late answer. After a delete the late tokens are revoked. After a
 //! reconnect only where the provider revokes one token at a time ([`Revocation`]): Google ends the whole
@@ -90,6 +97,6 @@ mod stories;
 pub use flight::Flight;
 pub use policy::{Deadlines, Jitter, NEVER, Policy, Replay, Revocation, Wish, due_at, enough};
 pub use words::{
-    Action, Claim, Claimed, Code, Doubt, Event, Failure, Integration, Outcome, Phase, Record, Status, Unrecognised,
-    Verdict, View,
+    Action, Claim, Claimed, Code, Doubt, Event, Failure, Integration, Keep, Outcome, Phase, Record, Status,
+    Unrecognised, Verdict, View, Wave,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::words::{Doubt, Integration, Phase, Status, View};
+use super::words::{Code, Doubt, Integration, Keep, Phase, Status, View};
 use crate::clock::Millis;
 
 /// A time that never comes: there is nothing for the sweep to do.
@@ -70,6 +70,12 @@ pub struct Deadlines {
     pub attention: Duration,
     /// Between two probes of a faulty integration: one minute.
     pub probe: Duration,
+    /// Between two probes of a provider that does not answer: 30 s, so that calls go on within that time (RL-14).
+    pub outage_probe: Duration,
+    /// Refusals belong to one wave when they come within this time: ten minutes.
+    pub wave: Duration,
+    /// A damaged row is looked at again this long after the last look: a day.
+    pub quarantine: Duration,
     /// How far the clocks of nodes may differ; what is further ahead than a rule plus this is a jump: 5 min.
     pub skew: Duration,
 }
@@ -92,6 +98,9 @@ impl Default for Deadlines {
             longest_pause: s(3600),
             attention: s(3600),
             probe: s(60),
+            outage_probe: s(30),
+            wave: s(600),
+            quarantine: s(24 * 3600),
             skew: SKEW,
         }
     }
@@ -111,8 +120,10 @@ pub struct Policy {
     /// Further attempts inside one flight after definite failures (RL-08): 2. The driver lowers it to 0 when
     /// the integration's retry budget is spent.
     pub retries: u8,
-    /// A credential nobody has used for this long is idle.
-    pub idle_after: Duration,
+    /// So many attempts in a row without an answer are an outage: 8.
+    pub outage: u32,
+    /// So many refusals in a row are the client's fault: 10.
+    pub wave: u32,
     /// An idle credential is refreshed this long after its last refresh; less than half of the provider's
     /// idle expiry (provider facts, D.3 point 11).
     pub keep_alive: Duration,
@@ -121,7 +132,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// A provider's policy with the design's numbers; idle after a day, kept alive weekly.
+    /// A provider's policy with the design's numbers; what is idle is kept alive weekly.
     #[must_use]
     pub fn new(replay: Replay, rotates: bool, revocation: Revocation) -> Self {
         Self {
@@ -130,7 +141,8 @@ impl Policy {
             revocation,
             replays: 1,
             retries: 2,
-            idle_after: Duration::from_secs(24 * 3600),
+            outage: 8,
+            wave: 10,
             keep_alive: Duration::from_secs(7 * 24 * 3600),
             deadlines: Deadlines::default(),
         }
@@ -303,7 +315,9 @@ pub fn due_at(view: &View, policy: &Policy, now: Millis, jitter: Jitter) -> Mill
     }
     let latest = Millis(view.refreshed_at.0.max(0)).after(LONGEST_PLAN);
     let held = match view.integration {
-        Integration::RateLimited { until } | Integration::Faulty { probe_at: until, .. } => until,
+        Integration::RateLimited { until: held }
+        | Integration::Faulty { probe_at: held, .. }
+        | Integration::Unreachable { probe_at: held, .. } => held,
         Integration::Working => Millis(0),
     };
     if matches!(view.phase, Phase::Sent { .. }) || view.doubt.is_some() {
@@ -315,10 +329,19 @@ pub fn due_at(view: &View, policy: &Policy, now: Millis, jitter: Jitter) -> Mill
     if let Some(backoff) = view.next_attempt_at {
         due = due.max(backoff);
     }
-    due.max(held)
+    due = due.max(held);
+    if let (true, Some(failed_at)) = (quarantined(view), view.failed_at) {
+        due = due.max(failed_at.after(policy.deadlines.quarantine));
+    }
+    due
 }
 
-/// Expiry minus lead while it is in use, the keep-alive interval when it is idle.
+/// Damage is not mended by trying again (RL-16).
+fn quarantined(view: &View) -> bool {
+    view.last_error.as_ref().is_some_and(|code| [Code::UNREADABLE, Code::PROVIDER_UNKNOWN].contains(code))
+}
+
+/// Expiry minus lead, or the keep-alive interval while it is idle, or nothing, as the integration wishes.
 fn refresh_at(view: &View, policy: &Policy, jitter: Jitter) -> Option<Millis> {
     let kept = view.refreshed_at.after(policy.keep_alive - jitter.of(policy.keep_alive / 10));
     let Some(end) = view.expires_at else {
@@ -326,16 +349,22 @@ fn refresh_at(view: &View, policy: &Policy, jitter: Jitter) -> Option<Millis> {
         return None;
     };
     let due = end.before(lead(view.original_life, jitter));
-    let idle = due > view.last_used_at.after(policy.idle_after);
-    Some(if idle { due.max(kept) } else { due })
+    match view.keep {
+        Keep::Always => Some(due),
+        Keep::Active { within } if due > view.last_used_at.after(within) => Some(due.max(kept)),
+        Keep::Active { .. } => Some(due),
+        Keep::OnDemand => None,
+    }
 }
 
 /// When an unfinished attempt can be settled: by another one as soon as nothing stands in its way, if that is allowed by
 /// then, else when the doubt is over.
 fn settled_at(view: &View, policy: &Policy, held: Millis, now: Millis) -> Millis {
     let lease_end = view.lease_until.unwrap_or(Millis(0));
-    let free = lease_end.max(view.next_attempt_at.unwrap_or(lease_end)).max(held);
-    let Some(doubt) = policy.doubt(view) else { return free };
+    let free = lease_end.max(view.next_attempt_at.unwrap_or(lease_end));
+    let Some(doubt) = policy.doubt(view) else { return free.max(held) };
+    // An outage holds up no replay.
+    let free = if matches!(view.integration, Integration::Unreachable { .. }) { free } else { free.max(held) };
     let over = doubt.since.after(policy.deadlines.doubt);
     match policy.replayable_until(&doubt, now) {
         Some(until) if free.max(now) < until => free,

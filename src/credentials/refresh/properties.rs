@@ -42,6 +42,7 @@ impl Bits {
         let integration = match self.pick(8) {
             0 => Integration::RateLimited { until: self.time(now) },
             1 => Integration::Faulty { code: Code::new("invalid_client"), probe_at: self.time(now) },
+            2 => Integration::Unreachable { code: Code::NOT_SENT, probe_at: self.time(now) },
             _ => Integration::Working,
         };
         let doubt = self.maybe().then(|| self.doubt(now));
@@ -56,12 +57,14 @@ impl Bits {
             doubt,
             status,
             integration,
+            keep: [Keep::Always, Keep::OnDemand][usize::try_from(self.pick(2)).unwrap()],
             expires_at: self.maybe().then(|| self.time(now)),
             original_life: self.maybe().then(|| Duration::from_secs(self.pick(4000))),
             has_refresh_token: self.pick(6) != 0,
             next_attempt_at: (self.pick(4) == 0).then(|| self.time(now)),
             attempts: u32::try_from(self.pick(5)).unwrap(),
             last_error: self.maybe().then_some(Code::NOT_SENT),
+            failed_at: self.maybe().then(|| self.time(now)),
             unrecognised: Unrecognised { count: u32::try_from(self.pick(4)).unwrap(), since: self.time(now) },
             refreshed_at: self.time(now),
             last_used_at: self.time(now),

@@ -31,6 +31,12 @@ impl Code {
     pub const REFRESH_IN_PROGRESS: Self = Self(Cow::Borrowed("refresh_in_progress"));
     /// The database did not do what it was asked.
     pub const STORE_UNAVAILABLE: Self = Self(Cow::Borrowed("store_unavailable"));
+    /// So many refusals in a row that the client is to blame rather than its users.
+    pub const REFUSED_WAVE: Self = Self(Cow::Borrowed("refused_wave"));
+    /// A stored token cannot be opened.
+    pub const UNREADABLE: Self = Self(Cow::Borrowed("stored_token_unreadable"));
+    /// The catalogue does not know the row's provider or kind.
+    pub const PROVIDER_UNKNOWN: Self = Self(Cow::Borrowed("provider_unknown"));
     /// This node is going down.
     pub const SHUTTING_DOWN: Self = Self(Cow::Borrowed("shutting_down"));
 
@@ -113,6 +119,29 @@ pub enum Integration {
         /// When the next probe may be sent.
         probe_at: Millis,
     },
+    /// Many attempts in a row got no answer, or were told that the provider failed. One probe every half minute finds
+    /// out when it is back (RL-08, RL-17).
+    Unreachable {
+        /// What the last of them met.
+        code: Code,
+        /// When the next probe may be sent.
+        probe_at: Millis,
+    },
+}
+
+/// How much the sweep does for the credentials of an integration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Keep {
+    /// Every credential is refreshed ahead of its readers.
+    #[default]
+    Always,
+    /// Those used within this time are; the others are refreshed only so often that the provider does not end them.
+    Active {
+        /// How long after its last use a credential counts as active.
+        within: Duration,
+    },
+    /// Nothing is refreshed before somebody asks for it.
+    OnDemand,
 }
 
 /// Answers in a row that no table explains.
@@ -147,6 +176,8 @@ pub struct View {
     pub status: Status,
     /// The integration's standing.
     pub integration: Integration,
+    /// The integration's wish for the sweep.
+    pub keep: Keep,
     /// When the access token dies; `None` when it does not, or when the provider does not say.
     pub expires_at: Option<Millis>,
     /// The access token's life when it was new.
@@ -159,6 +190,8 @@ pub struct View {
     pub attempts: u32,
     /// What the last attempt failed of; `None` after a success.
     pub last_error: Option<Code>,
+    /// When it did.
+    pub failed_at: Option<Millis>,
     /// Answers that nobody understood, since the last success.
     pub unrecognised: Unrecognised,
     /// When the stored token set was received.
@@ -188,6 +221,8 @@ pub enum Outcome<T> {
     Admin(Code),
     /// A definite refusal that no table explains.
     Unrecognised(Code),
+    /// Nothing was sent: the row itself is damaged, and trying again does not mend it (RL-16).
+    Poisoned(Code),
 }
 
 /// A claim that was won: what a late answer needs to be stored, also from a spool.
@@ -250,6 +285,16 @@ pub struct Failure {
 pub enum Record {
     /// The attempt failed.
     Failure(Failure),
+    /// The provider did not answer, or said that it failed. Counts against the integration; at `open_after` in a row,
+    /// without any answer between, it becomes [`Integration::Unreachable`].
+    Unanswered {
+        /// So many in a row open the breaker.
+        open_after: u32,
+        /// When the integration may then be probed.
+        probe_at: Millis,
+        /// The credential's part.
+        failure: Failure,
+    },
     /// The provider asked the client for a pause.
     RateLimited {
         /// End of the integration's pause: never shortens a longer one.
@@ -274,9 +319,29 @@ pub enum Record {
         fence: i64,
         /// Why.
         reason: Code,
-        /// The provider has accepted the client: a faulty integration works again.
+        /// The provider has accepted the client: a faulty integration works again, unless it is held for a wave.
         heals_integration: bool,
+        /// What to write instead when this is one refusal too many; `None` when it does not count as one.
+        wave: Option<Wave>,
     },
+}
+
+/// The guard against marking every user of a tenant for what is the client's fault (provider facts, D.5).
+///
+/// In the transaction of the [`Record::Reauth`] that carries it the refusal is counted, from anew when the first of them is older
+/// than `since`; a success sets the count to nothing. At `most` the integration becomes faulty with
+/// [`Code::REFUSED_WAVE`] instead, `failure` is written in place of `needs_reauth`, and the credentials that this wave has
+/// marked so far are active again; the event is [`Event::Withheld`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wave {
+    /// So many in a row are a wave.
+    pub most: u32,
+    /// Older refusals belong to no wave.
+    pub since: Millis,
+    /// When the integration may be probed.
+    pub probe_at: Millis,
+    /// The credential's part.
+    pub failure: Failure,
 }
 
 /// What is to be done next. Exactly one per event.
@@ -319,7 +384,8 @@ pub enum Action<T> {
         /// Only if, beyond that, nobody has claimed since: the row's fence is `claimed.fence`.
         only_fence: bool,
     },
-    /// Write → [`Event::Recorded`], [`Event::RecordLost`], [`Event::StoreFailed`], [`Event::StoreUnknown`].
+    /// Write → [`Event::Recorded`], [`Event::Withheld`], [`Event::RecordLost`], [`Event::StoreFailed`],
+    /// [`Event::StoreUnknown`].
     Record(Record),
     /// Wait until this time or a bell → [`Event::Woken`].
     Wait {
@@ -369,6 +435,8 @@ pub enum Event<T> {
     StoreUnknown,
     /// The record was written.
     Recorded,
+    /// One refusal too many: the integration was held instead of the credential (see [`Wave`]).
+    Withheld,
     /// Generation or fence have changed; nothing was written.
     RecordLost,
     /// Some monotonic time has passed while waiting for the provider.

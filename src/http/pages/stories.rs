@@ -50,7 +50,7 @@ impl Street {
             client_secret: Some(Secret::new("vkcanary-client-secret")),
             scopes: Some(texts(scopes)),
             user_scopes: Some(texts(user_scopes)),
-            bot_token: None,
+            ..IntegrationDraft::default()
         };
         let made = self.house.house.connections.integration_put(&self.operator(), provider, draft).await;
         let redirect = made.expect("an integration").redirect_uri;

@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::store::credentials::{
-    NewTokens, credential_claim_due, credential_delete, credential_replace, credential_set_due, credential_touch,
-    credentials_of_connection, credentials_of_integration_pause,
+    NewTokens, credential_delete, credential_replace, credentials_of_connection, credentials_of_integration_pause,
 };
 
 async fn keep(store: &Store) {
@@ -118,82 +117,6 @@ async fn a_changed_client_pauses_every_credential_of_its_integration() {
         };
         assert_eq!(load(&mut tx, "crd_1").await, wanted);
         assert_eq!(load(&mut tx, "crd_2").await.status, "active");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn the_use_of_a_credential_is_noted_at_most_once_a_minute() {
-    in_a_house(async |store| {
-        keep(&store).await;
-        let mut tx = store.begin().await.unwrap();
-        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 50)).await.unwrap();
-        for (now, due, wanted) in [
-            (NOW + 60_000, Some(NOW), (NOW, Some(NOW + 50))),
-            (NOW + 60_001, None, (NOW + 60_001, Some(NOW + 50))),
-            (NOW + 120_002, Some(NOW + 51), (NOW + 120_002, Some(NOW + 50))),
-            (NOW + 180_003, Some(NOW + 49), (NOW + 180_003, Some(NOW + 49))),
-        ] {
-            credential_touch(&mut tx, TEST, &name_of("crd_1"), now, due).await.unwrap();
-            let row = load(&mut tx, "crd_1").await;
-            assert_eq!((row.last_used_at, row.due_at), wanted);
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn the_sweep_takes_what_is_due_the_longest_due_first_and_moves_it() {
-    in_a_house(async |store| {
-        let mut tx = store.begin().await.unwrap();
-        for (id, due_at) in
-            [("crd_1", Some(NOW + 3)), ("crd_2", Some(NOW + 1)), ("crd_3", None), ("crd_4", Some(NOW + 2))]
-        {
-            credential_insert(&mut tx, &a(), &CredentialRow { due_at, ..credential_row(id) }).await.unwrap();
-        }
-        assert!(credential_claim_due(&mut tx, TEST, NOW, NOW + 100, 9).await.unwrap().is_empty(), "nothing is due yet");
-        let mut taken =
-            ids(&credential_claim_due(&mut tx, TEST, NOW + 3, NOW + 100, 2).await.unwrap(), |name| &name.id);
-        taken.sort();
-        assert_eq!(taken, ["crd_2", "crd_4"]);
-        assert_eq!(load(&mut tx, "crd_2").await.due_at, Some(NOW + 100));
-        assert_eq!(load(&mut tx, "crd_1").await.due_at, Some(NOW + 3));
-        assert_eq!(credential_claim_due(&mut tx, TEST, NOW + 3, NOW + 100, 9).await.unwrap(), [name_of("crd_1")]);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn of_many_sweeps_each_due_credential_goes_to_one_and_none_takes_more_than_it_asked_for() {
-    in_a_house(async |store| {
-        let mut tx = store.begin().await.unwrap();
-        for n in 0..40 {
-            let row = CredentialRow { due_at: Some(NOW), ..credential_row(&format!("crd_{n:02}")) };
-            credential_insert(&mut tx, &a(), &row).await.unwrap();
-        }
-        tx.commit().await.unwrap();
-        let taken = race(&store, async |tx, _| credential_claim_due(tx, TEST, NOW, NOW + 100, 2).await).await;
-        assert!(taken.iter().all(|names| names.len() <= 2));
-        let mut all = ids(&taken.concat(), |name| &name.id);
-        let number = all.len();
-        all.sort();
-        all.dedup();
-        assert_eq!((all.len(), number), (40, 40), "each once, none left");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn the_next_look_is_set_only_on_the_row_as_it_was_seen() {
-    in_a_house(async |store| {
-        keep(&store).await;
-        let mut tx = store.begin().await.unwrap();
-        for (fence, due_at, wanted) in
-            [(0, Some(NOW + 7), Some(NOW + 7)), (1, Some(NOW + 8), Some(NOW + 7)), (0, None, None)]
-        {
-            credential_set_due(&mut tx, TEST, &name_of("crd_1"), fence, due_at).await.unwrap();
-            assert_eq!(load(&mut tx, "crd_1").await.due_at, wanted);
-        }
     })
     .await;
 }

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::store::integrations::{
-    integration_by_id, integration_by_provider, integration_delete, integration_limit_rate, integration_list,
-    integration_pause, integration_resume, integration_take_probe, integration_update,
+    Refusals, integration_accept, integration_by_id, integration_by_provider, integration_count_refusal,
+    integration_delete, integration_limit_rate, integration_list, integration_lock, integration_pause,
+    integration_resume, integration_set_pace, integration_strain, integration_take_probe, integration_update,
 };
 
 async fn seen(tx: &mut Tx) -> IntegrationRow {
@@ -137,6 +138,84 @@ async fn a_deleted_integration_forgets_its_secrets_and_makes_room_for_another() 
         let back = integration_update(&mut tx, &a(), &IntegrationRow { id, ..integration_row("int", "google") }).await;
         assert!(back.is_ok(), "changing a deleted one does nothing");
         assert_eq!(integration_list(&mut tx, &a()).await.unwrap().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_outage_begins_with_the_last_of_so_many_silences_and_ends_with_any_answer() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        let client = (A, "int_ten_a");
+        for (n, begins) in [(1, false), (2, true), (3, false)] {
+            let at = NOW + n;
+            let opened = integration_strain(&mut tx, TEST, client, "server_error", (2, at + 30), at).await.unwrap();
+            assert_eq!(opened, begins, "{n}");
+        }
+        let away = seen(&mut tx).await;
+        assert_eq!((away.unanswered, away.unreachable_since, away.probe_at), (3, Some(NOW + 2), Some(NOW + 33)));
+        assert_eq!((away.status.as_str(), away.outage.as_deref()), ("active", Some("server_error")));
+        assert!(!integration_take_probe(&mut tx, TEST, A, client.1, NOW + 32, NOW + 90).await.unwrap(), "too early");
+        assert!(integration_take_probe(&mut tx, TEST, A, client.1, NOW + 33, NOW + 90).await.unwrap());
+        assert!(integration_resume(&mut tx, TEST, A, client.1).await.unwrap());
+        let back = seen(&mut tx).await;
+        assert_eq!((back.unanswered, back.unreachable_since, back.probe_at, back.outage), (0, None, None, None));
+        assert_eq!((back.retry_credit, back.answered), (600, Some(1)), "the three may be tried again");
+        for wanted in (2..25).map(Some).chain([None]) {
+            assert!(integration_resume(&mut tx, TEST, A, client.1).await.unwrap());
+            assert_eq!(seen(&mut tx).await.answered, wanted);
+        }
+        assert!(!integration_resume(&mut tx, TEST, A, client.1).await.unwrap(), "well again: nothing to write");
+        integration_strain(&mut tx, TEST, client, "x", (1, 1), NOW).await.unwrap();
+        integration_limit_rate(&mut tx, TEST, A, client.1, NOW + 9).await.unwrap();
+        assert_eq!(seen(&mut tx).await.unreachable_since, None, "asking for a pause is an answer");
+        integration_strain(&mut tx, TEST, client, "x", (1, 1), NOW).await.unwrap();
+        integration_pause(&mut tx, TEST, A, client.1, "invalid_client", NOW).await.unwrap();
+        assert_eq!(seen(&mut tx).await.unreachable_since, None, "and so is a refusal");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refusals_are_counted_while_they_come_close_together_and_a_wave_outlasts_an_accepted_client() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        let client = (A, "int_ten_a");
+        for (at, since, refused, refused_since) in
+            [(NOW, NOW - 10, 1, NOW), (NOW + 5, NOW - 5, 2, NOW), (NOW + 11, NOW + 1, 1, NOW + 11)]
+        {
+            let counted = integration_count_refusal(&mut tx, TEST, client, since, at).await.unwrap();
+            assert_eq!(counted, Some(Refusals { refused, refused_since, believed_until: None }));
+        }
+        integration_pause(&mut tx, TEST, A, client.1, "refused_wave", NOW).await.unwrap();
+        let much_later = integration_count_refusal(&mut tx, TEST, client, NOW + 99, NOW + 100).await.unwrap();
+        assert_eq!(much_later.map(|counted| counted.refused), Some(2), "a wave goes on while its integration is held");
+        integration_accept(&mut tx, TEST, A, client.1).await.unwrap();
+        assert_eq!(seen(&mut tx).await.status, "misconfigured");
+        integration_pause(&mut tx, TEST, A, client.1, "invalid_client", NOW).await.unwrap();
+        integration_accept(&mut tx, TEST, A, client.1).await.unwrap();
+        assert_eq!(seen(&mut tx).await.status, "active");
+        assert!(integration_resume(&mut tx, TEST, A, client.1).await.unwrap(), "a success ends the count");
+        assert_eq!((seen(&mut tx).await.refused, seen(&mut tx).await.refused_since), (0, None));
+        assert_eq!(integration_count_refusal(&mut tx, TEST, (B, "none"), NOW, NOW).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_plans_of_the_sweep_are_made_by_one_node_at_a_time() {
+    in_a_house(async |store| {
+        let pace = async |tx: &mut Tx, _: usize| {
+            let row = integration_lock(tx, TEST, A, "int_ten_a").await?.expect("an integration");
+            let retries = (row.retry_credit + 1, Some(NOW));
+            integration_set_pace(tx, TEST, (A, "int_ten_a"), row.pace_at + 7, retries).await
+        };
+        race(&store, pace).await;
+        let mut tx = store.begin().await.unwrap();
+        let row = seen(&mut tx).await;
+        let callers = i64::try_from(CALLERS).unwrap();
+        assert_eq!((row.pace_at, row.retry_credit, row.retried_at), (7 * callers, 300 + callers, Some(NOW)));
+        assert!(integration_lock(&mut tx, TEST, B, "int_ten_a").await.unwrap().is_none());
     })
     .await;
 }

@@ -10,6 +10,7 @@ mod connections;
 mod conversations;
 mod coverage;
 mod credentials;
+mod due;
 mod integrations;
 mod keys;
 mod opening;
@@ -134,21 +135,9 @@ fn tenant_row(id: &str, name: &str) -> TenantRow {
 
 fn integration_row(id: &str, provider: &str) -> IntegrationRow {
     IntegrationRow {
-        tenant_id: A.to_owned(),
-        id: id.to_owned(),
-        provider: provider.to_owned(),
-        client_id: "client".to_owned(),
         client_secret: Some(bytes()),
-        bot_token: None,
         scopes: JSON.to_owned(),
-        user_scopes: "[]".to_owned(),
-        status: "active".to_owned(),
-        reason: None,
-        probe_at: None,
-        rate_limited_until: None,
-        revision: 1,
-        created_at: NOW,
-        updated_at: NOW,
+        ..IntegrationRow::new(A, id, provider, "client", NOW)
     }
 }
 
@@ -236,6 +225,8 @@ fn credential_row(id: &str) -> CredentialRow {
         doubt_since: None,
         doubt_replays: 0,
         due_at: Some(NOW + 3_000_000),
+        slot_at: None,
+        warned_for: None,
         status: "active".to_owned(),
         reason: None,
         attempts: 0,

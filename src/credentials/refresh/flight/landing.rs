@@ -1,8 +1,8 @@
 //! Bringing an answer home: tokens into the store, failures into the row, late tokens to their end.
 
 use super::{
-    Action, After, Cargo, Code, Event, Flight, Held, MOST_LOOKS, Millis, Next, Record, Revocation, SOON, State, Status,
-    Verdict, View, alive,
+    Action, After, Cargo, Code, Event, Failure, Flight, Held, MOST_LOOKS, Millis, Next, Record, Revocation, SOON,
+    State, Status, Verdict, View, Wave, alive,
 };
 
 impl<T: Clone> Flight<T> {
@@ -15,8 +15,10 @@ impl<T: Clone> Flight<T> {
                 if seen != (claimed.generation, claimed.fence, claimed.consents) {
                     return self.consider(now, view);
                 }
-                let reason = if held.doubt.is_some() { Code::ROTATION_RESPONSE_LOST } else { code };
-                mark_reauth(view, reason, true)
+                if held.doubt.is_some() {
+                    return mark_reauth(view, Code::ROTATION_RESPONSE_LOST, true);
+                }
+                self.believe_refusal(now, view, code)
             }
             Event::Gone => over(Verdict::Gone),
             Event::StoreFailed | Event::StoreUnknown if self.stopping => {
@@ -25,6 +27,17 @@ impl<T: Clone> Flight<T> {
             Event::StoreFailed | Event::StoreUnknown => self.pause(now, State::Rereading { held, code }),
             _ => (State::Rereading { held, code }, Action::Continue),
         }
+    }
+
+    /// The user has withdrawn the consent, so it seems: unless all the others did at the same time, too.
+    fn believe_refusal(&self, now: Millis, view: View, reason: Code) -> Next<T> {
+        let failure = self.failure(now, &view, view.fence, Code::REFUSED_WAVE, None);
+        let (since, probe_at) = (now.before(self.policy.deadlines.wave), now.after(self.policy.deadlines.probe));
+        let failure = Failure { attempts: view.attempts, next_attempt_at: now, ..failure };
+        let (generation, fence) = (view.generation, view.fence);
+        let wave = Some(Wave { most: self.policy.wave, since, probe_at, failure });
+        let what = Record::Reauth { generation, fence, reason: reason.clone(), heals_integration: true, wave };
+        record(what, view, true, After::Reauth(reason))
     }
 
     pub(super) fn recording(
@@ -42,6 +55,7 @@ impl<T: Clone> Flight<T> {
                 After::Failed { retry_at, code, otherwise } => self.failed(now, &view, retry_at, code, otherwise),
                 after => self.give_up(now, &view, after),
             },
+            Event::Withheld => over(serve_or(now, &view, Code::REFUSED_WAVE, Verdict::Misconfigured)),
             // Also what a repeated record meets when the first one did land.
             Event::RecordLost => self.load(),
             Event::Gone => over(Verdict::Gone),
@@ -81,7 +95,7 @@ impl<T: Clone> Flight<T> {
     }
 
     /// The caller has said that this very token is of no use.
-    fn insists(&self, view: &View) -> bool {
+    pub(super) fn insists(&self, view: &View) -> bool {
         self.wish.forced || self.wish.newer_than.is_some_and(|generation| view.generation <= generation)
     }
 
@@ -220,7 +234,7 @@ pub(super) fn record<T>(record: Record, view: View, insist: bool, after: After) 
 /// `insist` is for whoever holds the claim; others will come to the same end.
 pub(super) fn mark_reauth<T>(view: View, reason: Code, claimed: bool) -> Next<T> {
     let (generation, fence) = (view.generation, view.fence);
-    let what = Record::Reauth { generation, fence, reason: reason.clone(), heals_integration: claimed };
+    let what = Record::Reauth { generation, fence, reason: reason.clone(), heals_integration: claimed, wave: None };
     record(what, view, claimed, After::Reauth(reason))
 }
 

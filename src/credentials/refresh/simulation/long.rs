@@ -105,7 +105,10 @@ fn rl_42_the_long_run_plays_the_seeds_that_it_is_told() {
     let seconds = course.watch.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let rate = played as f64 / seconds;
-    println!("{played} seeds, {} steps, {seconds:.1} s, {rate:.0} seeds a second on {threads} threads", tally.of(Deed::Step));
+    println!(
+        "{played} seeds, {} steps, {seconds:.1} s, {rate:.0} seeds a second on {threads} threads",
+        tally.of(Deed::Step)
+    );
     // Seeds of the same chunk were played on: other ways to fail are worth a line.
     for (seed, Broken { rule, story }) in failures.iter().take(20) {
         println!("seed {seed}: {rule}: {}", story.split(';').next().unwrap_or_default());

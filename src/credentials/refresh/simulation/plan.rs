@@ -87,15 +87,14 @@ impl Weather {
     const SLOW: Self = Self { slow: 2, ..Self::FAIR };
     pub const ONE_LOST_ANSWER: Self = Self { cut: 2, most_cut: 1, ..Self::FAIR };
     /// Only the database is in trouble.
-    const SHAKY_STORE: Self =
-        Self { store_fails: 6, store_stalls: 12, store_away: 100, slow: 10, ..Self::FAIR };
+    const SHAKY_STORE: Self = Self { store_fails: 6, store_stalls: 12, store_away: 100, slow: 10, ..Self::FAIR };
     /// Only the provider is.
-    const SHAKY_PROVIDER: Self =
-        Self { not_sent: 6, cut: 3, refuses: 3, slow: 5, provider_away: 100, ..Self::FAIR };
+    const SHAKY_PROVIDER: Self = Self { not_sent: 6, cut: 3, refuses: 3, slow: 5, provider_away: 100, ..Self::FAIR };
     /// Nodes come and go.
     const SHAKY_NODES: Self = Self { crash: 25, stop: 40, sleep: 25, slow: 10, ..Self::FAIR };
     /// People do all that people can do, and answers are late.
-    const PEOPLE: Self = Self { person: 25, slow: 3, store_fails: 30, crash: 200, ..Self::FAIR };
+    const PEOPLE: Self =
+        Self { person: 25, slow: 3, store_fails: 30, crash: 200, not_sent: 12, refuses: 12, ..Self::FAIR };
 }
 
 /// A world to be.

@@ -68,6 +68,8 @@ struct Running {
     from_spool: bool,
     /// The answer was written to the spool, or stays there.
     spooled: bool,
+    /// A copy waits in the spool while storing goes on.
+    copied: bool,
     told_to_stop: bool,
     /// When it last showed that it lives: claimed, renewed, or heard that there is no answer.
     sign: Millis,
@@ -328,7 +330,7 @@ impl World {
 
     /// Nobody will ever know what this flight knew.
     fn forget(&mut self, running: &Running) {
-        if running.from_spool {
+        if running.from_spool || running.copied {
             return;
         }
         if let Some(claimed) = running.claimed {
@@ -387,6 +389,10 @@ impl World {
     }
 
     fn round(&mut self) {
+        // Only a tenant can say that so many refusals were meant.
+        if matches!(&self.row.integration, Integration::Faulty { code, .. } if *code == Code::REFUSED_WAVE) {
+            self.mend_integration();
+        }
         for index in 0..self.nodes.len() {
             for _ in 0..60 {
                 if self.broken.is_some() || !self.turn(index) {

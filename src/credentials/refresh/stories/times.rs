@@ -63,15 +63,29 @@ fn rl_11_the_sweep_comes_a_lead_before_the_end() {
 
 #[test]
 fn idle_credentials_are_kept_alive_weekly_and_doubts_come_due_when_they_can_be_settled() {
-    let idle =
-        View { refreshed_at: NOW, expires_at: Some(NOW.after(s(3600))), last_used_at: NOW.before(s(86_400)), ..view() };
-    assert_eq!(due_at(&idle, &safe_policy(), NOW, Jitter(0)), NOW.after(s(7 * 86_400)));
+    let within = s(86_400);
+    let idle = View {
+        keep: Keep::Active { within },
+        refreshed_at: NOW,
+        expires_at: Some(NOW.after(s(3600))),
+        last_used_at: NOW.before(within),
+        ..view()
+    };
+    let due = |view: &View| due_at(view, &safe_policy(), NOW, Jitter(0));
+    assert_eq!(due(&idle), NOW.after(s(7 * 86_400)));
+    assert_eq!(due(&View { last_used_at: NOW, ..idle.clone() }), NOW.after(s(3240)), "in use");
+    assert_eq!(due(&View { keep: Keep::Always, ..idle.clone() }), NOW.after(s(3240)));
+    assert_eq!(due(&View { keep: Keep::OnDemand, ..idle }), NEVER);
     let stuck = dead_lease(view());
     assert_eq!(due_at(&stuck, &safe_policy(), NOW, Jitter(0)), NOW.before(s(10)));
     assert_eq!(due_at(&stuck, &grace_policy(), NOW, Jitter(0)), NOW.before(s(10)));
     assert_eq!(due_at(&stuck, &unsafe_policy(), NOW, Jitter(0)), NOW.after(s(110)));
     let later = NOW.after(s(30));
-    assert_eq!(due_at(&stuck, &grace_policy(), later, Jitter(0)), NOW.after(s(110)), "the grace is over, the doubt is not");
+    assert_eq!(
+        due_at(&stuck, &grace_policy(), later, Jitter(0)),
+        NOW.after(s(110)),
+        "the grace is over, the doubt is not"
+    );
 }
 
 #[test]

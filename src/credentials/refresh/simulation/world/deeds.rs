@@ -124,6 +124,7 @@ impl World {
             from_spool: cargo.is_some(),
             cargo,
             spooled: false,
+            copied: false,
             told_to_stop: false,
             sign: self.now,
             loaded_at: self.now,
@@ -201,8 +202,9 @@ impl World {
         if let Action::Claim(claim) = &action {
             self.judge_claim(index, claim);
             // Another try in the same flight: what it had in its hands has come to its end.
-            if let Some(running) = self.nodes[index].running.take() {
+            if let Some(mut running) = self.nodes[index].running.take() {
                 self.judge_cargo(&running);
+                self.let_go(index, &mut running);
                 self.nodes[index].running = Some(Running { cargo: None, ..running });
             }
         }
@@ -229,6 +231,9 @@ impl World {
             return self.apply(index, action);
         }
         self.hinder(index);
+        if matches!(action, Action::Store { .. }) {
+            self.keep_a_copy(index);
+        }
         let reads = matches!(action, Action::Load | Action::RenewLease { .. });
         if reads || self.dice.once_in(2) {
             self.tally.note(Deed::Failed);
@@ -249,6 +254,7 @@ impl World {
             Action::Claim(claim) => self.claim(index, claim),
             Action::RenewLease { claimed, lease_until } => {
                 if self.row.renew(claimed, lease_until) {
+                    self.due = Some(lease_until);
                     self.signed(index);
                     return Event::LeaseRenewed;
                 }
@@ -301,7 +307,7 @@ impl World {
         if before.phase != Phase::Idle && self.policy.replay != Replay::Safe {
             self.judge_takeover(&before);
         }
-        self.last_claim = fence;
+        (self.last_claim, self.due) = (fence, Some(claim.lease_until));
         self.set(index, |running| running.claimed = Some(claimed));
         if self.row.doubt.map(|doubt| doubt.since) != since {
             self.doubt_sign = self.sign;
@@ -345,9 +351,12 @@ impl World {
     }
 
     fn record(&mut self, index: usize, record: &Record) -> Event<Tokens> {
-        let before = self.row.clone();
-        if !self.row.record(record) {
-            return Event::RecordLost;
+        let away = |world: &Self| matches!(world.seen_by(0).integration, Integration::Unreachable { .. });
+        let (before, was_away) = (self.row.clone(), away(self));
+        let wall = self.wall(index);
+        let Some(event) = self.row.record(wall, record) else { return Event::RecordLost };
+        if away(self) && !was_away {
+            self.tally.note(Deed::Outage);
         }
         self.due = self.row.next_attempt_at;
         let since = |view: &View| view.doubt.map(|doubt| doubt.since);
@@ -359,13 +368,20 @@ impl World {
             self.due = None;
             self.judge_mark(index, &before, reason);
         }
-        Event::Recorded
+        match event {
+            Event::Withheld => {
+                self.tally.note(Deed::Withheld);
+                Event::Withheld
+            }
+            _ => Event::Recorded,
+        }
     }
 
     /// As the driver does it after every flight.
     pub(super) fn plan_next_look(&mut self, index: usize) {
         let jitter = Jitter(u32::MAX / 3);
-        self.due = Some(due_at(&self.seen_by(index), &self.policy, self.wall(index), jitter)).filter(|due| *due < NEVER);
+        self.due =
+            Some(due_at(&self.seen_by(index), &self.policy, self.wall(index), jitter)).filter(|due| *due < NEVER);
     }
 
     fn send(
@@ -400,6 +416,25 @@ impl World {
         None
     }
 
+    /// What could not be stored at once waits in the spool, too, in case the process ends.
+    fn keep_a_copy(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let Some(running) = &mut node.running else { return };
+        if let (true, false, Some(cargo)) = (node.has_spool, running.copied || running.from_spool, running.cargo) {
+            node.spool.push(cargo);
+            running.copied = true;
+            self.tally.note(Deed::Copied);
+        }
+    }
+
+    /// The answer is durable, or nobody's any more.
+    fn let_go(&mut self, index: usize, running: &mut Running) {
+        if running.copied && !running.spooled {
+            running.copied = false;
+            self.nodes[index].spool.pop();
+        }
+    }
+
     fn spool(&mut self, index: usize) -> Event<Tokens> {
         let node = &mut self.nodes[index];
         let Some(running) = &mut node.running else { return Event::SpoolFailed };
@@ -411,14 +446,17 @@ impl World {
         if !node.has_spool {
             return Event::SpoolFailed;
         }
-        node.spool.push(cargo);
+        if !running.copied {
+            node.spool.push(cargo);
+        }
         running.spooled = true;
         self.tally.note(Deed::Spooled);
         Event::Spooled
     }
 
     fn done(&mut self, index: usize, verdict: &Verdict) {
-        let Some(running) = self.nodes[index].running.take() else { return };
+        let Some(mut running) = self.nodes[index].running.take() else { return };
+        self.let_go(index, &mut running);
         match verdict {
             Verdict::Serve { degraded: Some(_), .. } => self.tally.note(Deed::Degraded),
             Verdict::Serve { .. } => self.tally.note(Deed::Served),

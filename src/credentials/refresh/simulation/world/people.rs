@@ -10,7 +10,7 @@ impl World {
     pub(super) fn person(&mut self) {
         self.tell(|| "a person acts".to_owned());
         let stored = self.sets.last().unwrap().tokens;
-        match self.dice.roll(10) {
+        match self.dice.roll(11) {
             0 | 1 if self.row.status != Status::Deleted => {
                 self.tally.note(Deed::Disconnected);
                 (self.row.status, self.due) = (Status::Deleted, None);
@@ -34,6 +34,11 @@ impl World {
                 self.secret_is_wrong = false;
                 self.mend_integration();
             }
+            6 => {
+                self.tally.note(Deed::Crowd);
+                let index = usize::try_from(self.dice.roll(self.plan.nodes)).unwrap();
+                self.row.others_fail(self.wall(index));
+            }
             _ if self.row.status != Status::Deleted => {
                 self.tally.note(Deed::Reconnected);
                 self.user_revoked = false;
@@ -43,7 +48,8 @@ impl World {
                 self.row.reconnect(self.wall(index));
                 let first = self.provider.consent();
                 self.consented(first);
-                self.due = Some(due_at(&self.row.seen_by(0), &self.policy, self.now, Jitter(0))).filter(|due| *due < NEVER);
+                self.due =
+                    Some(due_at(&self.row.seen_by(0), &self.policy, self.now, Jitter(0))).filter(|due| *due < NEVER);
             }
             _ => {}
         }
@@ -117,7 +123,8 @@ impl World {
         match reply {
             Reply::Refused => {
                 self.tally.note(Deed::InvalidGrant);
-                self.set_of(claimed.generation).refused = true;
+                let set = self.set_of(claimed.generation);
+                (set.refused, set.unresolved) = (true, set.unresolved - 1);
                 (Outcome::Reauth(Code::new("invalid_grant")), delay)
             }
             Reply::Fresh(tokens) => {

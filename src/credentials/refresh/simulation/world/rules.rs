@@ -96,7 +96,9 @@ impl World {
         let (paused, probed) = match &view.integration {
             Integration::RateLimited { until } => (binds(*until, 3600), false),
             Integration::Faulty { probe_at, .. } => (false, binds(*probe_at, 3600)),
-            _ => (false, false),
+            // A replay inside the grace cannot wait for the provider to be well again.
+            Integration::Unreachable { probe_at, .. } => (false, binds(*probe_at, 3600) && claim.doubt.is_none()),
+            Integration::Working => (false, false),
         };
         let early = view.next_attempt_at.is_some_and(|at| binds(at, 3600));
         let excused = running.wish.forced && running.sends == 0;
@@ -233,9 +235,10 @@ impl World {
             Verdict::Unavailable { code, .. } => ![Code::STORE_UNAVAILABLE, Code::SHUTTING_DOWN].contains(code),
             _ => false,
         };
-        let living = running.loaded.as_ref().is_some_and(|view| {
-            view.status == Status::Active && view.expires_at.is_none_or(|end| end > wall)
-        });
+        let living = running
+            .loaded
+            .as_ref()
+            .is_some_and(|view| view.status == Status::Active && view.expires_at.is_none_or(|end| end > wall));
         // A flight that ends in the spool judges by the row from before its refresh.
         self.must(!no_token || !living || running.spooled, "RL-20", "a read failed while the token had life");
         self.judge_claim_left(running);
@@ -264,8 +267,8 @@ impl World {
         let ended = !self.provider.lives(tokens);
         let deleted = self.row.status == Status::Deleted;
         let reconnected = self.row.consents != claimed.consents;
-        let overtaken = self.row.generation > claimed.generation
-            && (self.policy.replay != Replay::Unsafe || reconnected || ended);
+        let overtaken =
+            self.row.generation > claimed.generation && (self.policy.replay != Replay::Unsafe || reconnected || ended);
         self.must(stored || overtaken || ended || deleted, "RL-05", "tokens were dropped");
         // By the row as the flight has last read it: what people do after that finds the tokens where they are.
         let gone = running.loaded.as_ref().is_none_or(|view| view.status == Status::Deleted);

@@ -4,6 +4,7 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use super::super::provider::Tokens;
 use super::{LIFE, START};
 use crate::clock::Millis;
 use crate::credentials::refresh::*;
@@ -17,6 +18,11 @@ pub(in crate::credentials) struct Shelf {
     pause: Option<Millis>,
     /// Who holds the lease.
     lease_owner: u64,
+    /// Attempts in a row without an answer, and the outage that they have become, with its next probe.
+    unanswered: u32,
+    away: Option<(Code, Millis)>,
+    /// Refusals in a row, and when the first of them came.
+    refused: (u32, Option<Millis>),
 }
 
 impl Deref for Shelf {
@@ -35,14 +41,17 @@ impl DerefMut for Shelf {
 
 impl Shelf {
     pub(in crate::credentials) fn new() -> Self {
-        Self { view: new_row(), pause: None, lease_owner: 0 }
+        Self { view: new_row(), pause: None, lease_owner: 0, unanswered: 0, away: None, refused: (0, None) }
     }
 
     /// The row as `owner` loads it. A fault says more than a pause.
     pub(in crate::credentials) fn seen_by(&self, owner: u64) -> View {
-        let integration = match (&self.view.integration, self.pause) {
-            (Integration::Working, Some(until)) => Integration::RateLimited { until },
-            (standing, _) => standing.clone(),
+        let integration = match (&self.view.integration, &self.away, self.pause) {
+            (Integration::Working, Some((code, probe_at)), _) => {
+                Integration::Unreachable { code: code.clone(), probe_at: *probe_at }
+            }
+            (Integration::Working, None, Some(until)) => Integration::RateLimited { until },
+            (standing, ..) => standing.clone(),
         };
         let lease_is_mine = self.view.lease_until.is_some() && self.lease_owner == owner;
         View { lease_is_mine, integration, ..self.view.clone() }
@@ -55,7 +64,11 @@ impl Shelf {
         if !same || leased || row.status != Status::Active {
             return None;
         }
-        if let (Some(next), Integration::Faulty { probe_at, .. }) = (claim.probe, &mut row.integration) {
+        let probe_at = match (&mut row.integration, &mut self.away) {
+            (Integration::Faulty { probe_at, .. }, _) | (_, Some((_, probe_at))) => Some(probe_at),
+            _ => None,
+        };
+        if let (Some(next), Some(probe_at)) = (claim.probe, probe_at) {
             if *probe_at > now {
                 return None;
             }
@@ -103,49 +116,122 @@ impl Shelf {
             last_used_at: row.last_used_at,
             ..new_row()
         };
+        (self.unanswered, self.away, self.refused) = (0, None, (0, None));
         true
     }
 
-    pub(in crate::credentials) fn record(&mut self, record: &Record) -> bool {
+    /// What happens: the record is written, or withheld, or nothing because the row has moved on.
+    pub(in crate::credentials) fn record(&mut self, now: Millis, record: &Record) -> Option<Event<Tokens>> {
         let failure = match record {
-            Record::Failure(failure) | Record::RateLimited { failure, .. } | Record::Configuration { failure, .. } => {
-                failure
-            }
-            Record::Reauth { generation, fence, reason, heals_integration } => {
-                return self.mark(*generation, *fence, reason, *heals_integration);
+            Record::Failure(failure)
+            | Record::Unanswered { failure, .. }
+            | Record::RateLimited { failure, .. }
+            | Record::Configuration { failure, .. } => failure,
+            Record::Reauth { generation, fence, reason, heals_integration, wave } => {
+                return self.refuse(now, (*generation, *fence), reason, *heals_integration, wave.as_ref());
             }
         };
+        self.fail(now, failure).then(|| {
+            self.strain(record);
+            Event::Recorded
+        })
+    }
+
+    fn strain(&mut self, record: &Record) {
+        self.unanswered += 1;
+        match record {
+            Record::Failure(_) | Record::Reauth { .. } => self.unanswered -= 1,
+            Record::Unanswered { open_after, probe_at, failure } => {
+                if let Some((code, probe)) = &mut self.away {
+                    (*code, *probe) = (failure.last_error.clone(), *probe_at);
+                } else if self.unanswered >= *open_after {
+                    self.away = Some((failure.last_error.clone(), *probe_at));
+                }
+            }
+            Record::RateLimited { until, .. } => {
+                self.pause = self.pause.max(Some(*until));
+                (self.unanswered, self.away) = (0, None);
+            }
+            Record::Configuration { code, probe_at, .. } => {
+                self.view.integration = Integration::Faulty { code: code.clone(), probe_at: *probe_at };
+                (self.unanswered, self.away) = (0, None);
+            }
+        }
+    }
+
+    fn fail(&mut self, now: Millis, failure: &Failure) -> bool {
         let row = &mut self.view;
         if (row.generation, row.fence) != (failure.generation, failure.fence) || row.status == Status::Deleted {
             return false;
         }
         row.fence += i64::from(failure.doubt.is_none());
+        row.failed_at = Some(now);
         (row.phase, row.lease_until) = (Phase::Idle, None);
         (row.attempts, row.next_attempt_at) = (failure.attempts, Some(failure.next_attempt_at));
         (row.last_error, row.doubt) = (Some(failure.last_error.clone()), failure.doubt);
         row.unrecognised = failure.unrecognised;
-        match record {
-            Record::RateLimited { until, .. } => self.pause = self.pause.max(Some(*until)),
-            Record::Configuration { code, probe_at, .. } => {
-                row.integration = Integration::Faulty { code: code.clone(), probe_at: *probe_at };
-            }
-            _ => {}
-        }
         true
     }
 
-    fn mark(&mut self, generation: i64, fence: i64, reason: &Code, heals: bool) -> bool {
+    fn refuse(
+        &mut self,
+        now: Millis,
+        seen: (i64, i64),
+        reason: &Code,
+        heals: bool,
+        wave: Option<&Wave>,
+    ) -> Option<Event<Tokens>> {
+        let before = self.clone();
+        if let Some(wave) = wave {
+            let held =
+                matches!(&self.view.integration, Integration::Faulty { code, .. } if *code == Code::REFUSED_WAVE);
+            let goes_on = held || self.refused.1.is_some_and(|since| since > wave.since);
+            self.refused = if goes_on { (self.refused.0 + 1, self.refused.1) } else { (1, Some(now)) };
+            (self.unanswered, self.away) = (0, None);
+            if self.refused.0 >= wave.most {
+                let (code, probe_at) = (Code::REFUSED_WAVE, wave.probe_at);
+                self.view.integration = Integration::Faulty { code, probe_at };
+                if self.fail(now, &wave.failure) {
+                    // What the wave has marked so far is taken back.
+                    let lost = Status::NeedsReauth { reason: Code::ROTATION_RESPONSE_LOST };
+                    if matches!(self.view.status, Status::NeedsReauth { .. }) && self.view.status != lost {
+                        self.view.status = Status::Active;
+                    }
+                    return Some(Event::Withheld);
+                }
+                *self = before;
+                return None;
+            }
+        }
+        let marked = self.mark(now, seen, reason, heals);
+        if !marked {
+            *self = before;
+        }
+        marked.then_some(Event::Recorded)
+    }
+
+    fn mark(&mut self, now: Millis, seen: (i64, i64), reason: &Code, heals: bool) -> bool {
         let row = &mut self.view;
-        if (row.generation, row.fence) != (generation, fence) || row.status != Status::Active {
+        if (row.generation, row.fence) != seen || row.status != Status::Active {
             return false;
         }
+        row.failed_at = Some(now);
         row.status = Status::NeedsReauth { reason: reason.clone() };
         (row.phase, row.lease_until, row.doubt, row.next_attempt_at) = (Phase::Idle, None, None, None);
         row.last_error = Some(reason.clone());
         if heals {
-            row.integration = Integration::Working;
+            let wave = matches!(&row.integration, Integration::Faulty { code, .. } if *code == Code::REFUSED_WAVE);
+            if !wave {
+                row.integration = Integration::Working;
+            }
+            (self.unanswered, self.away) = (0, None);
         }
         true
+    }
+
+    /// The other credentials of the client were refused, or got no answer: one more, and it is a crowd.
+    pub(in crate::credentials) fn others_fail(&mut self, now: Millis) {
+        (self.refused, self.unanswered) = ((9, Some(now)), 7);
     }
 
     /// A person consents again.
@@ -174,6 +260,7 @@ impl Shelf {
     /// The tenant puts another client secret in: nothing is known against the integration any more.
     pub(in crate::credentials) fn mend_integration(&mut self) {
         (self.integration, self.pause) = (Integration::Working, None);
+        (self.unanswered, self.away, self.refused) = (0, None, (0, None));
     }
 }
 
@@ -189,12 +276,14 @@ fn new_row() -> View {
         doubt: None,
         status: Status::Active,
         integration: Integration::Working,
+        keep: Keep::Always,
         expires_at: Some(START.after(Duration::from_secs(100))),
         original_life: Some(LIFE),
         has_refresh_token: true,
         next_attempt_at: None,
         attempts: 0,
         last_error: None,
+        failed_at: None,
         unrecognised: Unrecognised::default(),
         refreshed_at: START,
         last_used_at: START,

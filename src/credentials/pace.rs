@@ -1,0 +1,281 @@
+//! How many refreshes of one OAuth client may leave, and when: the arithmetic of the sweep's queue.
+//!
+//! Every client has a queue of places, so far apart that the provider is never called more often than the operator allows
+//! (RL-13). The first free place stands in the integration's row, so that all nodes share one queue. A row with a place
+//! in the next second leaves at that time; any other waits in the schedule until its place comes. While the provider asked
+//! for a pause, refuses the client or does not answer, places begin after that, with one probe in between. What has
+//! failed before is tried again only as a small part of all calls (RL-08).
+//!
+//! Pure, like the protocol: the sweep reads, asks, and writes.
+
+use std::time::Duration;
+
+use super::refresh::{Deadlines, Integration};
+use crate::clock::Millis;
+
+/// What one round of the sweep looks ahead.
+pub(super) const HORIZON: Duration = Duration::from_secs(1);
+/// A credential used within this time belongs to a conversation that goes on, and comes first.
+pub(super) const ACTIVE_WITHIN: Duration = Duration::from_secs(15 * 60);
+/// A client never earns the right to more retries than this at once, in hundredths.
+const MOST_CREDIT: i64 = 300;
+/// What a first attempt earns, in hundredths of a retry: however many fail, the provider sees 5 % more calls.
+const EARNED: i64 = 5;
+/// A retry is always allowed when the last one was so long ago, so that a lonely credential is not forgotten; half as long
+/// ago with every success in a row since.
+const TRICKLE: Duration = Duration::from_secs(600);
+/// What has no credit looks again after this time.
+const REST: Duration = Duration::from_secs(30);
+
+/// What the operator allows for one client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Microseconds from one call to the next.
+    pub(super) interval: i64,
+    /// Calls in the air, all nodes together.
+    pub(super) in_air: usize,
+}
+
+impl Limits {
+    /// A little slower than asked, so that no second ever has one call more than allowed.
+    pub(super) fn new(rate: u32, in_air: u32) -> Self {
+        Self { interval: 1_020_000 / i64::from(rate.max(1)), in_air: in_air as usize }
+    }
+}
+
+/// How a client's queue stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Queue {
+    /// The first free place, in microseconds UTC.
+    pub(super) pace_at: i64,
+    /// Hundredths of a retry.
+    pub(super) credit: i64,
+    /// The last retry.
+    pub(super) retried_at: Option<Millis>,
+    /// Successes since the last attempt without an answer; none when the provider is well.
+    pub(super) answered: Option<u32>,
+    /// How the integration stands.
+    pub(super) integration: Integration,
+    /// How many more may be in the air.
+    pub(super) free: usize,
+}
+
+/// A row that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    /// Its place, if it has one.
+    pub(super) place: Option<Millis>,
+    /// Whether it has failed before.
+    pub(super) retry: bool,
+}
+
+/// What is to be done with a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Send it at this time, within the next second.
+    Go(Millis),
+    /// It has this place in the queue.
+    Wait(Millis),
+    /// It comes again at this time, without a place.
+    Rest(Millis),
+}
+
+impl Queue {
+    /// Decides about one row after the other, and moves the queue on.
+    pub(super) fn decide(&mut self, now: Millis, row: Due, interval: i64, deadlines: &Deadlines) -> Decision {
+        match self.integration.clone() {
+            Integration::RateLimited { until } if until > now => return self.place_after(now, until, interval),
+            Integration::Faulty { probe_at, .. } | Integration::Unreachable { probe_at, .. } if probe_at > now => {
+                return self.place_after(now, probe_at, interval);
+            }
+            Integration::Faulty { code, .. } => {
+                let probe_at = now.after(deadlines.probe);
+                self.integration = Integration::Faulty { code, probe_at };
+                return self.probe(now, interval, row);
+            }
+            Integration::Unreachable { code, .. } => {
+                let probe_at = now.after(deadlines.outage_probe);
+                self.integration = Integration::Unreachable { code, probe_at };
+                return self.probe(now, interval, row);
+            }
+            Integration::RateLimited { .. } | Integration::Working => {}
+        }
+        if row.retry && !self.may_retry(now) {
+            return Decision::Rest(now.after(REST));
+        }
+        let horizon = now.after(HORIZON);
+        let place = row.place.filter(|place| *place <= horizon);
+        if self.free == 0 {
+            return self.place_after(now, horizon, interval);
+        }
+        let at = match place {
+            Some(place) => place.max(now),
+            None => match self.next_place(now, interval) {
+                place if place <= horizon => place,
+                place => return Decision::Wait(place),
+            },
+        };
+        self.spend(now, row);
+        Decision::Go(at)
+    }
+
+    /// Takes the next place for something that does not wait for it: a reader's own refresh.
+    pub(super) fn debit(&mut self, now: Millis, calls: i64, interval: i64) {
+        self.pace_at = self.pace_at.max(micros(now)) + calls * interval;
+    }
+
+    fn probe(&mut self, now: Millis, interval: i64, row: Due) -> Decision {
+        if self.free == 0 {
+            return self.place_after(now, now.after(HORIZON), interval);
+        }
+        self.free -= 1;
+        self.retried_at = if row.retry { Some(now) } else { self.retried_at };
+        Decision::Go(now)
+    }
+
+    fn may_retry(&self, now: Millis) -> bool {
+        let Some(answered) = self.answered else { return true };
+        let span = TRICKLE / (1 << answered.min(20));
+        self.credit >= 100 || self.retried_at.is_none_or(|last| last.after(span) <= now || last > now)
+    }
+
+    fn spend(&mut self, now: Millis, row: Due) {
+        self.free -= 1;
+        if row.retry {
+            self.credit = (self.credit - 100).max(0);
+            self.retried_at = Some(now);
+        } else if self.credit < MOST_CREDIT {
+            self.credit = (self.credit + EARNED).min(MOST_CREDIT);
+        }
+    }
+
+    fn place_after(&mut self, now: Millis, begin: Millis, interval: i64) -> Decision {
+        self.pace_at = self.pace_at.max(micros(begin));
+        Decision::Wait(self.next_place(now, interval))
+    }
+
+    fn next_place(&mut self, now: Millis, interval: i64) -> Millis {
+        let place = self.pace_at.max(micros(now));
+        self.pace_at = place + interval;
+        Millis(place / 1000)
+    }
+}
+
+fn micros(at: Millis) -> i64 {
+    at.0.saturating_mul(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::refresh::Code;
+
+    const NOW: Millis = Millis(1_800_000_000_000);
+    const FIRST: Due = Due { place: None, retry: false };
+    const RETRY: Due = Due { place: None, retry: true };
+
+    fn queue() -> Queue {
+        Queue {
+            pace_at: 0,
+            credit: 0,
+            retried_at: None,
+            answered: Some(0),
+            integration: Integration::Working,
+            free: 1_000_000,
+        }
+    }
+
+    fn decide(queue: &mut Queue, row: Due) -> Decision {
+        queue.decide(NOW, row, Limits::new(100, 10).interval, &Deadlines::default())
+    }
+
+    fn ms(offset: u64) -> Millis {
+        NOW.after(Duration::from_millis(offset))
+    }
+
+    #[test]
+    fn rl_13_a_crowd_leaves_at_the_allowed_rate_and_the_rest_has_a_place_each() {
+        let mut queue = queue();
+        let decisions: Vec<_> = (0..1000).map(|_| decide(&mut queue, FIRST)).collect();
+        let gone = decisions.iter().filter(|one| matches!(one, Decision::Go(_))).count();
+        assert_eq!(gone, 99, "in one second, a little less than 100");
+        let times: Vec<_> = decisions
+            .iter()
+            .map(|one| match one {
+                Decision::Go(at) | Decision::Wait(at) => *at,
+                Decision::Rest(_) => panic!("nobody rests"),
+            })
+            .collect();
+        assert!(times.windows(101).all(|window| window[100].left(window[0]) > Duration::from_secs(1)));
+        assert!(times[999].left(NOW) < Duration::from_millis(10_300), "and not much slower than allowed");
+    }
+
+    #[test]
+    fn a_place_that_has_come_is_kept_and_one_that_is_far_is_given_up_for_an_earlier_one() {
+        let mut queue = queue();
+        let due = |offset| Due { place: Some(ms(offset)), retry: false };
+        assert_eq!(decide(&mut queue, due(700)), Decision::Go(ms(700)));
+        assert_eq!(decide(&mut queue, Due { place: Some(NOW.before(HORIZON)), retry: false }), Decision::Go(NOW));
+        assert_eq!(queue.pace_at, 0, "no new place was taken");
+        assert_eq!(decide(&mut queue, due(60_000)), Decision::Go(NOW), "somebody uses it now");
+    }
+
+    #[test]
+    fn rl_09_nothing_leaves_inside_a_pause_and_the_places_begin_after_it() {
+        let mut queue = Queue { integration: Integration::RateLimited { until: ms(30_000) }, ..queue() };
+        assert_eq!(decide(&mut queue, FIRST), Decision::Wait(ms(30_000)));
+        assert_eq!(decide(&mut queue, Due { place: Some(NOW), retry: true }), Decision::Wait(ms(30_010)));
+    }
+
+    #[test]
+    fn a_faulty_client_and_a_silent_provider_get_one_probe_in_their_interval() {
+        let code = Code::new("x");
+        let faulty = |probe_at| Integration::Faulty { code: code.clone(), probe_at };
+        let silent = |probe_at| Integration::Unreachable { code: code.clone(), probe_at };
+        for (integration, next) in [(faulty(NOW), 60_000), (silent(NOW), 30_000)] {
+            let mut queue = Queue { integration, ..queue() };
+            assert_eq!(decide(&mut queue, RETRY), Decision::Go(NOW));
+            assert_eq!(decide(&mut queue, FIRST), Decision::Wait(ms(next)));
+            assert_eq!(decide(&mut queue, FIRST), Decision::Wait(ms(next + 10)));
+        }
+        let mut queue = Queue { integration: silent(ms(5_000)), ..queue() };
+        assert_eq!(decide(&mut queue, FIRST), Decision::Wait(ms(5_000)));
+    }
+
+    #[test]
+    fn rl_08_retries_are_a_small_part_of_all_calls_and_a_lonely_one_is_not_forgotten() {
+        let mut queue = queue();
+        assert_eq!(decide(&mut queue, RETRY), Decision::Go(NOW), "the first for a long time");
+        assert_eq!(decide(&mut queue, RETRY), Decision::Rest(ms(30_000)));
+        let go = |queue: &mut Queue, row| matches!(queue.decide(NOW, row, 1, &Deadlines::default()), Decision::Go(_));
+        let (mut first, mut again) = (0, 0);
+        for _ in 0..900 {
+            first += u32::from(go(&mut queue, FIRST));
+            again += u32::from(go(&mut queue, RETRY));
+        }
+        assert!(first == 900 && again <= 45 && again > 42, "{again} of {first}");
+        let (last, before) = (Some(NOW), self::queue());
+        assert!(!Queue { retried_at: last, ..before.clone() }.may_retry(NOW));
+        assert!(Queue { retried_at: Some(NOW.before(TRICKLE)), ..before.clone() }.may_retry(NOW));
+        let a_while_ago = Some(NOW.before(TRICKLE / 8));
+        assert!(!Queue { retried_at: a_while_ago, answered: Some(2), ..before.clone() }.may_retry(NOW));
+        assert!(Queue { retried_at: a_while_ago, answered: Some(3), ..before.clone() }.may_retry(NOW));
+        assert!(Queue { retried_at: last, answered: None, ..before }.may_retry(NOW), "the provider is well");
+    }
+
+    #[test]
+    fn what_is_in_the_air_is_bounded_and_whoever_finds_no_room_loses_its_place() {
+        let mut queue = Queue { free: 1, ..queue() };
+        assert_eq!(decide(&mut queue, FIRST), Decision::Go(NOW));
+        let late = Due { place: Some(NOW), retry: false };
+        assert_eq!(decide(&mut queue, late), Decision::Wait(ms(1000)));
+    }
+
+    #[test]
+    fn a_readers_own_refresh_takes_a_place_without_waiting_for_it() {
+        let mut queue = queue();
+        let interval = Limits::new(100, 10).interval;
+        queue.debit(NOW, 5, interval);
+        assert_eq!(queue.pace_at, NOW.0 * 1000 + 5 * interval);
+    }
+}

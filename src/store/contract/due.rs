@@ -1,0 +1,247 @@
+//! What is due: claims, places in a queue, and the numbers that people see.
+
+use super::*;
+use crate::store::credentials::{
+    CredentialRow, DoubtColumns, FailureColumns, credential_fail, credential_insert, credential_needs_reauth,
+    credentials_refused_believe_again,
+};
+use crate::store::due::{
+    Queue, RefreshNumbers, credential_claim_due, credential_patient, credential_put_back, credential_set_due,
+    credential_touch, credential_warn, credentials_in_air, credentials_of_integration_plan, credentials_queue_up,
+    refresh_numbers,
+};
+
+const CLIENT: (&str, &str) = (A, "int_ten_a");
+
+async fn keep(store: &Store) {
+    let mut tx = store.begin().await.unwrap();
+    connect(&mut tx, "con_1", "crd_1").await;
+    tx.commit().await.unwrap();
+}
+
+async fn claim_due(tx: &mut Tx, now: i64, limit: i64) -> Vec<String> {
+    ids(&credential_claim_due(tx, TEST, (now, now), NOW + 100, limit).await.unwrap(), |row| &row.id)
+}
+
+async fn plan(tx: &mut Tx, rows: &[(&str, Option<i64>, Option<i64>)]) {
+    for (id, due_at, slot_at) in rows {
+        credential_insert(tx, &a(), &CredentialRow { due_at: *due_at, ..credential_row(id) }).await.unwrap();
+        if let (Some(due_at), Some(slot_at)) = (due_at, slot_at) {
+            credential_put_back(tx, TEST, &name_of(id), *due_at, *slot_at, true).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_use_of_a_credential_is_noted_at_most_once_a_minute() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 50)).await.unwrap();
+        for (now, due, wanted) in [
+            (NOW + 60_000, Some(NOW), (NOW, Some(NOW + 50))),
+            (NOW + 60_001, None, (NOW + 60_001, Some(NOW + 50))),
+            (NOW + 120_002, Some(NOW + 51), (NOW + 120_002, Some(NOW + 50))),
+            (NOW + 180_003, Some(NOW + 49), (NOW + 180_003, Some(NOW + 49))),
+        ] {
+            credential_touch(&mut tx, TEST, &name_of("crd_1"), now, due).await.unwrap();
+            let row = load(&mut tx, "crd_1").await;
+            assert_eq!((row.last_used_at, row.due_at), wanted);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_sweep_takes_what_is_due_the_longest_due_first_and_moves_it() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        for (id, due_at) in
+            [("crd_1", Some(NOW + 3)), ("crd_2", Some(NOW + 1)), ("crd_3", None), ("crd_4", Some(NOW + 2))]
+        {
+            credential_insert(&mut tx, &a(), &CredentialRow { due_at, ..credential_row(id) }).await.unwrap();
+        }
+        assert!(claim_due(&mut tx, NOW, 9).await.is_empty(), "nothing is due yet");
+        let mut taken = claim_due(&mut tx, NOW + 3, 2).await;
+        taken.sort();
+        assert_eq!(taken, ["crd_2", "crd_4"]);
+        assert_eq!(load(&mut tx, "crd_2").await.due_at, Some(NOW + 100));
+        assert_eq!(load(&mut tx, "crd_1").await.due_at, Some(NOW + 3));
+        assert_eq!(claim_due(&mut tx, NOW + 3, 9).await, ["crd_1"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_many_sweeps_each_due_credential_goes_to_one_and_none_takes_more_than_it_asked_for() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        for n in 0..40 {
+            let row = CredentialRow { due_at: Some(NOW), ..credential_row(&format!("crd_{n:02}")) };
+            credential_insert(&mut tx, &a(), &row).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let taken = race(&store, async |tx, _| credential_claim_due(tx, TEST, (NOW, NOW), NOW + 100, 2).await).await;
+        assert!(taken.iter().all(|names| names.len() <= 2));
+        let mut all = ids(&taken.concat(), |row| &row.id);
+        let number = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!((all.len(), number), (40, 40), "each once, none left");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_next_look_is_set_only_on_the_row_as_it_was_seen() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        for (fence, due_at, wanted) in
+            [(0, Some(NOW + 7), Some(NOW + 7)), (1, Some(NOW + 8), Some(NOW + 7)), (0, None, None)]
+        {
+            credential_set_due(&mut tx, TEST, &name_of("crd_1"), fence, due_at).await.unwrap();
+            assert_eq!(load(&mut tx, "crd_1").await.due_at, wanted);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claimed_row_counts_as_in_the_air_until_its_plans_are_over_and_keeps_its_place() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        plan(
+            &mut tx,
+            &[("crd_1", Some(NOW), None), ("crd_2", Some(NOW), Some(NOW + 5)), ("crd_3", Some(NOW + 9), None)],
+        )
+        .await;
+        assert_eq!(credentials_in_air(&mut tx, TEST, CLIENT, NOW + 50).await.unwrap(), 0);
+        let mut rows = credential_claim_due(&mut tx, TEST, (NOW + 2, NOW + 5), NOW + 100, 9).await.unwrap();
+        rows.sort_by(|one, other| one.id.cmp(&other.id));
+        let places: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.slot_at)).collect();
+        assert_eq!(places, [("crd_1", NOW + 2), ("crd_2", NOW + 5)]);
+        assert_eq!(credentials_in_air(&mut tx, TEST, CLIENT, NOW + 5).await.unwrap(), 2);
+        assert_eq!(credentials_in_air(&mut tx, TEST, (B, CLIENT.1), NOW + 5).await.unwrap(), 0);
+        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 200)).await.unwrap();
+        assert_eq!(credentials_in_air(&mut tx, TEST, CLIENT, NOW + 5).await.unwrap(), 1);
+        credential_put_back(&mut tx, TEST, &name_of("crd_2"), NOW + 100, NOW + 30, false).await.unwrap();
+        credential_put_back(&mut tx, TEST, &name_of("crd_1"), NOW + 100, NOW + 30, true).await.unwrap();
+        let (landed, resting) = (load(&mut tx, "crd_1").await, load(&mut tx, "crd_2").await);
+        assert_eq!((landed.due_at, landed.slot_at), (Some(NOW + 200), None), "it had landed meanwhile");
+        assert_eq!((resting.due_at, resting.slot_at), (Some(NOW + 30), None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_crowd_is_given_places_one_after_the_other_those_in_use_first() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        plan(&mut tx, &[("crd_1", Some(NOW), None), ("crd_2", Some(NOW + 1), None), ("crd_3", Some(NOW + 2), None)])
+            .await;
+        plan(&mut tx, &[("crd_4", Some(NOW), Some(NOW + 70)), ("crd_5", Some(NOW + 50), None)]).await;
+        credential_touch(&mut tx, TEST, &name_of("crd_3"), NOW + 60_001, None).await.unwrap();
+        let queue =
+            Queue { horizon: NOW + 10, pace_at: (NOW + 100) * 1000, interval: 2_500, active_since: NOW + 1, limit: 9 };
+        assert_eq!(credentials_queue_up(&mut tx, TEST, CLIENT, queue).await.unwrap(), 3);
+        for (id, place) in [("crd_3", 100), ("crd_1", 102), ("crd_2", 105), ("crd_4", 70)] {
+            let row = load(&mut tx, id).await;
+            assert_eq!((row.due_at, row.slot_at), (Some(NOW + place), Some(NOW + place)), "{id}");
+        }
+        assert_eq!(load(&mut tx, "crd_5").await.slot_at, None, "not due yet");
+        assert_eq!(credentials_queue_up(&mut tx, TEST, CLIENT, queue).await.unwrap(), 0, "each has one place");
+        let next = credential_patient(&mut tx, TEST, CLIENT, NOW + 70, NOW + 1).await.unwrap();
+        assert_eq!(next, Some(("crd_1".to_owned(), NOW + 102)), "crd_3 is in use");
+        assert_eq!(credential_patient(&mut tx, TEST, (B, CLIENT.1), NOW, NOW + 1).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_integration_that_wishes_for_more_has_its_idle_credentials_looked_at() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        plan(&mut tx, &[("crd_1", None, None), ("crd_2", Some(NOW + 9), None)]).await;
+        let forever = CredentialRow { due_at: None, expires_at: None, ..credential_row("crd_3") };
+        credential_insert(&mut tx, &a(), &forever).await.unwrap();
+        assert_eq!(credentials_of_integration_plan(&mut tx, &b(), CLIENT.1, NOW).await.unwrap(), 0);
+        assert_eq!(credentials_of_integration_plan(&mut tx, &a(), CLIENT.1, NOW).await.unwrap(), 1);
+        assert_eq!(load(&mut tx, "crd_1").await.due_at, Some(NOW));
+        assert_eq!(load(&mut tx, "crd_2").await.due_at, Some(NOW + 9));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_refresh_token_is_warned_of_once() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        let row = CredentialRow { refresh_expires_at: Some(NOW + 9), ..credential_row("crd_1") };
+        credential_insert(&mut tx, &a(), &row).await.unwrap();
+        assert!(!credential_warn(&mut tx, TEST, &name_of("crd_1"), NOW + 8).await.unwrap(), "it has moved");
+        assert!(credential_warn(&mut tx, TEST, &name_of("crd_1"), NOW + 9).await.unwrap());
+        assert!(!credential_warn(&mut tx, TEST, &name_of("crd_1"), NOW + 9).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wave_of_refusals_is_taken_back_but_for_what_was_lost_or_refused_before() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        for (n, (reason, at)) in
+            [("invalid_grant", NOW + 5), ("rotation_response_lost", NOW + 5), ("invalid_grant", NOW + 1)]
+                .iter()
+                .enumerate()
+        {
+            let (connection, credential) = (format!("con_{n}"), format!("crd_{n}"));
+            connect(&mut tx, &connection, &credential).await;
+            let name = name_of(&credential);
+            assert!(credential_needs_reauth(&mut tx, TEST, &name, 1, 0, reason, *at).await.unwrap());
+        }
+        assert_eq!(credentials_refused_believe_again(&mut tx, TEST, CLIENT, NOW + 2, NOW + 60).await.unwrap(), 1);
+        let again = load(&mut tx, "crd_0").await;
+        assert_eq!((again.status.as_str(), again.due_at), ("active", Some(NOW + 60)));
+        assert_eq!(load(&mut tx, "crd_1").await.status, "needs_reauth");
+        assert_eq!(load(&mut tx, "crd_2").await.status, "needs_reauth");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_numbers_of_refreshing_are_counted_over_all_tenants() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        plan(
+            &mut tx,
+            &[("crd_1", Some(NOW - 3), None), ("crd_2", Some(NOW), None), ("crd_3", Some(NOW), Some(NOW + 5))],
+        )
+        .await;
+        let failure = FailureColumns {
+            generation: 1,
+            fence: 0,
+            attempts: 1,
+            next_attempt_at: NOW + 9,
+            last_error: "response_lost",
+            doubt: DoubtColumns { first_sent: Some(NOW), since: Some(NOW), replays: 0 },
+            unrecognised: (0, 0),
+            due_at: Some(NOW + 9),
+            now: NOW,
+        };
+        plan(&mut tx, &[("crd_4", None, None)]).await;
+        assert!(credential_fail(&mut tx, TEST, &name_of("crd_4"), failure).await.unwrap());
+        let numbers = refresh_numbers(&mut tx, TEST, NOW).await.unwrap();
+        let wanted = RefreshNumbers {
+            overdue: 2,
+            oldest_due: Some(NOW - 3),
+            queued: 1,
+            in_doubt: 1,
+            misconfigured: 0,
+            unreachable: 0,
+            rate_limited: 0,
+        };
+        assert_eq!(numbers, wanted);
+    })
+    .await;
+}

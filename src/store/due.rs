@@ -1,0 +1,345 @@
+//! What is due: the sweep's claims, its plans, and the numbers that people see of them.
+//!
+//! `due_at` is the schedule: whoever claims a row moves it forward, so that nobody else takes it meanwhile. `slot_at` stands
+//! beside it while the sweep has plans with the row. Equal to `due_at` it is a place in the queue; earlier than `due_at`
+//! it marks a row that was taken to be sent. Whatever ends a flight clears it.
+
+use super::credentials::CredentialName;
+use super::{Connection, StoreError, Tx, sql};
+use crate::caller::{SystemScope, TenantScope};
+
+/// A row that the sweep has taken.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct DueRow {
+    /// `ten_…`.
+    pub tenant_id: String,
+    /// `crd_…`.
+    pub id: String,
+    /// `int_…`.
+    pub integration_id: Option<String>,
+    /// Catalogue id.
+    pub provider: String,
+    /// Its place in the queue, or the time of the claim when it had none.
+    pub slot_at: i64,
+    /// Failed attempts since the last success.
+    pub attempts: i64,
+    /// When somebody last used it.
+    pub last_used_at: i64,
+    /// When the refresh token ends.
+    pub refresh_expires_at: Option<i64>,
+    /// The end that was last warned of.
+    pub warned_for: Option<i64>,
+}
+
+impl DueRow {
+    /// The row's name.
+    #[must_use]
+    pub(crate) fn name(&self) -> CredentialName {
+        CredentialName { tenant_id: self.tenant_id.clone(), id: self.id.clone() }
+    }
+}
+
+/// Takes up to `limit` credentials that are due by `horizon` by moving their due time to `next`, so that nobody else takes
+/// them meanwhile. Those without a place in the queue get `now` as theirs.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_claim_due(
+    tx: &mut Tx,
+    _: SystemScope,
+    (now, horizon): (i64, i64),
+    next: i64,
+    limit: i64,
+) -> Result<Vec<DueRow>, StoreError> {
+    // PostgreSQL lets several nodes claim side by side; SQLite has one writer anyway and no FOR UPDATE.
+    if matches!(tx.connection(), Connection::Postgres(_)) {
+        sql!(
+            tx,
+            all DueRow,
+            // Materialised: a plan that runs the choice more than once would choose more rows than `limit`.
+            "WITH due AS MATERIALIZED
+             (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+             UPDATE credentials SET due_at = $2, slot_at = COALESCE(slot_at, $4) WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due)
+             RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for",
+            horizon,
+            next,
+            limit,
+            now
+        )
+    } else {
+        sql!(
+            tx,
+            all DueRow,
+            "UPDATE credentials SET due_at = $2, slot_at = COALESCE(slot_at, $4) WHERE (tenant_id, id) IN
+             (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3)
+             RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for",
+            horizon,
+            next,
+            limit,
+            now
+        )
+    }
+}
+
+/// Puts a claimed row back into the schedule at `due_at`, with that as its place in the queue or without one. A row whose
+/// flight has landed meanwhile (its due time is not `claimed` any more) stays as it is.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_put_back(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    claimed: i64,
+    due_at: i64,
+    queued: bool,
+) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET due_at = $4, slot_at = CASE WHEN $5 = 1 THEN $4 END WHERE tenant_id = $1 AND id = $2 AND due_at = $3",
+        &name.tenant_id,
+        &name.id,
+        claimed,
+        due_at,
+        i64::from(queued)
+    )?;
+    Ok(())
+}
+
+/// Where a queue begins and how it goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Queue {
+    /// Rows due by then join it.
+    pub horizon: i64,
+    /// The first free place, in microseconds UTC.
+    pub pace_at: i64,
+    /// Microseconds from one place to the next.
+    pub interval: i64,
+    /// Rows used after this come first.
+    pub active_since: i64,
+    /// At most so many rows.
+    pub limit: i64,
+}
+
+/// Gives every due row of an integration that has no place in its queue yet one of its own; gives how many there were. The
+/// integration's row must be locked by `tx`.
+///
+/// # Errors
+/// As every statement.
+pub async fn credentials_queue_up(
+    tx: &mut Tx,
+    _: SystemScope,
+    (tenant, integration): (&str, &str),
+    queue: Queue,
+) -> Result<u64, StoreError> {
+    if matches!(tx.connection(), Connection::Postgres(_)) {
+        sql!(
+            tx,
+            execute,
+            "WITH due AS MATERIALIZED
+             (SELECT tenant_id, id, due_at, last_used_at FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND due_at <= $3
+             AND slot_at IS NULL ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED),
+             placed AS MATERIALIZED (SELECT tenant_id, id, $5 + $6 * (row_number() OVER (ORDER BY CASE WHEN last_used_at > $7 THEN 0 ELSE 1 END, due_at) - 1) AS place FROM due)
+             UPDATE credentials SET due_at = placed.place / 1000, slot_at = placed.place / 1000 FROM placed
+             WHERE credentials.tenant_id = placed.tenant_id AND credentials.id = placed.id",
+            tenant,
+            integration,
+            queue.horizon,
+            queue.limit,
+            queue.pace_at,
+            queue.interval,
+            queue.active_since
+        )
+    } else {
+        sql!(
+            tx,
+            execute,
+            "WITH due AS MATERIALIZED
+             (SELECT tenant_id, id, due_at, last_used_at FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND due_at <= $3
+             AND slot_at IS NULL ORDER BY due_at LIMIT $4),
+             placed AS MATERIALIZED (SELECT tenant_id, id, $5 + $6 * (row_number() OVER (ORDER BY CASE WHEN last_used_at > $7 THEN 0 ELSE 1 END, due_at) - 1) AS place FROM due)
+             UPDATE credentials SET due_at = placed.place / 1000, slot_at = placed.place / 1000 FROM placed
+             WHERE credentials.tenant_id = placed.tenant_id AND credentials.id = placed.id",
+            tenant,
+            integration,
+            queue.horizon,
+            queue.limit,
+            queue.pace_at,
+            queue.interval,
+            queue.active_since
+        )
+    }
+}
+
+/// The next place in an integration's queue that somebody holds whom nobody waits for: not used since `active_since`.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_patient(
+    tx: &mut Tx,
+    _: SystemScope,
+    (tenant, integration): (&str, &str),
+    after: i64,
+    active_since: i64,
+) -> Result<Option<(String, i64)>, StoreError> {
+    sql!(
+        tx,
+        optional (String, i64),
+        "SELECT id, slot_at FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND slot_at > $3 AND due_at = slot_at AND last_used_at <= $4
+         ORDER BY slot_at LIMIT 1",
+        tenant,
+        integration,
+        after,
+        active_since
+    )
+}
+
+/// How many of an integration's credentials were taken to be sent and have not come to an end, on all nodes together.
+///
+/// # Errors
+/// As every statement.
+pub async fn credentials_in_air(
+    tx: &mut Tx,
+    _: SystemScope,
+    (tenant, integration): (&str, &str),
+    horizon: i64,
+) -> Result<i64, StoreError> {
+    let (count,) = sql!(
+        tx,
+        one(i64,),
+        "SELECT count(*) FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND slot_at <= $3 AND due_at > slot_at",
+        tenant,
+        integration,
+        horizon
+    )?;
+    Ok(count)
+}
+
+/// Notes that the end of a refresh token was warned of; false when that was done before.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_warn(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    refresh_expires_at: i64,
+) -> Result<bool, StoreError> {
+    Ok(sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET warned_for = $3 WHERE tenant_id = $1 AND id = $2 AND refresh_expires_at = $3 AND (warned_for IS NULL OR warned_for <> $3)
+         AND deleted_at IS NULL",
+        &name.tenant_id,
+        &name.id,
+        refresh_expires_at
+    )? == 1)
+}
+
+/// Notes that a credential was used, at most once a minute, and moves its due time forward to `due_at` if that is earlier.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_touch(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    now: i64,
+    due_at: Option<i64>,
+) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET last_used_at = $3, due_at = CASE WHEN due_at IS NULL OR due_at > $4 THEN $4 ELSE due_at END
+         WHERE tenant_id = $1 AND id = $2 AND last_used_at < $3 - 60000 AND status = 'active'",
+        &name.tenant_id,
+        &name.id,
+        now,
+        due_at
+    )?;
+    Ok(())
+}
+
+/// Sets when the sweep looks next, unless the row has moved on; its plans with the row are over.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_set_due(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    fence: i64,
+    due_at: Option<i64>,
+) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET due_at = $4, slot_at = NULL WHERE tenant_id = $1 AND id = $2 AND fence = $3 AND deleted_at IS NULL",
+        &name.tenant_id,
+        &name.id,
+        fence,
+        due_at
+    )?;
+    Ok(())
+}
+
+/// Has the sweep look at every credential of an integration that it had nothing to do with, since the integration now wishes
+/// for more; gives how many.
+///
+/// # Errors
+/// As every statement.
+pub async fn credentials_of_integration_plan(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    integration: &str,
+    due_at: i64,
+) -> Result<u64, StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET due_at = $3 WHERE tenant_id = $1 AND integration_id = $2 AND due_at IS NULL AND status = 'active'
+         AND refresh_token IS NOT NULL AND expires_at IS NOT NULL AND deleted_at IS NULL",
+        scope.tenant(),
+        integration,
+        due_at
+    )
+}
+
+/// How the refreshing of all credentials is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct RefreshNumbers {
+    /// Credentials whose due time has passed and that nobody has taken.
+    pub overdue: i64,
+    /// Due time of the one that has waited longest.
+    pub oldest_due: Option<i64>,
+    /// Credentials that wait for their place in a queue.
+    pub queued: i64,
+    /// Requests whose outcome nobody knows (yet).
+    pub in_doubt: i64,
+    /// Integrations whose provider refuses the client.
+    pub misconfigured: i64,
+    /// Integrations whose provider does not answer.
+    pub unreachable: i64,
+    /// Integrations whose provider asked for a pause.
+    pub rate_limited: i64,
+}
+
+/// Counts what people and metrics are shown, over all tenants. Every part is read from an index that holds little else.
+///
+/// # Errors
+/// As every statement.
+pub async fn refresh_numbers(tx: &mut Tx, _: SystemScope, now: i64) -> Result<RefreshNumbers, StoreError> {
+    sql!(
+        tx,
+        one RefreshNumbers,
+        "SELECT (SELECT count(*) FROM credentials WHERE due_at <= $1) AS overdue,
+         (SELECT min(due_at) FROM credentials WHERE due_at <= $1) AS oldest_due,
+         (SELECT count(*) FROM credentials WHERE slot_at IS NOT NULL AND slot_at > $1) AS queued,
+         (SELECT count(*) FROM credentials WHERE doubt_since IS NOT NULL) + (SELECT count(*) FROM credentials WHERE phase = 'sent' AND lease_until <= $1 AND doubt_since IS NULL) AS in_doubt,
+         (SELECT count(*) FROM integrations WHERE status = 'misconfigured' AND deleted_at IS NULL) AS misconfigured,
+         (SELECT count(*) FROM integrations WHERE unreachable_since IS NOT NULL AND deleted_at IS NULL) AS unreachable,
+         (SELECT count(*) FROM integrations WHERE rate_limited_until > $1 AND deleted_at IS NULL) AS rate_limited",
+        now
+    )
+}
