@@ -124,6 +124,8 @@ impl App {
         check_root_key(&config).await?;
         let lock = Store::lock_for_serving(url)?;
         let mut foundation = lay(&config, around, shutdown).await?;
+        #[cfg(feature = "crash-points")]
+        crate::crash::aim(config.crash_point);
         if let Some(folder) = &config.spool_dir {
             foundation.spool = Spool::open(folder, foundation.health.clone())?;
         }

@@ -49,6 +49,9 @@ pub struct Config {
     pub refresh: RefreshSettings,
     /// Log filter in `RUST_LOG` syntax.
     pub log: Option<String>,
+    /// Where to die; for tests of what a kill leaves behind.
+    #[cfg(feature = "crash-points")]
+    pub crash_point: Option<crate::crash::Aim>,
 }
 
 impl Default for Config {
@@ -69,6 +72,8 @@ impl Default for Config {
             spool_dir: None,
             refresh: RefreshSettings::default(),
             log: None,
+            #[cfg(feature = "crash-points")]
+            crash_point: None,
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod connections;
 pub mod conversations;
+pub mod crash;
 pub mod credentials;
 pub mod crypto;
 pub mod elevenlabs;

@@ -26,7 +26,7 @@ use tokens::{
 
 /// From bottom to top: a stone may stand on those before it. All of them are open to everyone above.
 const STONES: &[&str] =
-    &["clock", "secret", "schema", "ids", "config", "telemetry", "health", "shutdown", "invalid", "caller"];
+    &["crash", "clock", "secret", "schema", "ids", "config", "telemetry", "health", "shutdown", "invalid", "caller"];
 const ROOMS: &[&str] = &["accounts", "connections", "conversations", "credentials", "events", "workspaces"];
 
 /// Who may import whom besides the stones. `ROOMS` stands for every room.

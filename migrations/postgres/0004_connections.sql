@@ -17,6 +17,7 @@ CREATE TABLE integrations (
     pace_at BIGINT NOT NULL,
     retry_credit BIGINT NOT NULL,
     retried_at BIGINT,
+    answered BIGINT,
     unanswered BIGINT NOT NULL,
     unreachable_since BIGINT,
     outage TEXT,

@@ -17,6 +17,7 @@ CREATE TABLE integrations (
     pace_at INTEGER NOT NULL,
     retry_credit INTEGER NOT NULL,
     retried_at INTEGER,
+    answered INTEGER,
     unanswered INTEGER NOT NULL,
     unreachable_since INTEGER,
     outage TEXT,

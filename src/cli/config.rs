@@ -46,6 +46,8 @@ const SETTINGS: &[(&str, &str, &str)] = &[
         "refreshes in the air on one node; a provider takes a quarter of them at most",
     ),
     ("VALETKEY_LOG", "info", "log filter in RUST_LOG syntax"),
+    #[cfg(feature = "crash-points")]
+    ("VALETKEY_CRASH_POINT", "", "name:hit, where to die; only in builds for tests"),
 ];
 
 /// Show the effective settings, without secrets

@@ -19,6 +19,7 @@ use crate::schema::words;
 use crate::secret::Secret;
 use crate::store::connections::{ConnectionFilter, connection_list, connections_of_integration_mark};
 use crate::store::credentials::credentials_of_integration_pause;
+use crate::store::due::credentials_of_integration_plan;
 use crate::store::integrations::{
     IntegrationRow, integration_by_provider, integration_delete, integration_insert, integration_list,
     integration_update,
@@ -185,6 +186,9 @@ impl Connections {
                 other => other.into(),
             })?,
             Some(_) => integration_update(&mut tx, &scope, &row).await?,
+        }
+        if existing.as_ref().is_some_and(|old| old.refresh_policy != row.refresh_policy) {
+            credentials_of_integration_plan(&mut tx, &scope, &row.id, self.around.now().0).await?;
         }
         if existing.is_some_and(|old| old.client_id != row.client_id) {
             let now = self.around.now().0;

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::{Connections, ConnectionsError};
 use crate::caller::TenantScope;
 use crate::clock::Millis;
-use crate::credentials::is_degraded;
+use crate::credentials::{is_degraded, last_error};
 use crate::ids::{ConnectionId, CredentialId};
 use crate::keys::{Owner, Place};
 use crate::schema::words;
@@ -175,12 +175,13 @@ impl Connections {
             Some(id) => integration_by_id(tx, scope, id).await?,
             None => None,
         };
-        let last_error = credentials.iter().find_map(|credential| credential.last_error.clone());
+        let now = self.around.now();
+        let last_error = credentials.iter().find_map(|credential| last_error(credential, now));
         Ok(Connection {
             user,
             account: AccountView { id: row.account_id, email: account.email, name: account.name },
             missing_scopes: from_json_list(&row.missing_scopes),
-            degraded: credentials.iter().any(|credential| is_degraded(credential, integration.as_ref())),
+            degraded: credentials.iter().any(|credential| is_degraded(credential, integration.as_ref(), now)),
             credentials: credentials.into_iter().map(credential_view).collect(),
             last_error,
             created_at: Millis(row.created_at).rfc3339(),

@@ -20,6 +20,7 @@ use super::row::{doubt_columns, integration_of, look_at, policy, view};
 use super::{Credentials, ONE_CREDENTIAL};
 use crate::caller::Caller;
 use crate::clock::{Millis, pause};
+use crate::crash::crash_point;
 use crate::ids::TenantId;
 use crate::keys::Sealer;
 use crate::providers::{self, RevokeTokens, TokenSet};
@@ -80,6 +81,7 @@ impl Credentials {
             tracing::warn!(credential = %driver.name.id, error = %error, "the sweep will look at this credential a little late");
         }
         seat.land(verdict);
+        crash_point!(AfterLanding);
     }
 }
 
@@ -91,6 +93,7 @@ pub(super) async fn bring_home(room: Credentials, seat: Seat, claimed: Claimed, 
         return false;
     }
     driver.spooled = Some(false);
+    crash_point!(BeforeHomecoming);
     let verdict = driver.run(Flight::replay(driver.policy, claimed, tokens)).await;
     seat.land(verdict);
     driver.spooled == Some(false)
@@ -219,6 +222,7 @@ impl Driver {
     }
 
     async fn on_claim(&mut self, claim: Claim) -> Event<Tokens> {
+        crash_point!(BeforeIntent);
         let outcome = async {
             let mut tx = self.room.store.begin().await?;
             let now = self.now();
@@ -246,7 +250,9 @@ impl Driver {
             };
             let fence = credential_claim(&mut tx, ONE_CREDENTIAL, &self.name, columns).await?;
             if fence.is_some() {
+                crash_point!(MidIntent);
                 tx.commit().await?;
+                crash_point!(AfterIntent);
             }
             Ok(fence)
         };
@@ -258,12 +264,14 @@ impl Driver {
     }
 
     async fn on_renew(&self, claimed: Claimed, until: Millis) -> Event<Tokens> {
+        crash_point!(BeforeRenewal);
         let outcome = async {
             let mut tx = self.room.store.begin().await?;
             let renewed =
                 credential_renew_lease(&mut tx, ONE_CREDENTIAL, &self.name, claimed.generation, claimed.fence, until.0)
                     .await?;
             tx.commit().await?;
+            crash_point!(AfterRenewal);
             Ok(renewed)
         };
         match outcome.await {

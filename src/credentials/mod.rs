@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use crate::providers::ApiCall;
 pub use broker::{BrokerAnswer, BrokerCall};
 pub use read::{Account, IN_MID_CALL, ReadWish, Token, Warm, Which};
-pub(crate) use row::is_degraded;
+pub(crate) use row::{is_degraded, last_error};
 pub use spool::{Spool, SpoolError};
 pub use store::{NewCredential, Revocation};
 pub use sweep::DueBell;

@@ -8,6 +8,7 @@ use super::driver::{Fetched, Loaded, Tokens};
 use super::refresh::{Code, Outcome};
 use super::row::{client_secret_place, owner, refresh_place};
 use crate::clock::{Millis, awake_deadline};
+use crate::crash::crash_point;
 use crate::ids::TenantId;
 use crate::keys::{KeyError, Owner, Sealer};
 use crate::providers::{self, Client, CredentialKind, RevokeTokens, TokenSet};
@@ -46,12 +47,14 @@ impl Credentials {
         };
         let ForRefresh { client_secret, refresh_token, sealer } = opened;
         let client = Client { id: &integration.client_id, secret: &client_secret };
+        crash_point!(BeforeSend);
         let answer =
             awake_deadline(give_up_after + CONNECT_LIMIT, provider.refresh(client, kind, &refresh_token)).await;
         let received_at = self.around.now();
         match answer {
             // Absent means: keep the one you have (RFC 6749 section 6).
             Ok(Ok(mut set)) => {
+                crash_point!(AfterResponse);
                 let refresh_token = set.refresh_token.take().unwrap_or(refresh_token);
                 Outcome::Fresh(Arc::new(Fetched { set, refresh_token, received_at, sealer }))
             }

@@ -9,6 +9,7 @@ use super::{CredentialError, Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action, Durable, Event, Exposed};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::{Millis, deadline};
+use crate::crash::crash_point;
 use crate::invalid::Invalid;
 use crate::providers::CredentialKind;
 use crate::secret::Secret;
@@ -232,7 +233,7 @@ impl Credentials {
             let stored = view(&seen.row, seen.integration.as_ref(), &self.flights.process);
             let just_refreshed = seen.row.generation > first;
             if enough(&stored, &want.wish, now) || just_refreshed {
-                return Ok(is_degraded(&seen.row, seen.integration.as_ref()));
+                return Ok(is_degraded(&seen.row, seen.integration.as_ref(), now));
             }
             let name = CredentialName { tenant_id: seen.row.tenant_id.clone(), id: seen.row.id.clone() };
             let (mut landing, leads) = self.board(&name, want.wish);
@@ -245,7 +246,7 @@ impl Credentials {
             let alive = life_left(&seen.row, self.around.now()).is_none_or(|left| !left.is_zero());
             match landed {
                 Ok(Some(Verdict::Serve { degraded: None, .. })) if leads || seen.row.generation > first => {
-                    return Ok(is_degraded(&seen.row, seen.integration.as_ref()));
+                    return Ok(is_degraded(&seen.row, seen.integration.as_ref(), now));
                 }
                 Ok(Some(Verdict::Serve { degraded: None, .. })) => {}
                 Ok(Some(Verdict::Serve { degraded: Some(_), .. })) if alive && !want.wish.forced => return Ok(true),
@@ -313,6 +314,7 @@ impl Credentials {
         let durable = self.audit.note(caller, &event).await?;
         let now = self.around.now();
         self.note_use(scope, connection, &row, integration.as_ref(), now).await;
+        crash_point!(BeforeReply);
         Ok(Token {
             secret,
             account: Account { connection: connection.id.clone(), provider: connection.provider.clone() },

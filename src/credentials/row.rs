@@ -173,8 +173,15 @@ pub(super) fn client_secret_place(id: &str) -> Place<'_> {
 
 /// Whether a token that is lent all the same is less than one could wish: the last refresh failed, or its credential or
 /// integration is faulty, so that no refresh will come. Tokens and views of connections both say it by this rule.
-pub(crate) fn is_degraded(row: &CredentialRow, integration: Option<&IntegrationRow>) -> bool {
-    row.status != "active" || row.last_error.is_some() || integration.is_some_and(|one| one.status != "active")
+pub(crate) fn is_degraded(row: &CredentialRow, integration: Option<&IntegrationRow>, now: Millis) -> bool {
+    row.status != "active" || last_error(row, now).is_some() || integration.is_some_and(|one| one.status != "active")
+}
+
+/// Why the last refresh brought nothing: what its record says, or that its holder has died before it could say
+/// anything, so that nobody knows yet whether the refresh token was spent.
+pub(crate) fn last_error(row: &CredentialRow, now: Millis) -> Option<String> {
+    let abandoned = row.phase == "sent" && row.lease_until.is_none_or(|end| end <= now.0);
+    row.last_error.clone().or_else(|| abandoned.then(|| Code::IN_DOUBT.to_string()))
 }
 
 /// What is left of a token's life; none when it never ends.

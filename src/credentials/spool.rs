@@ -18,6 +18,7 @@ use super::flights::Boarding;
 use super::refresh::Claimed;
 use super::row::{access_place, refresh_place};
 use crate::clock::Millis;
+use crate::crash::crash_point;
 use crate::health::Health;
 use crate::keys::{KeyError, Owner};
 use crate::providers::{CredentialKind, TokenSet};
@@ -111,7 +112,9 @@ impl Spool {
         let text = serde_json::to_vec(&page).map_err(std::io::Error::from)?;
         let path = folder.join(&file);
         let waiting = blocking(move || {
+            crash_point!(BeforeSpool);
             write_whole(&folder, &file, &text)?;
+            crash_point!(AfterSpool);
             Ok(pages(&folder)?.len())
         });
         self.report(waiting.await?);
@@ -227,6 +230,7 @@ impl Credentials {
             return Ok(false);
         }
         tracing::info!(credential = %name.id, "a spooled answer has come home");
+        crash_point!(AfterHomecoming);
         blocking(move || remove(&file)).await?;
         Ok(true)
     }
@@ -272,6 +276,7 @@ fn write_whole(folder: &Path, name: &str, content: &[u8]) -> std::io::Result<()>
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
+    crash_point!(MidSpool);
     file.persist(folder.join(name)).map_err(|error| error.error)?;
     std::fs::File::open(folder)?.sync_all()
 }

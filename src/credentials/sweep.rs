@@ -294,7 +294,8 @@ impl Round {
         let mut waits = false;
         for row in rows {
             let place = (row.slot_at != self.now.0).then_some(Millis(row.slot_at));
-            let due = Due { place, retry: row.attempts > 0 };
+            // Whoever is needed now is no mere retry.
+            let due = Due { place, retry: row.attempts > 0 && row.last_used_at <= active_since };
             match queue.decide(self.now, due, self.limits.interval, &deadlines) {
                 Decision::Go(at) => self.leaving.push(Leaving { row, at }),
                 Decision::Wait(place) => {
@@ -337,6 +338,7 @@ impl Round {
             pace_at: if integration.pace_at > latest { 0 } else { integration.pace_at },
             credit: integration.retry_credit,
             retried_at: integration.retried_at.map(Millis),
+            answered: integration.answered.map(|count| u32::try_from(count).unwrap_or_default()),
             integration: standing(integration),
             free: self.limits.in_air.saturating_sub(in_air).min(berths),
         })

@@ -10,6 +10,7 @@ use super::guard::LookupError;
 use super::http::{Request, Wiped};
 use super::{Cause, Outbound, OutboundError, Refusal};
 use crate::clock;
+use crate::crash::crash_point;
 
 impl Outbound {
     /// Sends the request once and reads the whole answer. Any status is an answer, redirects too.
@@ -32,6 +33,7 @@ impl Outbound {
             Ok(Err(error)) => return Err(meaning(&error)),
             Err(clock::Elapsed) => return Err(OutboundError::Unknown(Cause::Timeout)),
         };
+        crash_point!(AfterSend);
         let status = answer.status().as_u16();
         let headers = std::mem::take(answer.headers_mut());
         match clock::awake_deadline(limits.body, read(&mut answer, limits.max_bytes)).await {

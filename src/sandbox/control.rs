@@ -23,10 +23,11 @@
 //! | `POST /telegram/block` | `{bot, user}` | the person blocks the bot |
 //!
 //! Faults: `delay_ms:N` (adds to whichever comes after it), `drop_before` and `drop_after_commit` (hang up
-//! without an answer), `http_500_after_commit`, `garbage` (the work is done, the body unreadable),
-//! `http_429:SECONDS`, `http_502_html`, `invalid_grant`, `invalid_client`, `ok_false:ERROR` (nothing is done;
-//! each in the provider's own shape), `expires_in_string`, `no_refresh_token`, `swap_subject` (another account
-//! than was chosen), `fewer_scopes`, `stray_headers` (a cookie and other headers that are no part of the answer).
+//! without an answer), `late_ms:N` (the work is done, the answer comes later), `http_500_after_commit`,
+//! `garbage` (the work is done, the body unreadable), `http_429:SECONDS`, `http_502_html`, `invalid_grant`,
+//! `invalid_client`, `ok_false:ERROR` (nothing is done; each in the provider's own shape), `expires_in_string`,
+//! `no_refresh_token`, `swap_subject` (another account than was chosen), `fewer_scopes`, `stray_headers` (a cookie and
+//! other headers that are no part of the answer).
 //! "Commit" means that the provider has carried the request out.
 
 use axum::extract::State;

@@ -43,6 +43,7 @@ pub(super) enum On {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Delay(u64),
+    Late(u64),
     DropAfterCommit,
     DropBefore,
     ServerErrorAfterCommit,
@@ -66,6 +67,7 @@ impl Fault {
         let number = || argument.and_then(|text| text.parse().ok());
         Some(match (name, argument) {
             ("delay_ms", _) => Self::Delay(number()?),
+            ("late_ms", _) => Self::Late(number()?),
             ("http_429", _) => Self::TooMany(number()?),
             ("ok_false", Some(error)) => Self::OkFalse(error.to_owned()),
             ("drop_after_commit", None) => Self::DropAfterCommit,
@@ -153,6 +155,10 @@ pub(super) async fn answered(
     }
     let done = work(&mut shared.world(), bend);
     match last {
+        Some(Fault::Late(millis)) => {
+            clock::pause(Duration::from_millis(millis)).await;
+            done
+        }
         Some(Fault::DropAfterCommit) => hang_up(),
         Some(Fault::ServerErrorAfterCommit) => json(500, &json!({"error": "internal_failure"})),
         Some(Fault::Garbage) => (done.status(), [("content-type", "application/json")], "{\"access_to").into_response(),
@@ -235,6 +241,7 @@ mod tests {
     #[test]
     fn fault_names_are_read_with_their_arguments() {
         assert_eq!(Fault::parse("delay_ms:250"), Some(Fault::Delay(250)));
+        assert_eq!(Fault::parse("late_ms:250"), Some(Fault::Late(250)));
         assert_eq!(Fault::parse("ok_false:fatal_error"), Some(Fault::OkFalse("fatal_error".to_owned())));
         for wrong in ["", "delay_ms", "delay_ms:soon", "garbage:1", "http_429"] {
             assert_eq!(Fault::parse(wrong), None, "{wrong}");

@@ -199,7 +199,8 @@ pub struct ClaimColumns<'a> {
     pub doubt: DoubtColumns,
 }
 
-/// Takes the lease and writes "about to send"; gives the new fence, or none when the row has changed.
+/// Takes the lease and writes "about to send"; gives the new fence, or none when the row has changed. The sweep looks
+/// when the lease ends: whoever holds it may be dead by then, and a provider's grace does not wait for the next reader.
 ///
 /// # Errors
 /// As every statement.
@@ -213,7 +214,7 @@ pub async fn credential_claim(
         tx,
         optional (i64,),
         "UPDATE credentials SET fence = fence + 1, lease_owner = $5, lease_until = $7, phase = 'sent', sent_at = $6,
-         doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11
+         doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, due_at = $7
          WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL AND status = 'active'
          AND (lease_until IS NULL OR lease_until <= $6 OR lease_until > $8) RETURNING fence",
         &name.tenant_id,
@@ -246,7 +247,7 @@ pub async fn credential_renew_lease(
     Ok(sql!(
         tx,
         execute,
-        "UPDATE credentials SET lease_until = $5 WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND phase = 'sent' AND deleted_at IS NULL",
+        "UPDATE credentials SET lease_until = $5, due_at = $5 WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND phase = 'sent' AND deleted_at IS NULL",
         &name.tenant_id,
         &name.id,
         generation,

@@ -6,7 +6,7 @@
 
 use super::credentials::CredentialName;
 use super::{Connection, StoreError, Tx, sql};
-use crate::caller::SystemScope;
+use crate::caller::{SystemScope, TenantScope};
 
 /// A row that the sweep has taken.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -282,6 +282,28 @@ pub async fn credential_set_due(
         due_at
     )?;
     Ok(())
+}
+
+/// Has the sweep look at every credential of an integration that it had nothing to do with, since the integration now wishes
+/// for more; gives how many.
+///
+/// # Errors
+/// As every statement.
+pub async fn credentials_of_integration_plan(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    integration: &str,
+    due_at: i64,
+) -> Result<u64, StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET due_at = $3 WHERE tenant_id = $1 AND integration_id = $2 AND due_at IS NULL AND status = 'active'
+         AND refresh_token IS NOT NULL AND expires_at IS NOT NULL AND deleted_at IS NULL",
+        scope.tenant(),
+        integration,
+        due_at
+    )
 }
 
 /// How the refreshing of all credentials is doing.

@@ -5,6 +5,7 @@
 mod audit;
 mod broker;
 mod conversations;
+mod crowds;
 mod cutter;
 mod demo;
 mod erasing;
@@ -12,6 +13,8 @@ mod garbage;
 mod handshakes;
 mod harness;
 mod isolation;
+#[cfg(feature = "crash-points")]
+mod kills;
 mod leak_search;
 mod lost_commits;
 mod openapi;

@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tempfile::TempDir;
 
 /// A folder with settings, in which the program can be run.
+#[derive(Clone)]
 pub struct Bench {
     folder: Arc<TempDir>,
     settings: Vec<(String, String)>,
@@ -47,6 +48,12 @@ impl Bench {
             Some((name, value)) => same.with(name, value),
             None => same,
         }
+    }
+
+    /// The same settings in a new folder; files that they name stay where they are.
+    pub fn in_folder_of_its_own(&self) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        Self { folder, settings: self.settings.clone() }
     }
 
     pub fn with(mut self, name: &str, value: &str) -> Self {
@@ -125,26 +132,39 @@ impl Bench {
 
     /// Starts `serve` and waits for its line.
     pub fn serve(&self) -> Serving {
-        let mut child = self
-            .command(&["serve"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starts");
+        match self.start(Stdio::piped()) {
+            Ok(serving) => serving,
+            Err(mut child) => {
+                let mut text = String::new();
+                child.stderr.take().expect("stderr").read_to_string(&mut text).expect("text");
+                panic!("serve did not listen: {text}");
+            }
+        }
+    }
+
+    /// Starts `serve` with its log at the end of a file of the folder, so that nobody has to read along; gives nothing
+    /// when it died before it said where it listens.
+    pub fn serve_with_log(&self, file: &str) -> Option<Serving> {
+        let mut options = std::fs::OpenOptions::new();
+        let log = options.create(true).append(true).open(self.path(file)).expect("a log");
+        self.start(log.into()).ok()
+    }
+
+    fn start(&self, log: Stdio) -> Result<Serving, Box<Child>> {
+        let mut child =
+            self.command(&["serve"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("a line");
         if line.is_empty() {
-            let mut text = String::new();
-            child.stderr.take().expect("stderr").read_to_string(&mut text).expect("text");
-            panic!("serve did not listen: {text}");
+            child.wait().expect("ends");
+            return Err(Box::new(child));
         }
         let said: Value = serde_json::from_str(&line).expect("one JSON object");
         let address = |name: &str| {
             said[name].as_str().and_then(|url| url.strip_prefix("http://")).expect("an address").to_owned()
         };
-        Serving { public: address("public"), admin: address("admin"), child, stdout, line }
+        Ok(Serving { public: address("public"), admin: address("admin"), child, stdout, line })
     }
 }
 
@@ -159,13 +179,23 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Sends the signal and waits; gives the exit status and what else stood on stdout and stderr.
-    pub fn stop(mut self, signal: &str) -> (Option<i32>, String, String) {
+    /// Sends the signal.
+    pub fn signal(&self, signal: &str) {
         let sent = Command::new("/bin/sh")
             .args(["-c", &format!("kill -{signal} {}", self.child.id())])
             .status()
             .expect("a shell");
         assert!(sent.success());
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("asked").is_some()
+    }
+
+    /// Sends the signal and waits; gives the exit status and what else stood on stdout and stderr.
+    pub fn stop(mut self, signal: &str) -> (Option<i32>, String, String) {
+        self.signal(signal);
         let (mut rest, mut errors) = (String::new(), String::new());
         self.stdout.read_to_string(&mut rest).expect("text");
         self.child.stderr.take().expect("stderr").read_to_string(&mut errors).expect("text");

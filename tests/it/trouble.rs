@@ -204,6 +204,35 @@ async fn a_refresh_that_answers_for_another_account_lends_nothing_and_is_quarant
 }
 
 #[tokio::test]
+async fn an_attempt_whose_holder_died_is_told_before_anybody_has_settled_it() {
+    // RL-03, RL-06
+    let app = TestApp::start_with(Wishes { providers: vec![("SLACK", "REPLAY", "unsafe")], ..Wishes::default() })
+        .await
+        .expect("SQLite");
+    let platform = app.platform().await;
+    let id = app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let (now, end) = (crate::harness::START, crate::harness::START + 30_000);
+    let claim = format!(
+        "UPDATE credentials SET phase = 'sent', fence = 1, sent_at = {now}, lease_owner = 'dead', lease_until = {end}, due_at = {end}"
+    );
+    app.database.execute(&claim).await;
+    assert_eq!(connection(&platform, &id).await["degraded"], false, "somebody is at it");
+    app.advance(1);
+    let shown = connection(&platform, &id).await;
+    assert_eq!((&shown["status"], &shown["degraded"]), (&json!("active"), &json!(true)));
+    assert_eq!(shown["last_error"], "in_doubt");
+    let lent = token(&platform, &id, 60).await.ok();
+    assert_eq!((&lent["generation"], &lent["degraded"]), (&json!(1), &json!(true)));
+    app.advance(2);
+    app.until("the sweep has settled it, though nobody needs a new token", async || {
+        connection(&platform, &id).await["reason"] == "rotation_response_lost"
+    })
+    .await;
+    assert_eq!(app.street.counter("slack/token_requests/refresh_token").await, 0, "and nothing was sent again");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn the_house_closes_while_a_refresh_waits_for_a_better_time() {
     // RL-32
     let app = TestApp::start().await;

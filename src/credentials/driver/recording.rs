@@ -2,6 +2,7 @@
 
 use super::{Driver, Loaded, Tokens, trouble};
 use crate::audit::{Action as Done, Event as Happening};
+use crate::crash::crash_point;
 use crate::credentials::ONE_CREDENTIAL;
 use crate::credentials::refresh::{Code, Event, Failure, Record, Wave};
 use crate::credentials::row::doubt_columns;
@@ -61,6 +62,7 @@ impl Driver {
 
     async fn record(&mut self, record: &Record) -> Result<Written, StoreError> {
         let Some(Loaded { row, integration: known }) = self.loaded.clone() else { return Ok(Written::No) };
+        crash_point!(BeforeRecord);
         let mut tx = self.room.store.begin().await?;
         let place = (row.tenant_id.as_str(), row.integration_id.as_deref().unwrap_or_default());
         let (tenant, integration) = place;
@@ -121,7 +123,9 @@ impl Driver {
         let event = event.of_user(user.filter(|_| kind == "credential"));
         let event = entry.reason.filter(|_| entry.failed).map_or(event, |reason| event.failed(reason));
         self.room.audit.record(&mut tx, &self.system(), &event).await?;
+        crash_point!(MidRecord);
         tx.commit().await?;
+        crash_point!(AfterRecord);
         metrics::counter!("valetkey_refreshes_total", "provider" => row.provider, "outcome" => outcome).increment(1);
         Ok(if outcome == "withheld" { Written::Withheld } else { Written::Yes })
     }

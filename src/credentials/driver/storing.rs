@@ -5,6 +5,7 @@ use std::error::Error;
 
 use super::{Driver, Fetched, Loaded, Tokens, trouble};
 use crate::audit::{Action as Done, Event as Happening};
+use crate::crash::crash_point;
 use crate::credentials::ONE_CREDENTIAL;
 use crate::credentials::provider_call::contradicts;
 use crate::credentials::refresh::{Claimed, Code, Event};
@@ -95,7 +96,9 @@ impl Driver {
         let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
         let event = Happening::done(Done::CredentialRefreshed, "credential", &row.id).of_user(user);
         self.room.audit.record(&mut tx, &self.system(), &event).await?;
+        crash_point!(MidStore);
         tx.commit().await?;
+        crash_point!(AfterStore);
         metrics::counter!("valetkey_refreshes_total", "provider" => row.provider, "outcome" => "fresh").increment(1);
         Ok(true)
     }

@@ -7,7 +7,8 @@ use crate::store::credentials::{
 };
 use crate::store::due::{
     Queue, RefreshNumbers, credential_claim_due, credential_patient, credential_put_back, credential_set_due,
-    credential_touch, credential_warn, credentials_in_air, credentials_queue_up, refresh_numbers,
+    credential_touch, credential_warn, credentials_in_air, credentials_of_integration_plan, credentials_queue_up,
+    refresh_numbers,
 };
 
 const CLIENT: (&str, &str) = (A, "int_ten_a");
@@ -153,6 +154,21 @@ async fn a_crowd_is_given_places_one_after_the_other_those_in_use_first() {
         let next = credential_patient(&mut tx, TEST, CLIENT, NOW + 70, NOW + 1).await.unwrap();
         assert_eq!(next, Some(("crd_1".to_owned(), NOW + 102)), "crd_3 is in use");
         assert_eq!(credential_patient(&mut tx, TEST, (B, CLIENT.1), NOW, NOW + 1).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_integration_that_wishes_for_more_has_its_idle_credentials_looked_at() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        plan(&mut tx, &[("crd_1", None, None), ("crd_2", Some(NOW + 9), None)]).await;
+        let forever = CredentialRow { due_at: None, expires_at: None, ..credential_row("crd_3") };
+        credential_insert(&mut tx, &a(), &forever).await.unwrap();
+        assert_eq!(credentials_of_integration_plan(&mut tx, &b(), CLIENT.1, NOW).await.unwrap(), 0);
+        assert_eq!(credentials_of_integration_plan(&mut tx, &a(), CLIENT.1, NOW).await.unwrap(), 1);
+        assert_eq!(load(&mut tx, "crd_1").await.due_at, Some(NOW));
+        assert_eq!(load(&mut tx, "crd_2").await.due_at, Some(NOW + 9));
     })
     .await;
 }

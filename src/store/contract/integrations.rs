@@ -160,6 +160,12 @@ async fn an_outage_begins_with_the_last_of_so_many_silences_and_ends_with_any_an
         assert!(integration_resume(&mut tx, TEST, A, client.1).await.unwrap());
         let back = seen(&mut tx).await;
         assert_eq!((back.unanswered, back.unreachable_since, back.probe_at, back.outage), (0, None, None, None));
+        assert_eq!((back.retry_credit, back.answered), (600, Some(1)), "the three may be tried again");
+        for wanted in (2..25).map(Some).chain([None]) {
+            assert!(integration_resume(&mut tx, TEST, A, client.1).await.unwrap());
+            assert_eq!(seen(&mut tx).await.answered, wanted);
+        }
+        assert!(!integration_resume(&mut tx, TEST, A, client.1).await.unwrap(), "well again: nothing to write");
         integration_strain(&mut tx, TEST, client, "x", (1, 1), NOW).await.unwrap();
         integration_limit_rate(&mut tx, TEST, A, client.1, NOW + 9).await.unwrap();
         assert_eq!(seen(&mut tx).await.unreachable_since, None, "asking for a pause is an answer");

@@ -59,6 +59,8 @@ fn claimed() -> CredentialRow {
         doubt_first_sent: Some(NOW - 9),
         doubt_since: Some(NOW - 8),
         doubt_replays: 1,
+        // Whoever holds the lease may be dead when it ends.
+        due_at: Some(NOW + 30_000),
         ..credential_row("crd_1")
     }
 }
@@ -146,7 +148,8 @@ async fn a_lease_is_renewed_by_its_claim_while_it_is_under_way() {
             assert!(!credential_renew_lease(&mut tx, TEST, &name, generation, fence, NOW + 1).await.unwrap());
         }
         assert!(credential_renew_lease(&mut tx, TEST, &name, 1, 1, NOW + 60_000).await.unwrap());
-        assert_eq!(load(&mut tx, "crd_1").await, CredentialRow { lease_until: Some(NOW + 60_000), ..claimed() });
+        let end = Some(NOW + 60_000);
+        assert_eq!(load(&mut tx, "crd_1").await, CredentialRow { lease_until: end, due_at: end, ..claimed() });
     })
     .await;
 }

@@ -23,7 +23,6 @@ impl Database {
 
     /// None, said loudly, where no server was given.
     pub async fn postgres() -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         #[expect(clippy::disallowed_methods, reason = "scripts/test tells the tests where PostgreSQL is")]
         let server = std::env::var("VK_TEST_POSTGRES").ok().filter(|url| !url.is_empty());
         let Some(server) = server else {
@@ -32,9 +31,25 @@ impl Database {
             let _ = writeln!(std::io::stderr(), "SKIPPED {test}: VK_TEST_POSTGRES is not set; scripts/test sets it");
             return None;
         };
-        let name = format!("vk_app_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = new_name();
         execute(&server, &format!("CREATE DATABASE {name} TEMPLATE template0")).await;
         Some(Self::Postgres { server, name })
+    }
+
+    /// Another one with the same content; nobody may be using this one.
+    pub async fn copy(&self) -> Self {
+        match self {
+            Self::Sqlite(folder) => {
+                let copy = TempDir::new().expect("a folder");
+                std::fs::copy(folder.path().join("vault.db"), copy.path().join("vault.db")).expect("copied");
+                Self::Sqlite(copy)
+            }
+            Self::Postgres { server, name } => {
+                let copy = new_name();
+                execute(server, &format!("CREATE DATABASE {copy} TEMPLATE {name}")).await;
+                Self::Postgres { server: server.clone(), name: copy }
+            }
+        }
     }
 
     pub fn url(&self) -> String {
@@ -149,6 +164,11 @@ impl Database {
             execute(server, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
         }
     }
+}
+
+fn new_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("vk_app_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 async fn connect(url: &str) -> PgConnection {

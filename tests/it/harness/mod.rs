@@ -11,6 +11,7 @@ mod database;
 mod socket;
 mod stage;
 mod street;
+mod token_endpoint;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use valetkey::accounts::{NewApiKey, NewMember, NewTenant, Tenant};
 use valetkey::app::{App, Rooms, RunningApp};
 use valetkey::caller::{Caller, Role};
 use valetkey::clock::{Millis, SeededEntropy, Stopwatch, Surroundings, TestClock, pause};
-use valetkey::config::{Config, HiddenText, ProviderSettings};
+use valetkey::config::{Config, HiddenText, ProviderSettings, RefreshSettings};
 use valetkey::sandbox::person::{Person, Seen};
 use valetkey::secret::Secret;
 use valetkey::store::bell::Bell;
@@ -40,6 +41,7 @@ pub use database::Database;
 pub use socket::Talk;
 pub use stage::{Desk, Life};
 pub use street::{Account, CLIENT, Street};
+pub use token_endpoint::{Answer, TokenEndpoint};
 
 /// The origin that the tenants' web pages have.
 pub const ORIGIN: &str = "https://app.example";
@@ -61,7 +63,7 @@ pub struct TestApp {
     pub database: Database,
     /// Secrets and recorded answers, shared with every client.
     pub known: Rc<RefCell<Known>>,
-    providers: Vec<(&'static str, &'static str, &'static str)>,
+    changes: Changes,
     spool: Option<TempDir>,
     nodes: Vec<RunningApp>,
     http: reqwest::Client,
@@ -84,8 +86,32 @@ pub struct Wishes {
     pub slack_without_rotation: bool,
     /// There is a spool.
     pub spool: bool,
+    /// A token endpoint of Google's that the story itself answers for, instead of the sandbox's.
+    pub google_tokens: Option<String>,
+    /// How hard providers may be asked, instead of the default.
+    pub refresh: Option<RefreshSettings>,
     /// The log holds what it usually holds, for stories with crowds.
     pub quiet: bool,
+}
+
+/// What every node of a story has different from the default.
+struct Changes {
+    providers: Vec<(&'static str, &'static str, String)>,
+    allow: Vec<String>,
+    refresh: RefreshSettings,
+}
+
+impl Changes {
+    fn of(wishes: &Wishes) -> Self {
+        let mut providers: Vec<_> =
+            wishes.providers.iter().map(|(provider, name, value)| (*provider, *name, (*value).to_owned())).collect();
+        let mut allow = Vec::new();
+        if let Some(url) = &wishes.google_tokens {
+            providers.push(("google", "token_url", url.clone()));
+            allow.push(Url::parse(url).expect("a URL").authority().to_owned());
+        }
+        Self { providers, allow, refresh: wishes.refresh.unwrap_or_default() }
+    }
 }
 
 impl Wishes {
@@ -108,19 +134,24 @@ impl TestApp {
 
     /// An app as wished; none, said loudly, when PostgreSQL is wished for and `VK_TEST_POSTGRES` names no server.
     pub async fn start_with(wishes: Wishes) -> Option<Self> {
+        Self::start_at(TestClock::at(Millis(START)), wishes).await
+    }
+
+    /// The same, with the hands of a clock that something else in the story follows, too.
+    pub async fn start_at(clock: TestClock, wishes: Wishes) -> Option<Self> {
         static SEED: AtomicU64 = AtomicU64::new(1);
         let log = Paper::default();
         let pen = log.clone();
         let subscriber = valetkey::telemetry::subscriber((!wishes.quiet).then_some("trace"), move || pen.clone(), true)
             .expect("a filter");
         let listening = tracing::subscriber::set_default(subscriber);
-        let clock = TestClock::at(Millis(START));
         let entropy = Arc::new(SeededEntropy::new(SEED.fetch_add(1, Ordering::Relaxed)));
         let around = Surroundings { clock: Arc::new(clock.clone()), entropy };
         let database = if wishes.postgres { Database::postgres().await? } else { Database::sqlite() };
         let street = Street::open(&around, !wishes.slack_without_rotation).await;
+        let changes = Changes::of(&wishes);
         let spool = wishes.spool.then(|| TempDir::new().expect("a folder"));
-        let mut first = config(&street, &database, &wishes.providers);
+        let mut first = config(&street, &database, &changes);
         first.spool_dir = spool.as_ref().map(|folder| folder.path().join("spool"));
         let node = App::start(first, around.clone()).await.expect("the app starts");
         let new = NewTenant {
@@ -139,7 +170,7 @@ impl TestApp {
             tenant,
             database,
             known,
-            providers: wishes.providers,
+            changes,
             spool,
             nodes: vec![node],
             http: http_client(),
@@ -154,14 +185,14 @@ impl TestApp {
 
     /// One more node on the same database.
     pub async fn add_node(&mut self) {
-        let config = config(&self.street, &self.database, &self.providers);
+        let config = config(&self.street, &self.database, &self.changes);
         self.nodes.push(App::start(config, self.around.clone()).await.expect("a second node starts"));
     }
 
     /// Stops the first node in good order and starts it again; it has another address then.
     pub async fn restart(&mut self) {
         assert!(self.nodes.remove(0).stop().await, "the house closes in good order (RL-32)");
-        let mut config = config(&self.street, &self.database, &self.providers);
+        let mut config = config(&self.street, &self.database, &self.changes);
         config.spool_dir = self.spool.as_ref().map(|folder| folder.path().join("spool"));
         let node = App::start(config, self.around.clone()).await.expect("the app starts again");
         self.nodes.insert(0, node);
@@ -366,7 +397,7 @@ impl Drop for TestApp {
     }
 }
 
-fn config(street: &Street, database: &Database, more: &[(&str, &str, &str)]) -> Config {
+fn config(street: &Street, database: &Database, changes: &Changes) -> Config {
     let mut providers: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
     let mut set = |provider: &str, name: &str, value: &str| {
         providers.entry(provider.to_lowercase()).or_default().insert(name.to_lowercase(), value.into());
@@ -377,12 +408,13 @@ fn config(street: &Street, database: &Database, more: &[(&str, &str, &str)]) -> 
             set(provider, name, &value);
         }
     }
-    for (provider, name, value) in more {
+    for (provider, name, value) in &changes.providers {
         set(provider, name, value);
     }
     let settings = |fields| serde_json::from_value::<ProviderSettings>(fields).expect("settings");
     let mut allow = street.sandbox.hosts();
     allow.push(street.eleven.base.authority().to_owned());
+    allow.extend(changes.allow.iter().cloned());
     let mut config = Config {
         bind: "127.0.0.1:0".parse().expect("an address"),
         admin_bind: "127.0.0.1:0".parse().expect("an address"),
@@ -393,6 +425,7 @@ fn config(street: &Street, database: &Database, more: &[(&str, &str, &str)]) -> 
             .into_iter()
             .map(|(name, fields)| (name, settings(serde_json::to_value(fields).expect("JSON"))))
             .collect(),
+        refresh: changes.refresh,
         ..Config::default()
     };
     config.elevenlabs.base_url = Some(street.eleven.base.clone());

@@ -95,7 +95,7 @@ impl<T: Clone> Flight<T> {
     }
 
     /// The caller has said that this very token is of no use.
-    fn insists(&self, view: &View) -> bool {
+    pub(super) fn insists(&self, view: &View) -> bool {
         self.wish.forced || self.wish.newer_than.is_some_and(|generation| view.generation <= generation)
     }
 

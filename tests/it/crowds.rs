@@ -1,0 +1,388 @@
+//! Many credentials at once: what the sweep sends, when, and what it makes of a provider that is down, busy, wrong or
+//! slow. Time is the story's own unless it says otherwise.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use valetkey::clock::{Clock, Millis, SeededEntropy, Stopwatch, TestClock, pause};
+use valetkey::config::RefreshSettings;
+
+use crate::harness::{Answer, Client, TestApp, TokenEndpoint, Wishes};
+
+const HOUR: u64 = 3600;
+
+/// So many in every run, so many when `VK_SCALE=full` asks for the evidence.
+fn size(usual: usize, full: usize) -> usize {
+    if full_scale() { full } else { usual }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how much evidence is wanted is said from outside")]
+fn full_scale() -> bool {
+    std::env::var("VK_SCALE").is_ok_and(|scale| scale == "full")
+}
+
+/// Figures for the evidence; the harness shows them with `--nocapture`.
+#[expect(clippy::print_stdout, reason = "figures are for whoever runs the evidence")]
+fn figure(what: &str, value: impl std::fmt::Display) {
+    println!("figure: {what}: {value}");
+}
+
+/// A platform with many users, whose Google accounts the story's own endpoint refreshes.
+struct Crowd {
+    app: TestApp,
+    platform: Client,
+    endpoint: TokenEndpoint,
+    ids: Vec<String>,
+}
+
+impl Crowd {
+    /// `count` connections whose tokens end `life` seconds from now. None without the database that was wished for.
+    async fn gather(count: usize, life: u64, wishes: Wishes) -> Option<Self> {
+        // The endpoint has to be there before the app; its clock is set by the app's.
+        let clock = TestClock::at(Millis(crate::harness::START));
+        let endpoint = TokenEndpoint::start(&clock, "one").await;
+        let app = TestApp::start_at(clock, Wishes { google_tokens: Some(endpoint.url.clone()), ..wishes }).await?;
+        let platform = app.platform().await;
+        let mut crowd = Self { app, platform, endpoint, ids: Vec::new() };
+        crowd.join(count, life).await;
+        Some(crowd)
+    }
+
+    async fn join(&mut self, count: usize, life: u64) {
+        let end = Millis(self.app.clock.now().0).after(Duration::from_secs(life)).rfc3339();
+        let first = self.ids.len();
+        for chunk in (first..first + count).collect::<Vec<_>>().chunks(250) {
+            let rows: Vec<Value> = chunk.iter().map(|n| row(*n, &end)).collect();
+            let answer = self.platform.post("/v1/connections/import", &json!({ "connections": rows })).await;
+            assert_eq!(answer.status, 201, "{}", answer.text);
+            let answer = answer.json();
+            let made = answer["data"].as_array().expect("a list").iter();
+            self.ids.extend(made.map(|one| one["id"].as_str().expect("an id").to_owned()));
+        }
+    }
+
+    /// Moves the clock in steps, and at each lets everything land that has left.
+    async fn pass(&self, span: Duration, step: Duration) {
+        let end = self.app.clock.now().after(span);
+        while self.app.clock.now() < end {
+            self.app.clock.advance(step);
+            self.settle().await;
+        }
+    }
+
+    async fn settle(&self) {
+        self.app.rooms().credentials.sweep().await.expect("sweeps");
+        self.app.until("nothing is in the air", async || self.in_air().await == 0).await;
+    }
+
+    async fn in_air(&self) -> u64 {
+        let soon = self.app.clock.now().0 + 1000;
+        let sql = format!(
+            "SELECT CAST(count(*) AS TEXT) FROM credentials WHERE phase = 'sent' OR (slot_at <= {soon} AND due_at > slot_at)"
+        );
+        self.number(&sql).await
+    }
+
+    async fn number(&self, sql: &str) -> u64 {
+        self.app.rows(sql).await[0][0].parse().expect("a number")
+    }
+
+    async fn statuses(&self) -> BTreeMap<String, u64> {
+        let sql = "SELECT status, CAST(count(*) AS TEXT) FROM credentials GROUP BY status";
+        self.app.rows(sql).await.into_iter().map(|row| (row[0].clone(), row[1].parse().expect("a number"))).collect()
+    }
+
+    fn all_active(&self) -> BTreeMap<String, u64> {
+        BTreeMap::from([("active".to_owned(), self.ids.len() as u64)])
+    }
+
+    /// Credentials whose access token has ended.
+    async fn dead(&self) -> u64 {
+        let now = self.app.clock.now().0;
+        self.number(&format!("SELECT CAST(count(*) AS TEXT) FROM credentials WHERE expires_at <= {now}")).await
+    }
+}
+
+fn row(n: usize, end: &str) -> Value {
+    json!({"user": format!("u-{n}"), "provider": "google", "account": {"id": format!("1{n:020}")},
+        "credentials": [{"kind": "user", "access_token": format!("ya29.vkcrowd-first-{n}"), "refresh_token": format!("1//vkcrowd-{n}"),
+            "expires_at": end, "scopes": ["openid"]}]})
+}
+
+/// The most calls in any second, by the wall.
+fn busiest_second(calls: &[Duration]) -> usize {
+    let mut sorted = calls.to_vec();
+    sorted.sort_unstable();
+    let within =
+        |from: usize| sorted[from..].iter().take_while(|at| **at - sorted[from] < Duration::from_secs(1)).count();
+    (0..sorted.len()).map(within).max().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_wrong_client_secret_changes_no_connection_of_a_thousand_and_costs_one_probe_a_minute() {
+    let crowd = Crowd::gather(1000, HOUR, Wishes::default()).await.expect("SQLite");
+    crowd.endpoint.answer(|_, _| Answer::Error(401, "invalid_client"));
+    crowd.pass(Duration::from_secs(55 * 60), Duration::from_secs(60)).await;
+    let shown = crowd.platform.read("/v1/integrations/google").await.ok();
+    assert_eq!((&shown["status"], &shown["reason"]), (&json!("misconfigured"), &json!("invalid_client")), "{shown}");
+    assert_eq!(crowd.statuses().await, crowd.all_active());
+    let before = crowd.endpoint.count();
+    let first = crowd.endpoint.calls()[0].at;
+    let same_minute = crowd.endpoint.calls().iter().filter(|call| call.at == first).count();
+    assert!(same_minute <= 64, "only what was in the air when the first refusal came: {same_minute}");
+    crowd.pass(Duration::from_secs(30 * 60), Duration::from_secs(20)).await;
+    let probes = crowd.endpoint.count() - before;
+    figure(
+        "wrong client secret, 1,000 connections: calls before the pause, probes in 30 minutes",
+        format!("{same_minute}, {probes}"),
+    );
+    assert!((29..=31).contains(&probes), "one a minute: {probes}");
+    assert_eq!(crowd.statuses().await, crowd.all_active());
+    let degraded = crowd.platform.read(&format!("/v1/connections/{}", crowd.ids[7])).await.ok();
+    assert_eq!((&degraded["status"], &degraded["degraded"]), (&json!("active"), &json!(true)), "{degraded}");
+
+    crowd.endpoint.answer(|_, _| Answer::Fresh);
+    crowd.pass(Duration::from_secs(120), Duration::from_secs(1)).await;
+    assert_eq!(crowd.platform.read("/v1/integrations/google").await.ok()["status"], "active");
+    assert_eq!(crowd.dead().await, 0, "and everything is fresh again");
+    crowd.app.finish().await;
+}
+
+#[tokio::test]
+async fn rl_08_rl_14_an_hour_without_the_provider_costs_a_few_probes_and_no_connection() {
+    let crowd = Crowd::gather(size(300, 2000), HOUR, Wishes::default()).await.expect("SQLite");
+    let count = crowd.ids.len();
+    crowd.pass(Duration::from_secs(45 * 60), Duration::from_secs(60)).await;
+    let healthy = crowd.endpoint.count();
+    crowd.endpoint.answer(|_, _| Answer::Error(503, "temporarily_unavailable"));
+    crowd.pass(Duration::from_secs(HOUR), Duration::from_secs(10)).await;
+    let down = crowd.endpoint.count() - healthy;
+    let shown = crowd.platform.read("/v1/integrations/google").await.ok();
+    assert!(shown["unreachable_since"].is_string(), "{shown}");
+    assert_eq!(shown["status"], "active", "nobody has to mend anything");
+    assert_eq!(crowd.statuses().await, crowd.all_active());
+    crowd.endpoint.answer(|_, _| Answer::Fresh);
+    let back = crowd.app.clock.now();
+    let mut until_fresh = Duration::ZERO;
+    while crowd.dead().await > 0 {
+        crowd.pass(Duration::from_secs(2), Duration::from_secs(1)).await;
+        until_fresh = crowd.app.clock.now().left(back);
+        assert!(until_fresh < Duration::from_secs(35 + count as u64 / 40), "{until_fresh:?}");
+    }
+    let total = crowd.endpoint.count() - healthy;
+    figure("an hour down: calls while down, all calls until fresh, credentials", format!("{down}, {total}, {count}"));
+    figure("an hour down: seconds from recovery until all are fresh", until_fresh.as_secs());
+    // A healthy provider would have met every credential at least once in that hour.
+    assert!(down as f64 <= 1.1 * count as f64, "{down} of {count}");
+    assert!(total as f64 <= 1.1 * 2.0 * count as f64, "{total} of {count}");
+    assert_eq!(crowd.statuses().await, crowd.all_active());
+    assert!(crowd.platform.read("/v1/integrations/google").await.ok()["unreachable_since"].is_null());
+    crowd.app.finish().await;
+}
+
+#[tokio::test]
+async fn rl_08_thirty_percent_of_errors_cost_the_provider_a_tenth_more_at_most() {
+    let mut totals = Vec::new();
+    for bad in [false, true] {
+        let crowd = Crowd::gather(size(400, 2000), HOUR, Wishes::default()).await.expect("SQLite");
+        let dice = SeededEntropy::new(30);
+        crowd.endpoint.answer(move |_, _| {
+            let mut roll = [0u8; 1];
+            valetkey::clock::Entropy::fill(&dice, &mut roll);
+            if bad && roll[0] < 77 { Answer::Error(500, "internal_failure") } else { Answer::Fresh }
+        });
+        crowd.pass(Duration::from_secs(2 * HOUR), Duration::from_secs(30)).await;
+        totals.push(crowd.endpoint.count());
+        assert_eq!(crowd.statuses().await, crowd.all_active());
+        crowd.endpoint.answer(|_, _| Answer::Fresh);
+        crowd.pass(Duration::from_secs(25 * 60), Duration::from_secs(15)).await;
+        assert_eq!(crowd.dead().await, 0, "fresh within 25 minutes of the last error, without anybody asking");
+        crowd.app.finish().await;
+    }
+    let ratio = totals[1] as f64 / totals[0] as f64;
+    figure("30 % errors for two hours: calls without and with, ratio", format!("{totals:?}, {ratio:.3}"));
+    assert!(ratio <= 1.1, "{totals:?}");
+}
+
+#[tokio::test]
+async fn rl_09_a_pause_in_seconds_or_as_a_date_is_kept_by_every_node() {
+    for as_date in [false, true] {
+        let wishes = Wishes { postgres: true, ..Wishes::default() };
+        let Some(mut crowd) = Crowd::gather(200, HOUR, wishes).await else { continue };
+        crowd.app.add_node().await;
+        let until = crowd.app.clock.now().after(Duration::from_secs(58 * 60));
+        let say = move |now: Millis| if as_date { http_date(until) } else { until.left(now).as_secs().to_string() };
+        crowd
+            .endpoint
+            .answer(move |_, call| if call.at < until { Answer::TooMany(say(call.at)) } else { Answer::Fresh });
+        crowd.pass(Duration::from_secs(57 * 60), Duration::from_secs(60)).await;
+        let asked = crowd.endpoint.calls();
+        assert!(!asked.is_empty(), "something was due");
+        let first = asked[0].at;
+        assert!(asked.iter().all(|call| call.at == first), "no call inside the pause");
+        assert!(asked.len() <= 64, "only what was in the air: {}", asked.len());
+        crowd.pass(Duration::from_secs(3 * 60), Duration::from_secs(1)).await;
+        assert_eq!((crowd.dead().await, crowd.statuses().await), (0, crowd.all_active()));
+        let total = crowd.endpoint.count();
+        figure(
+            "429 for a while: calls before the pause, all calls, credentials",
+            format!("{}, {total}, 200", asked.len()),
+        );
+        assert!(total as f64 <= 1.1 * 200.0 + 64.0, "{total}");
+        crowd.app.finish().await;
+    }
+}
+
+fn http_date(at: Millis) -> String {
+    let seconds = jiff::Timestamp::from_millisecond(at.0).expect("a time");
+    seconds.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+#[tokio::test]
+async fn a_wave_of_refusals_is_the_clients_fault_until_the_tenant_says_otherwise() {
+    for wishes in Wishes::both() {
+        let Some(crowd) = Crowd::gather(40, HOUR, wishes).await else { continue };
+        crowd.endpoint.answer(|_, _| Answer::Error(400, "invalid_grant"));
+        crowd.pass(Duration::from_secs(58 * 60), Duration::from_secs(60)).await;
+        let shown = crowd.platform.read("/v1/integrations/google").await.ok();
+        assert_eq!((&shown["status"], &shown["reason"]), (&json!("misconfigured"), &json!("refused_wave")), "{shown}");
+        assert_eq!(crowd.statuses().await, crowd.all_active(), "those that came first were taken back");
+        let listed = crowd.platform.read("/v1/connections?status=needs_reauth").await.ok();
+        assert_eq!(listed["data"], json!([]));
+
+        // One success shows that it was the provider.
+        crowd.endpoint.answer(|_, _| Answer::Fresh);
+        crowd.pass(Duration::from_secs(2 * 60), Duration::from_secs(1)).await;
+        assert_eq!(crowd.platform.read("/v1/integrations/google").await.ok()["status"], "active");
+        assert_eq!(crowd.dead().await, 0);
+
+        // The next time the tenant knows that its users have really left, and saves the integration again.
+        crowd.endpoint.answer(|_, _| Answer::Error(400, "invalid_grant"));
+        crowd.pass(Duration::from_secs(57 * 60), Duration::from_secs(60)).await;
+        let secret = json!({"client_secret": crowd.app.street.client_secret()});
+        crowd.platform.put("/v1/integrations/google", &secret).await.ok();
+        crowd.pass(Duration::from_secs(3 * 60), Duration::from_secs(5)).await;
+        let needing = BTreeMap::from([("needs_reauth".to_owned(), 40)]);
+        assert_eq!(crowd.statuses().await, needing);
+        crowd.app.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn rl_17_a_provider_that_hangs_takes_a_quarter_of_the_berths_and_no_other_provider_waits() {
+    let refresh = RefreshSettings { workers: 16, ..RefreshSettings::default() };
+    let wishes = Wishes { refresh: Some(refresh), ..Wishes::default() };
+    let crowd = Crowd::gather(40, HOUR, wishes).await.expect("SQLite");
+    let account = crate::harness::Account::ADA;
+    let slack = crowd.app.slack(&crowd.platform, "u-slack", account, crate::harness::Life::Expired).await;
+    crowd.endpoint.answer(|_, _| Answer::Late(Duration::from_secs(600)));
+    crowd.app.advance(57);
+    crowd.app.until("a quarter hangs", async || crowd.endpoint.count() == 4).await;
+    let generation = async || {
+        let path = format!("/v1/connections/{slack}");
+        crowd.platform.read(&path).await.ok()["credentials"][0]["last_refreshed_at"].is_string()
+    };
+    crowd.app.until("the other provider's is refreshed", generation).await;
+    assert_eq!(crowd.endpoint.count(), 4);
+    crowd.app.finish().await;
+}
+
+#[tokio::test]
+async fn rl_16_damaged_rows_are_tried_once_and_hold_up_nobody() {
+    let crowd = Crowd::gather(100, HOUR, Wishes::default()).await.expect("SQLite");
+    crowd
+        .app
+        .database
+        .execute(
+            "UPDATE credentials SET refresh_token = x'00' WHERE id IN (SELECT id FROM credentials ORDER BY id LIMIT 3)",
+        )
+        .await;
+    crowd
+        .app
+        .database
+        .execute(
+            "UPDATE credentials SET kind = 'odd' WHERE id IN (SELECT id FROM credentials ORDER BY id DESC LIMIT 2)",
+        )
+        .await;
+    crowd.pass(Duration::from_secs(59 * 60), Duration::from_secs(30)).await;
+    let mut errors = BTreeMap::new();
+    for row in crowd.app.rows("SELECT COALESCE(last_error, 'none'), CAST(attempts AS TEXT) FROM credentials").await {
+        *errors.entry((row[0].clone(), row[1].clone())).or_insert(0) += 1;
+    }
+    let wanted = [(("none", "0"), 95), (("provider_unknown", "1"), 2), (("stored_token_unreadable", "1"), 3)];
+    let wanted: BTreeMap<_, _> =
+        wanted.into_iter().map(|((error, tries), count)| ((error.to_owned(), tries.to_owned()), count)).collect();
+    assert_eq!(errors, wanted);
+    assert_eq!(crowd.platform.read("/v1/integrations/google").await.ok()["status"], "active");
+    crowd.app.finish().await;
+}
+
+#[tokio::test]
+async fn an_integration_chooses_what_is_refreshed_ahead_of_its_readers() {
+    let crowd = Crowd::gather(6, HOUR, Wishes::default()).await.expect("SQLite");
+    let put = async |body: Value| crowd.platform.put("/v1/integrations/google", &body).await;
+    let wrong = put(json!({"refresh_policy": "sometimes", "refresh_active_days": 0})).await;
+    assert_eq!(wrong.status, 422);
+    assert!(wrong.text.contains("refresh_policy") && wrong.text.contains("refresh_active_days"), "{}", wrong.text);
+    let shown = put(json!({"refresh_policy": "on_demand"})).await.ok();
+    assert_eq!((&shown["refresh_policy"], &shown["refresh_active_days"]), (&json!("on_demand"), &json!(30)));
+    crowd.pass(Duration::from_secs(2 * HOUR), Duration::from_secs(60)).await;
+    let on_demand = crowd.endpoint.count();
+    assert!(on_demand <= 6, "what was planned before is done, and nothing after it: {on_demand}");
+    crowd.pass(Duration::from_secs(20 * HOUR), Duration::from_secs(600)).await;
+    assert_eq!(crowd.endpoint.count(), on_demand);
+    let path = format!("/v1/connections/{}/token", crowd.ids[0]);
+    crowd.platform.post(&path, &json!({})).await.ok();
+    assert_eq!(crowd.endpoint.count(), on_demand + 1, "somebody asked");
+
+    put(json!({"refresh_policy": "active", "refresh_active_days": 1})).await.ok();
+    crowd.pass(Duration::from_secs(60), Duration::from_secs(10)).await;
+    let looked = crowd.endpoint.count();
+    assert!(looked <= on_demand + 6, "each is looked at once");
+    crowd.platform.post(&path, &json!({})).await.ok();
+    crowd.pass(Duration::from_secs(6 * HOUR), Duration::from_secs(120)).await;
+    let later = crowd.endpoint.calls().split_off(looked);
+    assert!(later.len() > 5, "the one in use is kept fresh");
+    assert!(later.iter().all(|call| call.refresh_token == "1//vkcrowd-0"), "and only that one");
+    crowd.app.finish().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_refresh_token_is_told_once_some_days_ahead() {
+    let crowd = Crowd::gather(2, HOUR, Wishes::default()).await.expect("SQLite");
+    let end = crowd.app.clock.now().after(Duration::from_secs(7 * 24 * HOUR)).0;
+    crowd.app.database.execute(&format!("UPDATE credentials SET refresh_expires_at = {end}")).await;
+    crowd.pass(Duration::from_secs(3 * 24 * HOUR), Duration::from_secs(1800)).await;
+    let told =
+        async || crowd.number("SELECT CAST(count(*) AS TEXT) FROM outbox WHERE kind = 'connection.expiring'").await;
+    assert_eq!(told().await, 0);
+    crowd.app.database.execute(&format!("UPDATE credentials SET refresh_expires_at = {end}")).await;
+    crowd.pass(Duration::from_secs(2 * 24 * HOUR), Duration::from_secs(1800)).await;
+    assert_eq!(told().await, 2);
+    crowd.app.finish().await;
+}
+
+#[tokio::test]
+async fn rl_13_a_crowd_that_is_due_at_once_leaves_at_the_allowed_rate_from_two_nodes_together() {
+    let rate = 100;
+    let refresh = RefreshSettings { rate_per_client: rate, in_air_per_client: 200, workers: 400 };
+    let wishes = Wishes { postgres: true, refresh: Some(refresh), ..Wishes::default() };
+    let Some(mut crowd) = Crowd::gather(400, HOUR, wishes).await else { return };
+    crowd.app.add_node().await;
+    crowd.app.clock.advance(Duration::from_secs(59 * 60));
+    crowd.app.let_time_run();
+    let watch = Stopwatch::start();
+    crowd.app.until("all are fresh", async || crowd.endpoint.count() >= 400 && crowd.in_air().await == 0).await;
+    let took = watch.elapsed();
+    let calls: Vec<Duration> = crowd.endpoint.calls().iter().map(|call| call.wall).collect();
+    let busiest = busiest_second(&calls);
+    figure(
+        "400 due at once, 100 a second, two nodes: busiest second, seconds",
+        format!("{busiest}, {:.2}", took.as_secs_f64()),
+    );
+    assert_eq!(calls.len(), 400, "each once");
+    assert!(busiest <= 110, "{busiest}");
+    pause(Duration::from_millis(1)).await;
+    crowd.app.finish().await;
+}

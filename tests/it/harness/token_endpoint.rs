@@ -1,0 +1,125 @@
+//! A token endpoint that a story answers for, call by call: for crowds, weather and counting, where the sandbox's own
+//! manners are not the point. It is a provider of family F1: refresh tokens stay as they are.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Form, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use http::StatusCode;
+use valetkey::clock::{Clock, Millis, Stopwatch, TestClock, pause};
+
+/// How one call is answered.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// A new access token of an hour.
+    Fresh,
+    /// An OAuth error with this status.
+    Error(u16, &'static str),
+    /// 429 with this `Retry-After`.
+    TooMany(String),
+    /// A token, after so long.
+    Late(Duration),
+}
+
+/// A call: when it came by the story's clock and by the wall's, and for whom.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub at: Millis,
+    pub wall: Duration,
+    pub refresh_token: String,
+}
+
+type Manner = Box<dyn FnMut(u64, &Call) -> Answer + Send>;
+
+#[derive(Clone)]
+struct Shared {
+    clock: TestClock,
+    watch: Arc<Stopwatch>,
+    calls: Arc<Mutex<Vec<Call>>>,
+    manner: Arc<Mutex<Manner>>,
+    issued: Arc<AtomicU64>,
+    nonce: Arc<String>,
+}
+
+pub struct TokenEndpoint {
+    pub url: String,
+    shared: Shared,
+}
+
+#[derive(serde::Deserialize)]
+struct Asked {
+    refresh_token: String,
+}
+
+impl TokenEndpoint {
+    /// Answers every call with a fresh token until told otherwise. `nonce` makes this story's tokens its own.
+    pub async fn start(clock: &TestClock, nonce: &str) -> Self {
+        let shared = Shared {
+            clock: clock.clone(),
+            watch: Arc::new(Stopwatch::start()),
+            calls: Arc::default(),
+            manner: Arc::new(Mutex::new(Box::new(|_, _| Answer::Fresh))),
+            issued: Arc::default(),
+            nonce: Arc::new(nonce.to_owned()),
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/token", listener.local_addr().expect("an address"));
+        let router = Router::new().route("/token", post(token)).with_state(shared.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { url, shared }
+    }
+
+    /// From now on calls are answered so; the first argument counts them from 0.
+    pub fn answer(&self, manner: impl FnMut(u64, &Call) -> Answer + Send + 'static) {
+        *locked(&self.shared.manner) = Box::new(manner);
+    }
+
+    /// Every call so far.
+    pub fn calls(&self) -> Vec<Call> {
+        locked(&self.shared.calls).clone()
+    }
+
+    /// How many calls there were.
+    pub fn count(&self) -> usize {
+        locked(&self.shared.calls).len()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn token(State(shared): State<Shared>, Form(asked): Form<Asked>) -> Response {
+    let call = Call { at: shared.clock.now(), wall: shared.watch.elapsed(), refresh_token: asked.refresh_token };
+    let number = {
+        let mut calls = locked(&shared.calls);
+        calls.push(call.clone());
+        calls.len() as u64 - 1
+    };
+    let answer = locked(&shared.manner)(number, &call);
+    match answer {
+        Answer::Fresh => fresh(&shared),
+        Answer::Late(span) => {
+            pause(span).await;
+            fresh(&shared)
+        }
+        Answer::Error(status, error) => {
+            let body = axum::Json(serde_json::json!({ "error": error }));
+            (StatusCode::from_u16(status).expect("a status"), body).into_response()
+        }
+        Answer::TooMany(after) => {
+            let body = axum::Json(serde_json::json!({"error": "rate_limited"}));
+            (StatusCode::TOO_MANY_REQUESTS, [("retry-after", after)], body).into_response()
+        }
+    }
+}
+
+fn fresh(shared: &Shared) -> Response {
+    let number = shared.issued.fetch_add(1, Ordering::Relaxed);
+    let token = format!("ya29.vkcrowd-{}-{number}", shared.nonce);
+    axum::Json(serde_json::json!({"access_token": token, "expires_in": 3600, "token_type": "Bearer"})).into_response()
+}
