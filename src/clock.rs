@@ -325,6 +325,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn an_awake_deadline_passes_the_outcome_on_and_ends_what_does_not() {
+        // That a stopped process loses nothing is shown by tests/it/stopped.rs.
+        assert_eq!(awake_deadline(Duration::from_secs(60), async { 7 }).await, Ok(7));
+        let limit = Duration::from_millis(20);
+        let watch = Stopwatch::start();
+        assert_eq!(awake_deadline(limit, std::future::pending::<()>()).await, Err(Elapsed));
+        assert!(watch.elapsed() >= limit);
+    }
+
+    #[tokio::test]
     async fn a_test_clock_wakes_sleepers_only_when_their_time_has_come() {
         let clock = TestClock::at(Millis(0));
         let mut short = clock.sleep(Duration::from_secs(1));

@@ -66,12 +66,14 @@ points! {
     AfterLanding = "after_landing" in "credentials/driver.rs";
     /// The hand-out of a token is in the book, the answer has not left.
     BeforeReply = "before_reply" in "credentials/read.rs";
-    /// An answer that the database does not take is about to be written to the spool.
+    /// An answer that the database does not take is about to be written to the spool, as a copy of what is held.
     BeforeSpool = "before_spool" in "credentials/spool.rs";
     /// It is written beside its name. Counts the trial at the start.
     MidSpool = "mid_spool" in "credentials/spool.rs";
     /// It has its name, and the folder is synced.
     AfterSpool = "after_spool" in "credentials/spool.rs";
+    /// The database has taken a held answer after all; its copy in the spool is still there.
+    BeforeTakeAway = "before_take_away" in "credentials/spool.rs";
     /// A spooled answer is opened and about to be stored.
     BeforeHomecoming = "before_homecoming" in "credentials/driver.rs";
     /// It is stored; its file is still there.

@@ -123,6 +123,7 @@ impl Spool {
 
     /// An answer is durable elsewhere. Left behind, its file would only find out the same.
     pub(super) async fn take_away(&self, file: PathBuf) {
+        crash_point!(BeforeTakeAway);
         let Some(folder) = self.folder.clone() else { return };
         let waiting = blocking(move || {
             remove(&file)?;

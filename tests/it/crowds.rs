@@ -330,7 +330,7 @@ async fn an_integration_chooses_what_is_refreshed_ahead_of_its_readers() {
     crowd.pass(Duration::from_secs(2 * HOUR), Duration::from_secs(60)).await;
     let on_demand = crowd.endpoint.count();
     assert!(on_demand <= 6, "what was planned before is done, and nothing after it: {on_demand}");
-    crowd.pass(Duration::from_secs(20 * HOUR), Duration::from_secs(600)).await;
+    crowd.pass(Duration::from_secs(30 * HOUR), Duration::from_secs(600)).await;
     assert_eq!(crowd.endpoint.count(), on_demand);
     let path = format!("/v1/connections/{}/token", crowd.ids[0]);
     crowd.platform.post(&path, &json!({})).await.ok();

@@ -18,12 +18,10 @@ use futures_util::stream;
 use tokio::sync::Semaphore;
 use valetkey::clock::Stopwatch;
 
-use play::{Case, Outcome, play};
+use play::{Case, Gates, Outcome, play};
 use scene::{Kind, Life, Scene};
 use vault::Template;
 
-/// So many processes may be busy at once; all others wait for leases and doubts.
-const BUSY: usize = 2;
 /// So many scenes are on at once, on PostgreSQL only so many of them: a server has 200 connections for all the tests, and
 /// the one of the evidence script has 600.
 const ON_STAGE: usize = 100;
@@ -65,19 +63,19 @@ fn cases(each: Option<usize>) -> Vec<Case> {
 async fn play_all(cases: Vec<Case>) -> Vec<(String, Outcome)> {
     let sqlite = Template::new(false).await.expect("SQLite is always there");
     let postgres = if cases.iter().any(|case| case.postgres) { Template::new(true).await } else { None };
-    let (gate, server) = (Semaphore::new(BUSY), on_stage_postgres());
+    let (gates, server) = (Gates::new(), on_stage_postgres());
     let cases: Vec<Case> = cases.into_iter().filter(|case| !case.postgres || postgres.is_some()).collect();
     let (count, watch) = (cases.len(), Stopwatch::start());
     let mut playing = stream::iter(cases)
         .map(|case| {
-            let (gate, server, sqlite, postgres) = (&gate, &server, &sqlite, &postgres);
+            let (gates, server, sqlite, postgres) = (&gates, &server, &sqlite, &postgres);
             async move {
                 match postgres {
                     Some(template) if case.postgres => {
                         let _place = server.acquire().await.expect("open");
-                        play(case, template, gate).await
+                        play(case, template, gates).await
                     }
-                    _ => play(case, sqlite, gate).await,
+                    _ => play(case, sqlite, gates).await,
                 }
             }
         })

@@ -47,7 +47,6 @@ pub struct Post {
 impl Post {
     /// Opens it; `answer` is asked with the refresh token of each request.
     pub async fn open(answer: impl Fn(&str) -> Vec<Part> + Send + Sync + 'static) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the test is the outside, not the house")]
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let authority = listener.local_addr().expect("an address").to_string();
         let traffic = Arc::new(Traffic::default());

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
@@ -152,11 +152,11 @@ impl Town {
 
     /// Stops every process in good order, then searches everything that they have left behind.
     pub async fn close(mut self) {
-        self.database.record(&mut self.known.borrow_mut(), "at the end").await;
+        let mut known = std::mem::take(&mut *self.known.borrow_mut());
+        self.database.record(&mut known, "at the end").await;
         for node in self.nodes.drain(..) {
             assert_eq!(node.stop("TERM"), Some(0));
         }
-        let mut known = std::mem::take(&mut *self.known.borrow_mut());
         for number in 1..=self.started {
             known.record("log", &[], std::fs::read(self.bench.path(&format!("log.{number}"))).expect("a log"));
         }
@@ -176,7 +176,8 @@ impl Drop for Town {
         for number in 1..=self.started {
             let log = std::fs::read_to_string(self.bench.path(&format!("log.{number}"))).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            println!("log of node {number}:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            let end = lines[lines.len().saturating_sub(40)..].join("\n");
+            let _ = writeln!(std::io::stderr(), "log of node {number}:\n{end}");
         }
     }
 }

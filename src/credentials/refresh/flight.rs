@@ -264,15 +264,14 @@ impl<T: Clone> Flight<T> {
 
     fn wait_for_rival(&mut self, now: Millis, view: &View, lease_until: Millis) -> Next<T> {
         let deadlines = &self.policy.deadlines;
-        // Most rivals need less than one look. A dead one would be waited for while what its callers want is at hand.
         let usable = alive(view, now) && !self.insists(view);
-        let patience = self.begun.after(if usable { deadlines.look_again } else { deadlines.patience });
+        let patience = self.begun.after(if usable { deadlines.courtesy } else { deadlines.patience });
         let tired = now >= patience || now < self.begun || self.looks >= MOST_LOOKS;
         if tired || self.wish.sweep || self.stopping {
             let otherwise = Verdict::RefreshInProgress { retry_after: SOON };
             return over(serve_or(now, view, Code::REFRESH_IN_PROGRESS, otherwise));
         }
-        let until = now.after(self.policy.deadlines.look_again).min(lease_until);
+        let until = now.after(deadlines.look_again).min(patience).min(lease_until);
         (State::Waiting, Action::Wait { until })
     }
 

@@ -21,7 +21,7 @@
 //!    generation and fence as they were seen, so of two nodes only one gets it. A claim that took so long
 //!    that half of the lease is gone is given back, since somebody else may be about to decide. The row becomes
 //!    due when the lease ends, since its holder may be dead by then. Whoever finds a rival's lease waits
-//!    for ten seconds, and for one look only while something lives: a dead rival must not keep its readers.
+//!    for ten seconds, and a quarter of one while something lives: a dead rival must not keep its readers.
 //! 3. **Send.** No transaction is open. The lease is renewed by [`Event::Tick`]; losing it changes nothing
 //!    for the answer under way.
 //! 4. **Store.** Compare-and-swap on the *generation*. The fence is not compared: it forbids a second send,

@@ -56,6 +56,9 @@ pub struct Deadlines {
     pub rotating_answer: Duration,
     /// How long a flight looks again while somebody else refreshes or a back-off runs: 10 s, as long as callers wait.
     pub patience: Duration,
+    /// How long it looks again while somebody else refreshes and the stored token lives: 250 ms. Most providers answer
+    /// within it; a dead rival must not keep the readers of a living token.
+    pub courtesy: Duration,
     /// Between two looks: 500 ms.
     pub look_again: Duration,
     /// How long storing is repeated before the spool: 90 s (RL-05 asks for 60 s at least).
@@ -91,6 +94,7 @@ impl Default for Deadlines {
             answer: s(10),
             rotating_answer: s(120),
             patience: s(10),
+            courtesy: Duration::from_millis(250),
             look_again: Duration::from_millis(500),
             store: s(90),
             store_again: Duration::from_millis(500),

@@ -144,7 +144,7 @@ fn a_token_refreshed_by_another_node_meanwhile_is_handed_out_whatever_its_life()
 }
 
 #[test]
-fn rl_02_a_live_lease_is_waited_for_one_look_when_something_lives_and_ten_seconds_when_not() {
+fn rl_02_a_live_lease_is_waited_for_a_moment_when_something_lives_and_ten_seconds_when_not() {
     let held =
         |base| View { lease_until: Some(NOW.after(s(25))), phase: Phase::Sent { since: NOW.before(s(5)) }, ..base };
     let in_progress = || Action::Done(Verdict::RefreshInProgress { retry_after: s(1) });

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, join3, select};
 use futures_util::{StreamExt, pin_mut, stream};
-use tokio::sync::Semaphore;
 use valetkey::clock::{Stopwatch, Surroundings, pause};
 
-use super::play::{Case, Ended, Fault, Outcome, look, no_reuse, works};
+use super::play::{Case, Ended, Fault, Gates, Outcome, look, no_reuse, works};
 use super::scene::{Kind, Life, Scene, Story};
 use super::vault::{Link, Template, Vault};
-use super::{BUSY, ON_STAGE, on_stage_postgres, progress};
+use super::{ON_STAGE, on_stage_postgres, progress};
 use crate::harness::Account;
 
 /// Longer than a lease and a doubt.
@@ -21,7 +20,7 @@ const ACCOUNTS: [Account; 3] = [Account::ADA, Account::GRACE, Account::OPS];
 pub async fn play_all(kills: Option<usize>) -> Vec<(String, Outcome)> {
     let sqlite = Template::new(false).await.expect("SQLite is always there");
     let postgres = Template::new(true).await;
-    let (gate, server) = (Semaphore::new(BUSY), on_stage_postgres());
+    let (gates, server) = (Gates::new(), on_stage_postgres());
     let databases = [(false, Some(&sqlite)), (true, postgres.as_ref())];
     let vaults = databases.iter().flat_map(|(is_postgres, template)| {
         Kind::ALL.into_iter().filter_map(move |kind| {
@@ -35,10 +34,10 @@ pub async fn play_all(kills: Option<usize>) -> Vec<(String, Outcome)> {
     let watch = Stopwatch::start();
     let mut playing = stream::iter((0..count).map(|number| vaults[number % vaults.len()]))
         .map(|(case, template)| {
-            let (gate, server) = (&gate, &server);
+            let (gates, server) = (&gates, &server);
             async move {
                 let _place = if case.postgres { Some(server.acquire().await.expect("open")) } else { None };
-                play(case, template, gate).await
+                play(case, template, gates).await
             }
         })
         .buffer_unordered(ON_STAGE);
@@ -54,9 +53,9 @@ pub async fn play_all(kills: Option<usize>) -> Vec<(String, Outcome)> {
     outcomes
 }
 
-async fn play(case: Case, template: &Template, gate: &Semaphore) -> Outcome {
+async fn play(case: Case, template: &Template, gates: &Gates) -> Outcome {
     let mut slowest = Duration::ZERO;
-    let permit = gate.acquire().await.expect("open");
+    let permit = gates.prepare.acquire().await.expect("open");
     let mut vault = Vault::new(template, case.kind, false).await;
     let restarted = killed_and_restarted(case, &mut vault, &mut slowest).await;
     drop(permit);
@@ -159,6 +158,6 @@ async fn settled_one(case: Case, vault: &Vault, link: &Link, slowest: &mut Durat
         if watch.elapsed() > SETTLED {
             return Err(Fault::Wedged(format!("{answer:?}, {view}")));
         }
-        pause(Duration::from_millis(900)).await;
+        pause(Duration::from_millis(if case.kind == Kind::Strict { 3000 } else { 900 })).await;
     }
 }

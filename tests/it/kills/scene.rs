@@ -53,8 +53,10 @@ pub enum Story {
     Revoked,
     /// A first death has lost the answer; the second comes while that is written down.
     Settling,
-    /// The database takes no tokens and the node is told to stop.
+    /// The database takes no tokens.
     Spool,
+    /// The database takes no tokens for a while, then it does.
+    Held,
     /// A spooled answer waits for the next start.
     Homecoming,
     /// No crash point: the process is killed when the new token has reached its reader.
@@ -92,7 +94,7 @@ impl Scene {
     pub fn name(self) -> String {
         let point = self.point.map_or("sigkill_after_reply", Point::name);
         match self.story {
-            Story::Refresh | Story::Told | Story::Spool | Story::Homecoming => point.to_owned(),
+            Story::Refresh | Story::Told | Story::Spool | Story::Held | Story::Homecoming => point.to_owned(),
             Story::Slow => format!("{point} (slow answer)"),
             Story::Refused => format!("{point} (429)"),
             Story::Revoked => format!("{point} (revoked)"),
@@ -152,6 +154,7 @@ fn stories(point: Point) -> &'static [Story] {
             &[Story::Refused, Story::Revoked, Story::Settling]
         }
         Point::BeforeSpool | Point::MidSpool | Point::AfterSpool => &[Story::Spool],
+        Point::BeforeTakeAway => &[Story::Held],
         Point::BeforeHomecoming | Point::AfterHomecoming => &[Story::Homecoming],
     }
 }
@@ -176,6 +179,7 @@ fn leaves_doubt(story: Story, point: Point) -> bool {
         | Point::AfterLanding
         | Point::BeforeReply
         | Point::AfterSpool
+        | Point::BeforeTakeAway
         | Point::BeforeHomecoming
         | Point::AfterHomecoming => false,
     }

@@ -70,7 +70,7 @@ pub fn judge(outcomes: &[(String, Outcome)]) -> (String, Vec<String>) {
         let what = format!("{row}, {}, {database}, {:?}", outcome.case.kind.name(), outcome.case.life);
         match &outcome.ended {
             Err(fault) => complaints.push(format!("{what}: {fault}\n{}", outcome.log)),
-            Ok(_) if outcome.slowest > PROMPT => {
+            Ok(_) if outcome.slowest > if outcome.case.briefly { PROMPT.1 } else { PROMPT.0 } => {
                 complaints.push(format!("{what}: a reader waited {} ms", outcome.slowest.as_millis()));
             }
             Ok(_) => {}
