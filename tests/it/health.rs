@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use valetkey::caller::Role;
+use valetkey::clock::Clock;
 
 use crate::harness::{Account, Life, TestApp};
 
@@ -14,7 +15,6 @@ async fn whatever_keeps_a_token_from_being_refreshed_is_said_in_words_where_peop
     let mut member = app.member(Role::Viewer).await;
     let id = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
     let path = format!("/v1/connections/{id}");
-    let mut user = app.end_user(&platform, "u-1").await;
     let read = async |min_ttl: u64| {
         platform.post(&format!("{path}/token"), &json!({ "min_ttl": min_ttl })).await;
     };
@@ -23,7 +23,7 @@ async fn whatever_keeps_a_token_from_being_refreshed_is_said_in_words_where_peop
     assert!(page.contains("All is well.") && page.contains("Nothing is known to be wrong."), "{page}");
 
     // One failure: the token is lent all the same, and it is said why there is no better one.
-    app.street.fault("google", "refresh", "http_503", 1).await;
+    app.street.fault("google", "refresh", "http_502_html", 1).await;
     app.advance(45);
     read(1800).await;
     app.until("it is known", async || platform.read(&path).await.ok()["degraded"] == true).await;
@@ -31,9 +31,11 @@ async fn whatever_keeps_a_token_from_being_refreshed_is_said_in_words_where_peop
     let words = shown["explanation"].as_str().expect("words").to_owned();
     assert!(words.starts_with("Its token still has life, and is lent. The last refresh failed at Google"), "{words}");
     let page = member.get("/admin/health").await.text;
-    for text in ["Something wants a look.", words.as_str(), &id, "u-1", "http_503", "1 failing"] {
+    let code = shown["last_error"].as_str().expect("a code");
+    for text in ["Something wants a look.", words.as_str(), &id, "u-1", code, "1 failing"] {
         assert!(page.contains(text), "{text}: {page}");
     }
+    let mut user = app.end_user(&platform, "u-1").await;
     let page = user.get(&format!("/connections/{id}")).await.text;
     assert!(page.contains("Working for now") && page.contains("What we have still works."), "{page}");
 

@@ -121,7 +121,7 @@ impl History<'_> {
         self.clock.advance(3 * HOUR);
         self.conversation(&agent, ACCOUNT).await;
         self.clock.advance(Duration::from_secs(240));
-        self.fail("google", "http_503", &google).await;
+        self.fail("google", "http_502_html", &google).await;
         self.fail("slack", "invalid_client", &slack).await;
         let bot = self.call("POST", "/v1/connections", json!({"user": "u-42", "provider": "telegram"})).await;
         json!({"google": google, "partly": partly, "slack": slack, "lost": lost, "telegram": bot["id"]})
