@@ -211,7 +211,7 @@ async fn refreshing(store: &Store, around: &Surroundings) -> Check {
     Check::ill(
         NAME,
         format!(
-            "{overdue} credentials are overdue, one for {} s; {queued} wait their turn, {in_doubt} in doubt",
+            "{overdue} overdue, the oldest for {} s; {queued} wait their turn, {in_doubt} in doubt",
             waits.as_secs()
         ),
         "see that `valetkey serve` runs with this database and that its log tells of no failing sweep",
