@@ -50,8 +50,18 @@ use self::provider::Family;
 use self::tally::{Deed, Tally};
 use self::world::World;
 
-/// Seeds that broke a rule once, and what it was.
-const ONCE_FAILED: &[(u64, &str)] = &[];
+/// Seeds that break a rule without what was mended because of the simulation: each is the first that catches the mutant
+/// of this name in `tests/mutants`.
+const ONCE_FAILED: &[(u64, &str)] = &[
+    (73, "found-old-row-believed"),
+    (99, "found-fence-stands-still"),
+    (106, "found-sweep-spins-after-the-grace"),
+    (289, "found-sweep-spins-in-a-pause"),
+    (289, "found-probe-of-a-jumped-clock"),
+    (2_288, "found-end-by-a-jumped-clock"),
+    (18_587, "grace-by-two-clocks"),
+    (32_934, "found-claim-left-by-a-clock"),
+];
 
 /// Plays these worlds to their ends.
 fn play(plans: impl Iterator<Item = Plan>) -> Tally {
@@ -69,10 +79,10 @@ fn play(plans: impl Iterator<Item = Plan>) -> Tally {
 
 #[test]
 fn rl_42_invariants_hold_in_every_world() {
-    let tally = play((0..2_000).map(Plan::of));
+    let tally = play((0..20_000).map(Plan::of));
     let missing = tally.missing();
     assert!(missing.is_empty(), "a storm in which nothing happens proves nothing: {missing:?}\n{tally}");
-    assert!(tally.of(Deed::Refreshed) > 4_000, "{tally}");
+    assert!(tally.of(Deed::Refreshed) > 40_000, "{tally}");
 }
 
 #[test]

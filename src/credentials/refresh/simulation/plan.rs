@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::Keep;
 use super::dice::Dice;
 use super::provider::Family;
 
@@ -45,6 +46,10 @@ pub struct Weather {
     pub slow: u64,
     /// The provider is away for up to ten minutes, per step.
     pub provider_away: u64,
+    /// The client's other credentials are refused or get no answer: with the next one it is a wave or an outage, per step.
+    pub crowd: u64,
+    /// The stored row cannot be opened for a moment, so nothing is sent.
+    pub damage: u64,
     /// A person acts, per step: disconnects, connects again, takes the consent back, changes the client.
     pub person: u64,
     /// A clock jumps, per step.
@@ -65,6 +70,8 @@ impl Weather {
         refuses: 0,
         slow: 0,
         provider_away: 0,
+        crowd: 0,
+        damage: 0,
         person: 0,
         jump: 0,
     };
@@ -80,6 +87,8 @@ impl Weather {
         refuses: 6,
         slow: 10,
         provider_away: 400,
+        crowd: 150,
+        damage: 150,
         person: 200,
         ..Self::FAIR
     };
@@ -89,12 +98,13 @@ impl Weather {
     /// Only the database is in trouble.
     const SHAKY_STORE: Self = Self { store_fails: 6, store_stalls: 12, store_away: 100, slow: 10, ..Self::FAIR };
     /// Only the provider is.
-    const SHAKY_PROVIDER: Self = Self { not_sent: 6, cut: 3, refuses: 3, slow: 5, provider_away: 100, ..Self::FAIR };
+    const SHAKY_PROVIDER: Self =
+        Self { not_sent: 6, cut: 3, refuses: 3, slow: 5, provider_away: 100, crowd: 40, damage: 60, ..Self::FAIR };
     /// Nodes come and go.
     const SHAKY_NODES: Self = Self { crash: 25, stop: 40, sleep: 25, slow: 10, ..Self::FAIR };
     /// People do all that people can do, and answers are late.
     const PEOPLE: Self =
-        Self { person: 25, slow: 3, store_fails: 30, crash: 200, not_sent: 12, refuses: 12, ..Self::FAIR };
+        Self { person: 25, slow: 3, store_fails: 30, crash: 200, not_sent: 12, refuses: 12, crowd: 40, ..Self::FAIR };
 }
 
 /// A world to be.
@@ -106,6 +116,8 @@ pub struct Plan {
     pub grace: Duration,
     pub clocks: Clocks,
     pub weather: Weather,
+    /// What the integration wishes of the sweep.
+    pub keep: Keep,
     pub nodes: u64,
     pub steps: u32,
 }
@@ -132,6 +144,11 @@ impl Plan {
             grace: Duration::from_secs(dice.pick(&[60, 60, 600, 1800])),
             clocks,
             weather: Weather { jump, ..weather },
+            keep: match dice.roll(8) {
+                0 => Keep::OnDemand,
+                1 => Keep::Active { within: Duration::from_secs(300) },
+                _ => Keep::Always,
+            },
             nodes: 1 + dice.roll(4),
             steps: 120 + u32::try_from(dice.roll(160)).unwrap(),
         }
@@ -140,6 +157,6 @@ impl Plan {
     /// Three nodes with good clocks.
     pub fn plain(seed: u64, family: Family, weather: Weather) -> Self {
         let grace = Duration::from_secs(60);
-        Self { seed, family, grace, clocks: Clocks::Exact, weather, nodes: 3, steps: 250 }
+        Self { seed, family, grace, clocks: Clocks::Exact, weather, keep: Keep::Always, nodes: 3, steps: 250 }
     }
 }

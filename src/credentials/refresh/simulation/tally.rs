@@ -49,6 +49,7 @@ deeds! {
     ReauthRefused "needs_reauth: refused by the provider",
     ReauthNothing "needs_reauth: not_refreshable",
     Crowd "crowds of failures at the same client",
+    Damaged "rows that could not be opened",
     Outage "integrations held for an outage",
     Withheld "refusals withheld, since they were too many",
     Disconnected "disconnects",

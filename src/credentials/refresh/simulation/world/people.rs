@@ -10,7 +10,7 @@ impl World {
     pub(super) fn person(&mut self) {
         self.tell(|| "a person acts".to_owned());
         let stored = self.sets.last().unwrap().tokens;
-        match self.dice.roll(11) {
+        match self.dice.roll(10) {
             0 | 1 if self.row.status != Status::Deleted => {
                 self.tally.note(Deed::Disconnected);
                 (self.row.status, self.due) = (Status::Deleted, None);
@@ -33,11 +33,6 @@ impl World {
                 self.tally.note(Deed::Mended);
                 self.secret_is_wrong = false;
                 self.mend_integration();
-            }
-            6 => {
-                self.tally.note(Deed::Crowd);
-                let index = usize::try_from(self.dice.roll(self.plan.nodes)).unwrap();
-                self.row.others_fail(self.wall(index));
             }
             _ if self.row.status != Status::Deleted => {
                 self.tally.note(Deed::Reconnected);

@@ -100,6 +100,12 @@ impl World {
             Integration::Unreachable { probe_at, .. } => (false, binds(*probe_at, 3600) && claim.doubt.is_none()),
             Integration::Working => (false, false),
         };
+        // One of many may probe: whoever does has taken the interval's one probe in the same transaction.
+        let probes = match &view.integration {
+            Integration::Faulty { probe_at, .. } => *probe_at <= wall,
+            Integration::Unreachable { probe_at, .. } => *probe_at <= wall && claim.doubt.is_none(),
+            _ => false,
+        };
         let early = view.next_attempt_at.is_some_and(|at| binds(at, 3600));
         let excused = running.wish.forced && running.sends == 0;
         let leased = view.lease_until.is_some_and(|until| binds(until, 30)) && view.phase != Phase::Idle;
@@ -107,6 +113,7 @@ impl World {
         let clear = claim.doubt.is_some() || view.phase == Phase::Idle || self.policy.replay == Replay::Safe;
         self.must(!paused, "RL-09", "claimed inside a pause that the provider has asked for");
         self.must(!probed, "RL-09", "claimed while the integration is held");
+        self.must(!probes || claim.probe.is_some(), "RL-09", "probed without taking the probe");
         self.must(!early || excused, "RL-08", "claimed before the back-off had ended");
         self.must(!leased && active, "I1", "claimed what another holds, or what nobody may refresh");
         self.must(clear, "RL-06", "claimed as if the last claim had never been");
@@ -165,7 +172,8 @@ impl World {
         }
         if refused {
             self.tally.note(Deed::ReauthRefused);
-            return;
+            let few = *reason == Code::ROTATION_RESPONSE_LOST || self.row.refusals() < self.policy.wave;
+            return self.must(few, "RL-07", "one refusal of a wave was believed");
         }
         self.must(*reason == Code::ROTATION_RESPONSE_LOST, "RL-07", "the provider has never refused this token");
         self.tally.note(Deed::LostForGood);
@@ -226,6 +234,8 @@ impl World {
                 self.must(good || told, "RL-20", "a dead token was served as a good one");
             }
         }
+        let reported = matches!(verdict, Verdict::NeedsReauth { .. });
+        self.must(!reported || !running.withheld, "RL-07", "a refusal was told that was not believed");
         if running.begun_after_delete {
             let refused = matches!(verdict, Verdict::Gone | Verdict::Unavailable { .. });
             self.must(refused, "I5", "something was served after an acknowledged delete");

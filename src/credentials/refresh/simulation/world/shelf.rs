@@ -114,6 +114,7 @@ impl Shelf {
             expires_at: Some(now.after(LIFE)),
             refreshed_at: now,
             last_used_at: row.last_used_at,
+            keep: row.keep,
             ..new_row()
         };
         (self.unanswered, self.away, self.refused) = (0, None, (0, None));
@@ -234,6 +235,11 @@ impl Shelf {
         (self.refused, self.unanswered) = ((9, Some(now)), 7);
     }
 
+    /// How many refusals in a row there were.
+    pub(in crate::credentials) fn refusals(&self) -> u32 {
+        self.refused.0
+    }
+
     /// A person consents again.
     pub(in crate::credentials) fn reconnect(&mut self, now: Millis) {
         let row = &mut self.view;
@@ -245,6 +251,7 @@ impl Shelf {
             expires_at: Some(now.after(LIFE)),
             refreshed_at: now,
             last_used_at: row.last_used_at,
+            keep: row.keep,
             ..new_row()
         };
     }
