@@ -70,7 +70,7 @@ pub(super) async fn health(State(house): State<House>, member: Member) -> Result
         provider: provider(&one.provider),
         tone: tone(&one.health),
         words: one.explanation,
-        policy: one.refresh_policy,
+        policy: house.connections.authorize_origin(&one.provider).is_some().then_some(one.refresh_policy),
         backlog,
     });
     Ok(Page::of(&RefreshingPage {

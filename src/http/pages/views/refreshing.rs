@@ -34,8 +34,8 @@ pub struct IntegrationBacklog {
     pub tone: Tone,
     /// How it is: what is the matter and what to do.
     pub words: String,
-    /// What is refreshed ahead of time: `always`, `active` or `on_demand`.
-    pub policy: String,
+    /// What is refreshed ahead of time: `always`, `active` or `on_demand`; none where there is nothing to refresh.
+    pub policy: Option<String>,
     /// What waits.
     pub backlog: Backlog,
 }
@@ -84,12 +84,12 @@ impl IntegrationBacklog {
 
     /// What is refreshed ahead of time, in words.
     #[must_use]
-    pub fn policy_words(&self) -> &str {
-        match self.policy.as_str() {
+    pub fn policy_words(&self) -> Option<&'static str> {
+        Some(match self.policy.as_deref()? {
             "active" => "Refreshed ahead of time while in use",
             "on_demand" => "Refreshed when used",
             _ => "Refreshed ahead of time",
-        }
+        })
     }
 }
 
@@ -148,10 +148,10 @@ impl RefreshingPage {
         (Tone::Good, "All is well.", "Every access is renewed in time.")
     }
 
-    /// All outcomes together.
+    /// Refreshes that worked.
     #[must_use]
-    pub fn attempts(&self) -> u64 {
-        self.outcomes.iter().fold(0, |sum, one| sum.saturating_add(one.count))
+    pub fn renewed(&self) -> u64 {
+        self.outcomes.iter().filter(|one| one.failure.is_none()).map(|one| one.count).sum()
     }
 
     /// The outcomes as parts of a bar 1000 wide.
@@ -172,7 +172,7 @@ mod samples {
                 provider,
                 tone,
                 words: words.to_owned(),
-                policy: "always".into(),
+                policy: Some("always".into()),
                 backlog,
             };
             let busy = Backlog { queued: 240, in_doubt: 1, failing: 3, ending: 2, ..Backlog::default() };
@@ -185,7 +185,7 @@ mod samples {
                 integrations: vec![
                     integration(google(), Tone::Good, "Nothing is known to be wrong.", Backlog::default()),
                     IntegrationBacklog {
-                        policy: "on_demand".into(),
+                        policy: Some("on_demand".into()),
                         ..integration(slack(), Tone::Good, "Nothing is known to be wrong.", Backlog::default())
                     },
                 ],
