@@ -11,10 +11,6 @@ impl Spans {
         self.0.push(span);
     }
 
-    pub fn append(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
-
     pub fn count(&self) -> usize {
         self.0.len()
     }
