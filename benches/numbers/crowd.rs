@@ -20,9 +20,16 @@ struct Size {
     nodes: usize,
 }
 
-pub async fn run(full: bool, table: &mut Table) {
+pub async fn run(full: bool, wanted: Option<usize>, table: &mut Table) {
     let size = if full {
-        Size { crowd: 50_000, rate: 200, fresh: 500, spread: Duration::from_secs(60), reads_per_second: 60, nodes: 2 }
+        Size {
+            crowd: wanted.unwrap_or(50_000),
+            rate: 200,
+            fresh: 500,
+            spread: Duration::from_secs(60),
+            reads_per_second: 60,
+            nodes: 2,
+        }
     } else {
         Size { crowd: 20, rate: 20, fresh: 5, spread: Duration::from_millis(100), reads_per_second: 20, nodes: 1 }
     };

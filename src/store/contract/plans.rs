@@ -133,7 +133,10 @@ async fn claim(tx: &mut Tx) {
 async fn a_plan_without_its_index_is_noticed() {
     in_a_house(async |store| {
         fill(&store).await;
-        run(&store, "DROP INDEX credentials_due_idx").await;
+        // SQLite would make do with the other one by trying every client in turn.
+        for index in ["credentials_due_idx", "credentials_integration_due_idx"] {
+            run(&store, &format!("DROP INDEX {index}")).await;
+        }
         let mut tx = store.begin().await.unwrap();
         let statements = statements_of(claim(&mut tx)).await;
         let plan = plan_of(&mut tx, statements[0], &DUE).await;
@@ -154,7 +157,8 @@ async fn what_the_sweep_asks_every_second_is_answered_by_indexes() {
         fill(&store).await;
         assert_uses(&store, &["credentials_due_idx"], &DUE, claim).await;
         let back = [Text(A), Text("crd_00000001"), Number(NOW + 1), Number(NOW + 2), Number(1)];
-        assert_uses(&store, &[primary_key(&store)], &back, async |tx| {
+        // PostgreSQL may find the one row by the time of its claim as well as by its key.
+        assert_uses(&store, &[], &back, async |tx| {
             credential_put_back(tx, TEST, &name_of("crd_00000001"), NOW + 1, NOW + 2, true).await.unwrap();
         })
         .await;
@@ -190,11 +194,4 @@ async fn what_the_sweep_asks_every_second_is_answered_by_indexes() {
         .await;
     })
     .await;
-}
-
-fn primary_key(store: &Store) -> &'static str {
-    match store {
-        Store::Sqlite { .. } => "sqlite_autoindex_credentials_1",
-        Store::Postgres(_) => "credentials_pkey",
-    }
 }
