@@ -122,6 +122,7 @@ impl House {
 
     /// Every case at this size; gives the medians.
     async fn tick(&self, table: &mut Table) -> [f64; 4] {
+        self.put_back().await;
         let mut idle = Spans::default();
         for _ in 0..self.ticks {
             idle.add(self.round(0).await);
@@ -205,15 +206,18 @@ impl House {
         let ids: std::collections::BTreeSet<usize> = (0..BATCH).map(place).collect();
         assert_eq!(ids.len(), BATCH);
         let ids: Vec<String> = ids.into_iter().map(|n| format!("'crd_{n:026}'")).collect();
-        self.database
-            .execute(&format!(
-                "UPDATE credentials SET due_at = {now} + 3600000, slot_at = NULL WHERE slot_at IS NOT NULL"
-            ))
-            .await;
+        self.put_back().await;
         let sql = format!("UPDATE credentials SET due_at = {now} - 1000 WHERE id IN ({})", ids.join(", "));
         // The primary key begins with the tenant; PostgreSQL's planner has nothing else to find an id by.
         let tenants: Vec<String> = self.tenants.iter().map(|tenant| format!("'{tenant}'")).collect();
         self.database.execute(&format!("{sql} AND tenant_id IN ({})", tenants.join(", "))).await;
+    }
+
+    /// Takes out of the queue whoever has been put into it.
+    async fn put_back(&self) {
+        let later = SystemClock.now().0 + 3_600_000;
+        let sql = format!("UPDATE credentials SET due_at = {later}, slot_at = NULL WHERE slot_at IS NOT NULL");
+        self.database.execute(&sql).await;
     }
 
     async fn end(self) {
