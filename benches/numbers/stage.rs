@@ -145,7 +145,7 @@ impl Stage {
             ("VALETKEY_ROOT_KEY", ROOT_KEY.to_owned()),
             ("VALETKEY_BIND", "127.0.0.1:0".to_owned()),
             ("VALETKEY_ADMIN_BIND", "127.0.0.1:0".to_owned()),
-            ("VALETKEY_LOG", "warn".to_owned()),
+            ("VALETKEY_LOG", "error".to_owned()),
             ("VALETKEY_OUTBOUND_ALLOW", endpoint.address.clone()),
             ("VALETKEY_PROVIDERS__GOOGLE__TOKEN_URL", endpoint.url()),
             ("VALETKEY_REFRESH__RATE_PER_CLIENT", rate.to_string()),
