@@ -8,7 +8,7 @@ use std::fmt;
 use data_encoding::{Encoding, Specification};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Surroundings;
+use crate::clock::{Millis, Surroundings};
 
 /// Characters after the prefix: 128 bits in base32.
 const ENCODED_LENGTH: usize = 26;
@@ -31,6 +31,13 @@ fn base32() -> Encoding {
 fn fresh(prefix: &str, around: &Surroundings) -> String {
     let millis = u64::try_from(around.now().0).unwrap_or(0);
     let uuid = uuid::Builder::from_unix_timestamp_millis(millis, &around.random()).into_uuid();
+    format!("{prefix}_{}", base32().encode(uuid.as_bytes()))
+}
+
+/// The least that an id made at this time can be.
+fn first_at(prefix: &str, at: Millis) -> String {
+    let millis = u64::try_from(at.0).unwrap_or(0);
+    let uuid = uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid();
     format!("{prefix}_{}", base32().encode(uuid.as_bytes()))
 }
 
@@ -68,6 +75,12 @@ macro_rules! ids {
             #[must_use]
             pub fn new(around: &Surroundings) -> Self {
                 Self(fresh(Self::PREFIX, around))
+            }
+
+            /// The least that an id of this kind can be when it was made at this time or later: where a list begins.
+            #[must_use]
+            pub fn first_at(at: Millis) -> Self {
+                Self(first_at(Self::PREFIX, at))
             }
 
             /// Reads an id that came from outside.

@@ -52,6 +52,10 @@ fn table(rooms: &Clockwork) -> Vec<Task> {
         task("sweep", SECOND, 30 * SECOND, &rooms.credentials, |room| async move { Ok(room.sweep().await? as u64) })
             .woken_by(rooms.credentials.due_bell())
             .needed(),
+        task("refresh_numbers", 15 * SECOND, 10 * SECOND, &rooms.credentials, |room| async move {
+            room.refresh_numbers().await?;
+            Ok(0)
+        }),
         // At once after a start, and then as often as the database might be back.
         task("spool_replay", 5 * SECOND, 30 * SECOND, &rooms.credentials, |room| async move {
             Ok(room.spool_replay().await?)

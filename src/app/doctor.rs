@@ -6,12 +6,18 @@ use serde::Serialize;
 use url::{Host, Url};
 
 use super::{address, database_url, key_provider};
+use crate::caller::SystemScope;
 use crate::clock::{Millis, Surroundings};
 use crate::config::Config;
+use crate::credentials::LATE;
 use crate::keys::{KeyError, RootKeyStatus, root_key_status};
 use crate::outbound::{Outbound, install_crypto_provider};
 use crate::providers::Providers;
+use crate::store::due::{RefreshNumbers, refresh_numbers};
+use crate::store::health::integrations_held;
 use crate::store::{OpenError, Store};
+
+const LOOKING: SystemScope = SystemScope::because("an operator asks whether the whole installation is well");
 
 /// A clock before this is certainly wrong: 2026-01-01T00:00:00Z.
 const EARLIEST: Millis = Millis(1_767_225_600_000);
@@ -44,7 +50,7 @@ impl Check {
     }
 }
 
-/// Looks at root key, database, clock, outgoing calls, providers and URLs.
+/// Looks at root key, database, clock, outgoing calls, providers, URLs, and how refreshing is doing.
 pub async fn examine(config: &Config, around: &Surroundings) -> Vec<Check> {
     install_crypto_provider();
     let opened = Store::open_to_look(database_url(config)).await;
@@ -52,6 +58,9 @@ pub async fn examine(config: &Config, around: &Surroundings) -> Vec<Check> {
     let mut checks =
         vec![root_key(config), database(&opened), key_fits(config, &opened).await, clock(store, around).await];
     checks.extend([outbound(config), providers(config, around), public_url(config, store).await, listeners(config)]);
+    if let Some(store) = store {
+        checks.extend([refreshing(store, around).await, integrations(store, around).await]);
+    }
     if let Some(store) = store {
         store.close().await;
     }
@@ -182,6 +191,57 @@ async fn public_url(config: &Config, store: Option<&Store>) -> Check {
         "https" => Check::well(NAME, url.as_str()),
         "http" if is_loopback(url) => Check::well(NAME, format!("{url}, which only this machine reaches")),
         _ => Check::ill(NAME, format!("{url} is not https"), "put a TLS proxy in front and set its https:// URL"),
+    }
+}
+
+/// Whether what is due is refreshed.
+async fn refreshing(store: &Store, around: &Surroundings) -> Check {
+    const NAME: &str = "refreshing";
+    let now = around.now();
+    let numbers = async { refresh_numbers(&mut store.read().await?, LOOKING, now.0).await };
+    let numbers = match numbers.await {
+        Ok(numbers) => numbers,
+        Err(error) => return Check::ill(NAME, error.to_string(), "see the database check"),
+    };
+    let RefreshNumbers { overdue, queued, in_doubt, .. } = numbers;
+    let waits = match numbers.oldest_due.map(|due| now.left(Millis(due))) {
+        Some(wait) if wait > LATE => wait,
+        _ => return Check::well(NAME, format!("{overdue} due now, {queued} wait their turn, {in_doubt} in doubt")),
+    };
+    Check::ill(
+        NAME,
+        format!(
+            "{overdue} overdue, the oldest for {} s; {queued} wait their turn, {in_doubt} in doubt",
+            waits.as_secs()
+        ),
+        "see that `valetkey serve` runs with this database and that its log tells of no failing sweep",
+    )
+}
+
+/// Whether a provider refuses a client or does not answer.
+async fn integrations(store: &Store, around: &Surroundings) -> Check {
+    const NAME: &str = "integrations";
+    const MOST: i64 = 10;
+    let held = async { integrations_held(&mut store.read().await?, LOOKING, MOST).await };
+    let held = match held.await {
+        Ok(held) => held,
+        Err(error) => return Check::ill(NAME, error.to_string(), "see the database check"),
+    };
+    let told = held.iter().map(|one| match (&one.reason, one.unreachable_since) {
+        (Some(code), _) => format!("{} of {} is refused ({code})", one.provider, one.tenant),
+        (None, since) => {
+            let minutes = since.map_or(0, |since| around.now().left(Millis(since)).as_secs() / 60);
+            format!("{} of {} has not answered for {minutes} min", one.provider, one.tenant)
+        }
+    });
+    let told: Vec<_> = told.collect();
+    match told.is_empty() {
+        true => Check::well(NAME, "no provider is known to refuse a client or to be down"),
+        false => Check::ill(
+            NAME,
+            told.join("; "),
+            "correct the refused ones with `valetkey integration set`; the others go on when their provider is back. The page /admin/health explains each",
+        ),
     }
 }
 

@@ -14,6 +14,8 @@ use crate::caller::{Caller, Origin};
 use crate::clock::{Millis, SeededEntropy, TestClock};
 use crate::config::HiddenText;
 use crate::connections::{Begin, IntegrationDraft};
+use crate::store::integrations::integration_pause;
+use crate::store::testing::TEST;
 
 const NEW_YEAR: Millis = Millis(1_798_761_600_000);
 
@@ -126,4 +128,45 @@ async fn what_has_ended_is_thrown_away_and_nothing_sooner() {
     assert_eq!(accounts.answers_expire().await.expect("looked"), 1);
     drop((accounts, connections, sessions));
     app.close().await;
+}
+
+#[tokio::test]
+async fn the_doctor_says_that_nobody_refreshes_and_which_client_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (clock, surroundings) = around(6);
+    let config = config(folder.path());
+    let app = App::open_for_cli(&config, surroundings.clone()).await.expect("opens");
+    let Rooms { accounts, connections, .. } = app.rooms.clone();
+    let tenant = accounts.tenant_create(NewTenant { name: "acme".into(), ..NewTenant::default() }).await.expect("made");
+    let operator = Caller::operator(tenant.id.clone());
+    let draft = IntegrationDraft {
+        client_id: Some("c".into()),
+        client_secret: Some(Secret::new("s")),
+        ..IntegrationDraft::default()
+    };
+    let integration = connections.integration_put(&operator, "google", draft).await.expect("set");
+    let end = NEW_YEAR.after(Duration::from_secs(3600)).rfc3339();
+    let rows = serde_json::json!({"connections": [{"user": "u-1", "provider": "google", "account": {"id": "1"},
+        "credentials": [{"kind": "user", "access_token": "ya29.a", "refresh_token": "1//r", "expires_at": end, "scopes": []}]}]});
+    connections.import(&operator, serde_json::from_value(rows).expect("rows")).await.expect("imported");
+    drop((accounts, connections));
+    app.close().await;
+    let told = async |name: &str| {
+        let checks = examine(&config, &surroundings).await;
+        checks.into_iter().find(|one| one.name == name).expect("a check")
+    };
+    assert!(told("refreshing").await.ok && told("integrations").await.ok, "nothing is due yet");
+
+    clock.advance(Duration::from_secs(3600));
+    let late = told("refreshing").await;
+    assert!(!late.ok && late.detail.starts_with("1 overdue, the oldest for "), "{late:?}");
+    assert!(late.next.is_some_and(|next| next.contains("valetkey serve")));
+    let store = Store::open(database_url(&config)).await.expect("opens");
+    let mut tx = store.begin().await.expect("a transaction");
+    let (tenant, id) = (tenant.id.as_str(), integration.id.as_str());
+    integration_pause(&mut tx, TEST, tenant, id, "invalid_client", 0).await.expect("paused");
+    tx.commit().await.expect("committed");
+    store.close().await;
+    let held = told("integrations").await;
+    assert_eq!((held.ok, held.detail.as_str()), (false, "google of acme is refused (invalid_client)"));
 }

@@ -48,8 +48,8 @@ pub struct Overview {
     pub running_conversations: u64,
     /// Connections by status, in the API's order, none with 0.
     pub statuses: Vec<(String, u64)>,
-    /// Integrations, with how many connections each carries and whether its provider wants a pause now.
-    pub integrations: Vec<(Integration, u64, bool)>,
+    /// Integrations, with how many connections each carries.
+    pub integrations: Vec<(Integration, u64)>,
     /// The last refusals, newest first.
     pub denials: Vec<Refusal>,
 }
@@ -149,10 +149,7 @@ impl Connections {
         };
         let statuses = STATUSES.iter().map(|one| ((*one).to_owned(), sum(&|status, _| status == *one)));
         let integrations = integration_list(&mut tx, &scope).await?;
-        let carried = integrations.iter().map(|row| {
-            let pause = row.rate_limited_until.is_some_and(|until| until > now);
-            (self.shown(row), sum(&|_, of| of == row.id), pause)
-        });
+        let carried = integrations.iter().map(|row| (self.shown(row), sum(&|_, of| of == row.id)));
         Ok(Overview {
             users: natural(users),
             running_conversations: natural(running),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Connections, ConnectionsError};
+use super::{Connections, ConnectionsError, IntegrationHealth};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::Millis;
@@ -99,6 +99,11 @@ pub struct Integration {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reason: Option<String>,
+    /// How it is, in words: what is the matter and what to do.
+    pub explanation: String,
+    /// How it is.
+    #[serde(skip)]
+    pub health: IntegrationHealth,
     /// Since when the provider has not answered refreshes; absent while it does. It is asked again every half minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = DateTime)]
@@ -346,7 +351,10 @@ impl Connections {
     }
 
     pub(super) fn shown(&self, row: &IntegrationRow) -> Integration {
+        let health = IntegrationHealth::of(row, self.around.now());
         Integration {
+            explanation: health.explanation(&self.provider_name(&row.provider)),
+            health,
             id: IntegrationId::stored(row.id.clone()),
             provider: row.provider.clone(),
             client_id: row.client_id.clone(),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Connections, ConnectionsError};
+use super::{Connections, ConnectionsError, Health};
 use crate::caller::TenantScope;
 use crate::clock::Millis;
 use crate::credentials::{is_degraded, last_error};
@@ -65,6 +65,13 @@ pub struct CredentialView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = DateTime)]
     pub last_refreshed_at: Option<String>,
+    /// When the refresh token itself ends, which only connecting again can mend; absent when it has no known end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    pub refresh_expires_at: Option<String>,
+    /// How it is.
+    #[serde(skip)]
+    pub health: Health,
     /// The same times for pages.
     #[serde(skip)]
     pub expires: Option<Millis>,
@@ -106,6 +113,8 @@ pub struct Connection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub last_error: Option<String>,
+    /// How it is, in words: what is the matter and whose move it is.
+    pub explanation: String,
     /// RFC 3339.
     #[schema(format = DateTime)]
     pub created_at: String,
@@ -117,6 +126,9 @@ pub struct Connection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "uri")]
     pub start_link: Option<String>,
+    /// How it is.
+    #[serde(skip)]
+    pub health: Health,
     /// The same time for pages.
     #[serde(skip)]
     pub last_used: Option<Millis>,
@@ -177,12 +189,23 @@ impl Connections {
         };
         let now = self.around.now();
         let last_error = credentials.iter().find_map(|credential| last_error(credential, now));
+        let degraded = credentials.iter().any(|credential| is_degraded(credential, integration.as_ref(), now));
+        let views = credentials.into_iter().map(|credential| {
+            let health = Health::of_credential(&credential, integration.as_ref(), now);
+            credential_view(credential, health)
+        });
+        let credentials: Vec<_> = views.collect();
+        // `user` comes before `bot`: what acts as the person says how the connection is.
+        let first = credentials.first().map(|one| one.health);
+        let health = Health::of_connection(&row.status, row.reason.as_deref(), first);
         Ok(Connection {
+            explanation: health.explanation(&self.provider_name(&row.provider)),
+            health,
             user,
             account: AccountView { id: row.account_id, email: account.email, name: account.name },
             missing_scopes: from_json_list(&row.missing_scopes),
-            degraded: credentials.iter().any(|credential| is_degraded(credential, integration.as_ref(), now)),
-            credentials: credentials.into_iter().map(credential_view).collect(),
+            degraded,
+            credentials,
             last_error,
             created_at: Millis(row.created_at).rfc3339(),
             last_used_at: row.last_used_at.map(|at| Millis(at).rfc3339()),
@@ -218,8 +241,10 @@ impl Connections {
     }
 }
 
-fn credential_view(row: CredentialRow) -> CredentialView {
+fn credential_view(row: CredentialRow, health: Health) -> CredentialView {
     CredentialView {
+        health,
+        refresh_expires_at: row.refresh_expires_at.map(|at| Millis(at).rfc3339()),
         scopes: from_json_list(&row.scopes),
         expires_at: row.expires_at.map(|at| Millis(at).rfc3339()),
         refreshable: row.refresh_token.is_some(),

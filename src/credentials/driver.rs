@@ -287,7 +287,7 @@ impl Driver {
     }
 
     fn due(&self, row: &CredentialRow, integration: Option<&IntegrationRow>) -> Option<i64> {
-        look_at(row, integration, &self.policy, self.jitter)
+        look_at(row, integration, &self.policy, self.now(), self.jitter)
     }
 
     async fn on_wait(&self, until: Millis, told_to_stop: bool) -> Event<Tokens> {

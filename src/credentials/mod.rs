@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use crate::providers::ApiCall;
 pub use broker::{BrokerAnswer, BrokerCall};
 pub use read::{Account, IN_MID_CALL, ReadWish, Token, Warm, Which};
-pub(crate) use row::{is_degraded, last_error};
+pub(crate) use row::{WARN_AHEAD, ends_soon, is_degraded, last_error};
 pub use spool::{Spool, SpoolError};
 pub use store::{NewCredential, Revocation};
 pub use sweep::{DueBell, Swept};
@@ -42,6 +42,9 @@ use crate::store::{Store, StoreError};
 use flights::Flights;
 use held::HeldTokens;
 use sweep::Sweeper;
+
+/// What has been due for longer, and is taken by nobody, says that refreshing does not keep up.
+pub const LATE: Duration = Duration::from_secs(120);
 
 /// A flight knows one credential by name; its second wall is the sealed context.
 const ONE_CREDENTIAL: SystemScope =

@@ -91,7 +91,7 @@ fn keep(integration: &IntegrationRow) -> Keep {
 }
 
 /// A person is told so long before the refresh token itself ends, which only connecting again can mend.
-const WARN_AHEAD: Duration = Duration::from_secs(3 * 24 * 3600);
+pub(crate) const WARN_AHEAD: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// When the end of a refresh token is warned of; none where it has no end, or where that was done.
 pub(super) fn warn_at(refresh_expires_at: Option<i64>, warned_for: Option<i64>) -> Option<Millis> {
@@ -99,14 +99,21 @@ pub(super) fn warn_at(refresh_expires_at: Option<i64>, warned_for: Option<i64>) 
     Some(Millis(end).before(WARN_AHEAD))
 }
 
+/// When the refresh token of a living credential ends, if that is so near that its user should know.
+pub(crate) fn ends_soon(row: &CredentialRow, now: Millis) -> Option<Millis> {
+    let end = Millis(row.refresh_expires_at?);
+    (row.status == "active" && end > now && now >= end.before(WARN_AHEAD)).then_some(end)
+}
+
 /// When the sweep should look at a row next: to refresh it, to settle a doubt, or to warn.
 pub(super) fn look_at(
     row: &CredentialRow,
     integration: Option<&IntegrationRow>,
     policy: &Policy,
+    now: Millis,
     jitter: Jitter,
 ) -> Option<i64> {
-    let due = due_at(&view(row, integration, ""), policy, jitter);
+    let due = due_at(&view(row, integration, ""), policy, now, jitter);
     let warn = warn_at(row.refresh_expires_at, row.warned_for).filter(|_| row.status == "active");
     [(due < NEVER).then_some(due), warn].into_iter().flatten().min().map(|at| at.0)
 }

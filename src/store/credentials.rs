@@ -41,7 +41,7 @@ pub struct CredentialRow {
     pub refresh_expires_at: Option<i64>,
     /// Counts token sets.
     pub generation: i64,
-    /// Counts claims to refresh.
+    /// Counts claims to refresh, and their ends without tokens.
     pub fence: i64,
     /// Counts consents: tells a reconnect from a refresh.
     pub consents: i64,
@@ -352,7 +352,8 @@ pub struct FailureColumns<'a> {
     pub now: i64,
 }
 
-/// Records a failure and gives the claim back; false when a newer flight or newer tokens are there.
+/// Records a failure and gives the claim back; false when a newer flight or newer tokens are there. Where no doubt
+/// remains the fence moves, so that nobody acts on a row read before: what looked like a dead claim has come to an end.
 ///
 /// # Errors
 /// As every statement.
@@ -366,7 +367,8 @@ pub async fn credential_fail(
         tx,
         execute,
         "UPDATE credentials SET phase = 'idle', sent_at = NULL, lease_owner = NULL, lease_until = NULL, attempts = $5, next_attempt_at = $6, last_error = $7,
-         last_error_at = $8, doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, unrecognised_count = $12, unrecognised_since = $13, due_at = $14, slot_at = NULL
+         last_error_at = $8, doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, unrecognised_count = $12, unrecognised_since = $13, due_at = $14, slot_at = NULL,
+         fence = fence + CASE WHEN $9 IS NULL THEN 1 ELSE 0 END
          WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL",
         &name.tenant_id,
         &name.id,

@@ -22,6 +22,7 @@ pub mod conversations;
 pub mod credentials;
 pub mod due;
 pub mod handshakes;
+pub mod health;
 pub mod idempotency;
 pub mod integrations;
 pub mod keys;

@@ -149,6 +149,7 @@ export async function screens({ given, watch, somebody, keep }) {
   await signIn(page, given, given.owner);
   await page.getByRole('heading', { level: 1, name: 'Acme' }).waitFor();
   await shoot(page, 'admin');
+  await go('/admin/health', 'admin-health');
   await go('/settings', 'settings-owner');
   await context.clearCookies();
   // A form from a page that was open too long.

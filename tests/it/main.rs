@@ -12,6 +12,7 @@ mod erasing;
 mod garbage;
 mod handshakes;
 mod harness;
+mod health;
 mod isolation;
 #[cfg(feature = "crash-points")]
 mod kills;

@@ -90,6 +90,14 @@ impl History<'_> {
         self.call("POST", "/v1/conversations", wish).await;
     }
 
+    /// The next refresh of a connection fails at its provider.
+    async fn fail(&self, provider: &str, fault: &str, connection: &str) {
+        let given = json!({"provider": provider, "on": "refresh", "name": fault, "times": 1});
+        self.stage.sandbox.tell("/faults", &given).await.expect("told");
+        // The refusal is what is wanted here.
+        self.stage.platform.call("POST", &format!("/v1/connections/{connection}/refresh"), None).await;
+    }
+
     async fn happen(&self) -> Value {
         let mut person = self.stage.site.person();
         sign_in(&mut person, &self.stage.site.base(), EMAIL).await;
@@ -113,6 +121,8 @@ impl History<'_> {
         self.clock.advance(3 * HOUR);
         self.conversation(&agent, ACCOUNT).await;
         self.clock.advance(Duration::from_secs(240));
+        self.fail("google", "http_502_html", &google).await;
+        self.fail("slack", "invalid_client", &slack).await;
         let bot = self.call("POST", "/v1/connections", json!({"user": "u-42", "provider": "telegram"})).await;
         json!({"google": google, "partly": partly, "slack": slack, "lost": lost, "telegram": bot["id"]})
     }

@@ -104,6 +104,8 @@ pub struct Flight<T> {
     state: State<T>,
     begun: Millis,
     looks: u32,
+    /// When the row was last asked for.
+    asked_at: Millis,
     sends: u8,
     /// The first row seen. Whatever is newer was refreshed while we watched.
     first_generation: Option<i64>,
@@ -124,6 +126,7 @@ impl<T: Clone> Flight<T> {
             state: State::Ready(None),
             begun: Millis(0),
             looks: 0,
+            asked_at: Millis(0),
             sends: 0,
             first_generation: None,
             unsure: None,
@@ -169,6 +172,9 @@ impl<T: Clone> Flight<T> {
             State::Pausing(state) => self.pausing(*state, event),
             State::Over => (State::Over, Action::Continue),
         };
+        if matches!(action, Action::Load | Action::Store { .. }) {
+            self.asked_at = now;
+        }
         self.state = state;
         action
     }
@@ -219,13 +225,14 @@ impl<T: Clone> Flight<T> {
             Status::NeedsReauth { reason } => return over(self.reauth_verdict(now, &view, reason)),
             Status::Active => {}
         }
+        // First of all, since it must not be left behind: a clock that went back may find the token good enough now.
+        if let Some(next) = self.own_claim(now, &view) {
+            return next;
+        }
         // A token refreshed while we watched is handed out whatever its life: nobody could do better.
         let just_refreshed = view.generation > first && alive(&view, now) && !self.wish.sweep;
         if just_refreshed || enough(&view, &self.wish, now) {
             return over(serve(&view, view.last_error.clone()));
-        }
-        if let Some(next) = self.own_claim(now, &view) {
-            return next;
         }
         if let Some(until) = self.policy.leased(&view, now) {
             return self.wait_for_rival(now, &view, until);
@@ -284,6 +291,11 @@ impl<T: Clone> Flight<T> {
             let otherwise = Verdict::RefreshInProgress { retry_after: over_at.left(now) };
             return over(serve_or(now, &view, Code::IN_DOUBT, otherwise));
         }
+        // Whoever was stopped since it has read the row does not know that the holder lives and renews its lease.
+        let is_old = now >= self.asked_at.after(lease / 2) || now < self.asked_at;
+        if is_old && self.looks < MOST_LOOKS {
+            return self.load();
+        }
         mark_reauth(view, Code::ROTATION_RESPONSE_LOST, false)
     }
 
@@ -304,6 +316,9 @@ impl<T: Clone> Flight<T> {
                 let otherwise = Verdict::Unavailable { code: code.clone(), retry_after: probe_at.left(now) };
                 return over(serve_or(now, &view, code.clone(), otherwise));
             }
+            // A probe time that only a jumped clock can have written is not waited for, and cannot be taken by comparing
+            // it with now either: the store would refuse every claim until it comes.
+            Integration::Faulty { probe_at, .. } | Integration::Unreachable { probe_at, .. } if *probe_at > now => {}
             Integration::Faulty { .. } => probe = Some(now.after(self.policy.deadlines.probe)),
             Integration::Unreachable { .. } => probe = Some(now.after(self.policy.deadlines.outage_probe)),
             Integration::RateLimited { .. } | Integration::Working => {}

@@ -12,6 +12,8 @@ pub const NEVER: Millis = Millis(i64::MAX);
 const LONGEST_PLAN: Duration = Duration::from_secs(366 * 24 * 3600);
 /// No refresh is due earlier than this before the end, except for jitter (RL-11).
 const LEAST_LEAD: Duration = Duration::from_secs(60);
+/// How far the clocks of nodes may differ.
+const SKEW: Duration = Duration::from_secs(300);
 /// Back-off never comes closer than this to "at once".
 const LEAST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -103,7 +105,7 @@ impl Default for Deadlines {
             outage_probe: s(30),
             wave: s(600),
             quarantine: s(24 * 3600),
-            skew: s(300),
+            skew: SKEW,
         }
     }
 }
@@ -187,13 +189,23 @@ impl Policy {
 
     /// Whether the provider tolerates the same token once more.
     pub(super) fn may_replay(&self, doubt: &Doubt, now: Millis) -> bool {
-        match self.replay {
-            Replay::Safe => true,
-            Replay::Grace(grace) => {
-                doubt.replays < self.replays && now.after(self.deadlines.connect) < doubt.first_sent.after(grace)
-            }
-            Replay::Unsafe => false,
-        }
+        self.replay == Replay::Safe || self.replayable_until(doubt, now).is_some_and(|end| now < end)
+    }
+
+    /// The end of the time in which a doubtful token may leave once more, where there is such a time: what leaves has to
+    /// arrive inside the grace, by the provider's clock, and the grace was begun by another node's.
+    fn replayable_until(&self, doubt: &Doubt, now: Millis) -> Option<Millis> {
+        let Replay::Grace(grace) = self.replay else { return None };
+        // First sent in the future: the two clocks are further apart than the grace can bear.
+        let bearable = doubt.first_sent <= now.after(self.grace_skew(grace));
+        let end = doubt.first_sent.after(grace).before(self.deadlines.connect).before(self.grace_skew(grace));
+        (bearable && doubt.replays < self.replays).then_some(end)
+    }
+
+    /// What the clocks of nodes may differ by where a grace is counted: a sixth of it. More would leave nothing of a
+    /// short grace, less would replay outside of it, which a provider takes for a theft.
+    fn grace_skew(&self, grace: Duration) -> Duration {
+        self.deadlines.skew.min(grace / 6)
     }
 
     /// Exponential back-off with full jitter: anything up to `backoff · 2^(attempts − 1)`, capped (RL-08).
@@ -264,7 +276,7 @@ pub(super) fn alive(view: &View, now: Millis) -> bool {
 /// Whether the stored token fulfils the wish, so that nothing needs to be written.
 ///
 /// Needed life is the smaller of what was asked and half of the original life. Tokens that do not expire always
-/// have enough. The sweep asks for the longest lead that [`due_at`] can give and wants doubts settled.
+/// have enough, and those whose end no good clock can have written never. The sweep asks for the longest lead that [`due_at`] can give and wants doubts settled.
 #[must_use]
 pub fn enough(view: &View, wish: &Wish, now: Millis) -> bool {
     if view.status != Status::Active
@@ -275,6 +287,10 @@ pub fn enough(view: &View, wish: &Wish, now: Millis) -> bool {
         return false;
     }
     let Some(end) = view.expires_at else { return true };
+    if view.original_life.is_some_and(|life| end > now.after(life).after(SKEW)) {
+        // No rule can have put the end there: one of the two clocks has jumped, and nobody knows how old the token is.
+        return false;
+    }
     let half = view.original_life.map_or(Duration::MAX, |life| life / 2);
     let asked = if wish.sweep { lead(view.original_life, Jitter(u32::MAX)) } else { wish.life };
     end > now && end.left(now) >= asked.min(half)
@@ -289,19 +305,27 @@ fn lead(life: Option<Duration>, jitter: Jitter) -> Duration {
     if life.is_zero() { jittered } else { jittered.min(life / 2) }
 }
 
-/// When the sweep should look at this row next; [`NEVER`] when only a person can change anything.
+/// When the sweep should look at this row next, seen from `now`; [`NEVER`] when only a person can change anything.
 ///
+/// A time that has passed means that there is work which can be done at once: a doubt that can neither be replayed any
+/// more nor reported yet comes due when it can be reported, or the sweep would look at it without end.
 /// Never negative, and never later than a year after the last refresh but for a pause still running, so that no
 /// clock can lose a row. Spreading a crowd
 /// that is due together is the caller's affair (caps per provider and client).
 #[must_use]
-pub fn due_at(view: &View, policy: &Policy, jitter: Jitter) -> Millis {
+pub fn due_at(view: &View, policy: &Policy, now: Millis, jitter: Jitter) -> Millis {
     if view.status != Status::Active {
         return NEVER;
     }
     let latest = Millis(view.refreshed_at.0.max(0)).after(LONGEST_PLAN);
+    let held = match view.integration {
+        Integration::RateLimited { until: held }
+        | Integration::Faulty { probe_at: held, .. }
+        | Integration::Unreachable { probe_at: held, .. } => held,
+        Integration::Working => Millis(0),
+    };
     if matches!(view.phase, Phase::Sent { .. }) || view.doubt.is_some() {
-        return Millis(settled_at(view, policy).0.max(0));
+        return Millis(settled_at(view, policy, held, now).0.max(0));
     }
     let expiry = if view.has_refresh_token { refresh_at(view, policy, jitter) } else { view.expires_at };
     let Some(expiry) = expiry else { return NEVER };
@@ -309,12 +333,7 @@ pub fn due_at(view: &View, policy: &Policy, jitter: Jitter) -> Millis {
     if let Some(backoff) = view.next_attempt_at {
         due = due.max(backoff);
     }
-    match view.integration {
-        Integration::RateLimited { until: held }
-        | Integration::Faulty { probe_at: held, .. }
-        | Integration::Unreachable { probe_at: held, .. } => due = due.max(held),
-        Integration::Working => {}
-    }
+    due = due.max(held);
     if let (true, Some(failed_at)) = (quarantined(view), view.failed_at) {
         due = due.max(failed_at.after(policy.deadlines.quarantine));
     }
@@ -342,11 +361,18 @@ fn refresh_at(view: &View, policy: &Policy, jitter: Jitter) -> Option<Millis> {
     }
 }
 
-/// When an unfinished attempt can be settled.
-fn settled_at(view: &View, policy: &Policy) -> Millis {
+/// When an unfinished attempt can be settled: by another one as soon as nothing stands in its way, if that is allowed by
+/// then, else when the doubt is over.
+fn settled_at(view: &View, policy: &Policy, held: Millis, now: Millis) -> Millis {
     let lease_end = view.lease_until.unwrap_or(Millis(0));
-    let Some(doubt) = policy.doubt(view) else { return lease_end.max(view.next_attempt_at.unwrap_or(lease_end)) };
+    let free = lease_end.max(view.next_attempt_at.unwrap_or(lease_end));
+    let Some(doubt) = policy.doubt(view) else { return free.max(held) };
+    // An outage holds up no replay.
+    let free = if matches!(view.integration, Integration::Unreachable { .. }) { free } else { free.max(held) };
     let over = doubt.since.after(policy.deadlines.doubt);
-    let replayable = policy.may_replay(&doubt, lease_end.max(doubt.since));
-    if replayable { lease_end.max(view.next_attempt_at.unwrap_or(lease_end)) } else { over }
+    match policy.replayable_until(&doubt, now) {
+        Some(until) if free.max(now) < until => free,
+        Some(until) => over.max(until),
+        None => over,
+    }
 }

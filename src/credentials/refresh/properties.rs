@@ -265,7 +265,7 @@ proptest! {
     ) {
         let mut bits = Bits(seed);
         let view = bits.view(Millis(now));
-        let due = due_at(&view, &bits.policy(), Jitter(jitter));
+        let due = due_at(&view, &bits.policy(), Millis(now), Jitter(jitter));
         prop_assert!(due.0 >= 0);
         let unfinished = view.doubt.is_some() || view.phase != Phase::Idle;
         prop_assert!(view.status != Status::Active || !unfinished || due != NEVER);

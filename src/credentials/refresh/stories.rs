@@ -278,6 +278,7 @@ fn rl_06_an_unsafe_token_is_never_sent_again_but_in_doubt_for_120_s_and_then_rep
     }
     let mut late = Story::new(unsafe_policy(), Wish::sweep());
     late.pass(s(110));
+    assert_eq!(late.on(Event::Loaded(dead_lease(dead()))), Action::Load, "asked for at the begin");
     let action = late.on(Event::Loaded(dead_lease(dead())));
     let Action::Record(Record::Reauth { reason, fence: 10, .. }) = action else { panic!("{action:?}") };
     assert_eq!(reason, Code::ROTATION_RESPONSE_LOST);
@@ -319,9 +320,9 @@ fn rl_06_a_grace_is_used_once_at_once_and_only_inside_it() {
 #[test]
 fn a_replay_that_was_claimed_inside_the_grace_but_would_leave_after_it_is_given_back() {
     let mut story = Story::new(grace_policy(), reader());
-    story.pass(s(10));
+    story.pass(s(4));
     assert!(matches!(story.on(Event::Loaded(dead_lease(view()))), Action::Claim(_)));
-    story.pass(s(6));
+    story.pass(s(1));
     let failure = failure(story.on(Event::Claimed { fence: 11 }));
     assert_eq!(failure.doubt.map(|doubt| doubt.replays), Some(0));
 }

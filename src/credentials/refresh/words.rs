@@ -158,7 +158,7 @@ pub struct Unrecognised {
 pub struct View {
     /// Counts token sets; grows with every store, reconnect and import.
     pub generation: i64,
-    /// Counts claims; never goes back, not even by a reconnect.
+    /// Counts claims and their ends without tokens; never goes back, not even by a reconnect.
     pub fence: i64,
     /// Counts consents: 1 for the first connection, one more for every reconnect. Tells a reconnect from a refresh.
     pub consents: i64,
@@ -260,7 +260,8 @@ pub struct Claim {
 
 /// What a failed attempt leaves behind. Ends the claim: phase idle, no lease.
 ///
-/// Written where generation and fence are unchanged; the columns take exactly these values.
+/// Written where generation and fence are unchanged; the columns take exactly these values. Where no
+/// doubt remains the fence moves on, or whoever has read the row before would still take the claim for a dead one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Only if the row still has this generation,

@@ -1,10 +1,14 @@
-//! `GET /admin`: is the tenant well, and what wants a look.
+//! `GET /admin` and `GET /admin/health`: is the tenant well, and what wants a look.
 
 use axum::extract::State;
 
-use super::views::{AdminPage, Denial, IntegrationRow, IntegrationState, Moment, Provider, StatusCount};
+use super::views::{
+    AdminPage, Denial, IntegrationBacklog, IntegrationRow, Moment, Provider, RefreshOutcome, RefreshingPage,
+    StatusCount, Tone, TroubledRow,
+};
 use super::{Member, Page};
-use crate::connections::Integration;
+use crate::connections::{Backlog, Health, IntegrationHealth};
+use crate::credentials::LATE;
 use crate::http::{House, Problem};
 
 /// For everybody who works at the tenant, viewers too.
@@ -12,8 +16,13 @@ pub(super) async fn show(State(house): State<House>, member: Member) -> Result<P
     let Member { caller, page } = member;
     let overview = house.connections.overview(&caller).await?;
     let now = house.around.now();
-    let integrations = overview.integrations.into_iter().map(|(one, connections, wants_pause)| IntegrationRow {
-        state: state(&one, connections, wants_pause),
+    let integrations = overview.integrations.into_iter().map(|(one, connections)| IntegrationRow {
+        tone: tone(&one.health),
+        words: if connections == 0 && one.health == IntegrationHealth::Working {
+            "Not used yet.".to_owned()
+        } else {
+            one.explanation
+        },
         provider: Provider::new(&one.provider, &house.connections.provider_name(&one.provider)),
         connections,
         redirect_uri: house.connections.authorize_origin(&one.provider).is_some().then_some(one.redirect_uri),
@@ -38,11 +47,48 @@ pub(super) async fn show(State(house): State<House>, member: Member) -> Result<P
     }))
 }
 
-fn state(integration: &Integration, connections: u64, wants_pause: bool) -> IntegrationState {
-    match integration.status.as_str() {
-        "misconfigured" => IntegrationState::ClientRefused,
-        _ if wants_pause => IntegrationState::ProviderTrouble,
-        _ if connections == 0 => IntegrationState::Untried,
-        _ => IntegrationState::Working,
+/// `GET /admin/health`: what waits to be refreshed, what fails, and why.
+pub(super) async fn health(State(house): State<House>, member: Member) -> Result<Page, Problem> {
+    let Member { caller, page } = member;
+    let found = house.connections.refreshing(&caller).await?;
+    let now = house.around.now();
+    let provider = |id: &str| Provider::new(id, &house.connections.provider_name(id));
+    let whole = found.integrations.iter().fold(Backlog::default(), |sum, (_, one)| sum.and(*one));
+    let troubled = found.troubled.into_iter().map(|one| TroubledRow {
+        id: one.id.to_string(),
+        provider: provider(&one.provider),
+        user: one.user,
+        tone: match one.health {
+            Health::Unsteady(_) | Health::EndsSoon(_) => Tone::Warn,
+            Health::NeedsUser(_) | Health::Paused(_) => Tone::Bad,
+            _ => Tone::Quiet,
+        },
+        words: one.explanation,
+        code: one.reason.or(one.last_error),
+    });
+    let integrations = found.integrations.into_iter().map(|(one, backlog)| IntegrationBacklog {
+        provider: provider(&one.provider),
+        tone: tone(&one.health),
+        words: one.explanation,
+        policy: one.refresh_policy,
+        backlog,
+    });
+    Ok(Page::of(&RefreshingPage {
+        frame: page.frame,
+        whole,
+        oldest: whole.oldest_due.map(|due| Moment::relative(due, now)),
+        late: whole.oldest_due.is_some_and(|due| due.after(LATE) < now),
+        integrations: integrations.collect(),
+        outcomes: found.outcomes.into_iter().map(|(failure, count)| RefreshOutcome { failure, count }).collect(),
+        troubled: troubled.collect(),
+    }))
+}
+
+/// The colour of how an integration is.
+fn tone(health: &IntegrationHealth) -> Tone {
+    match health {
+        IntegrationHealth::Working => Tone::Good,
+        IntegrationHealth::ClientRefused(_) | IntegrationHealth::RefusedWave => Tone::Bad,
+        IntegrationHealth::Unreachable(_) | IntegrationHealth::RateLimited(_) => Tone::Warn,
     }
 }

@@ -4,12 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Browser;
 use super::results::account_of;
-use super::views::{
-    ConnectionCard, CredentialRow, Health, LastUse, Moment, Need, Pause, Provider, Renewal, Scope, WebLink,
-};
+use super::views::{ConnectionCard, CredentialRow, Health, LastUse, Moment, Provider, Scope, WebLink};
 use crate::caller::Caller;
 use crate::clock::Millis;
-use crate::connections::{Connection, CredentialView, Integration, START_LIFE};
+use crate::connections::{self, Connection, CredentialView, START_LIFE};
 use crate::http::{House, Problem};
 
 const START_LINKS: &str = "start_links";
@@ -45,7 +43,6 @@ async fn start_links(browser: &Browser, now: Millis) -> Result<Vec<StartLink>, P
 pub(super) struct Desk<'a> {
     house: &'a House,
     caller: &'a Caller,
-    integrations: Vec<Integration>,
     links: Vec<StartLink>,
     now: Millis,
 }
@@ -53,8 +50,7 @@ pub(super) struct Desk<'a> {
 impl<'a> Desk<'a> {
     pub(super) async fn open(house: &'a House, caller: &'a Caller, browser: &Browser) -> Result<Self, Problem> {
         let now = house.around.now();
-        let integrations = house.connections.integration_list(caller).await?;
-        Ok(Self { house, caller, integrations, links: start_links(browser, now).await?, now })
+        Ok(Self { house, caller, links: start_links(browser, now).await?, now })
     }
 
     pub(super) async fn card(&self, connection: &Connection) -> Result<ConnectionCard, Problem> {
@@ -75,7 +71,7 @@ impl<'a> Desk<'a> {
             is_default: connection.default,
             scopes: Scope::list(&connection.provider, scopes),
             missing: Scope::list(&connection.provider, missing),
-            health: self.health(connection, &account),
+            health: self.health(connection.health, connection, &account),
             connected: self.moment(Millis::parse_rfc3339(&connection.created_at).unwrap_or(self.now)),
             last_used: last_used.map(|use_| LastUse {
                 agent: use_.agent.unwrap_or_else(|| "the platform".to_owned()),
@@ -88,15 +84,11 @@ impl<'a> Desk<'a> {
     }
 
     pub(super) fn credential(&self, connection: &Connection, one: &CredentialView, shared: bool) -> CredentialRow {
-        let is_usable = matches!(connection.status.as_str(), "active" | "needs_reauth");
-        let health = if is_usable && one.status == "active" {
-            self.working(connection, one)
-        } else {
-            self.health(connection, &account_of(connection))
-        };
+        let is_usable = matches!(connection.status.as_str(), "active" | "needs_reauth") && one.status == "active";
+        let health = if is_usable { one.health } else { connection.health };
         CredentialRow {
             kind: one.kind.clone(),
-            health,
+            health: self.health(health, connection, &account_of(connection)),
             renewed: one.last_refreshed.map(|at| self.moment(at)),
             expires: one.expires.map(|at| self.moment(at)),
             shared,
@@ -107,51 +99,23 @@ impl<'a> Desk<'a> {
         Moment::relative(at, self.now)
     }
 
-    fn health(&self, connection: &Connection, account: &str) -> Health {
-        match connection.status.as_str() {
-            "awaiting_start" => Health::AwaitingStart {
+    fn health(&self, health: connections::Health, connection: &Connection, account: &str) -> Health {
+        match health {
+            connections::Health::Working(renewal) => Health::Working(renewal),
+            connections::Health::EndsSoon(at) => Health::EndsSoon(self.moment(at)),
+            connections::Health::Unsteady(trouble) => Health::Unsteady(trouble),
+            connections::Health::NeedsUser(need) => Health::NeedsYou(need),
+            connections::Health::Paused(pause) => Health::Paused(pause),
+            connections::Health::AwaitingStart => Health::AwaitingStart {
                 bot: connection.account.name.clone().unwrap_or_else(|| account.to_owned()),
                 start_link: self.start_link(connection),
             },
-            "needs_reauth" => Health::NeedsYou(need(connection.reason.as_deref())),
-            "misconfigured" => Health::NeedsYou(Need::ClientChanged),
-            "quarantined" => Health::Paused(Pause::AnotherAccount),
-            "revoked" => Health::Disconnected,
-            // `user` comes before `bot`: what acts as the person says how the connection is.
-            _ => match connection.credentials.first() {
-                Some(one) => self.working(connection, one),
-                None => Health::NeedsYou(Need::Ended),
-            },
+            connections::Health::Disconnected => Health::Disconnected,
         }
-    }
-
-    fn working(&self, connection: &Connection, one: &CredentialView) -> Health {
-        let is_alive = one.expires.is_none_or(|end| end > self.now);
-        match (one.refreshable, one.expires.is_none()) {
-            (false, true) => Health::Working(Renewal::NoExpiry),
-            (false, false) if is_alive => Health::Working(Renewal::Impossible),
-            (false, false) => Health::NeedsYou(Need::Ended),
-            (true, _) if !connection.degraded => Health::Working(Renewal::Automatic),
-            (true, _) if is_alive => Health::Unsteady,
-            (true, _) if self.is_refused(&connection.provider) => Health::Paused(Pause::PlatformSettings),
-            (true, _) => Health::Paused(Pause::ProviderAway),
-        }
-    }
-
-    fn is_refused(&self, provider: &str) -> bool {
-        self.integrations.iter().any(|one| one.provider == provider && one.status == "misconfigured")
     }
 
     fn start_link(&self, connection: &Connection) -> Option<WebLink> {
         let own = self.links.iter().find(|one| one.connection == connection.id.as_str())?;
         WebLink::parse(&own.link)
-    }
-}
-
-fn need(reason: Option<&str>) -> Need {
-    match reason {
-        Some("rotation_response_lost") => Need::AnswerLost,
-        Some("refresh_token_missing" | "refresh_token_expired" | "expired") => Need::Ended,
-        _ => Need::AccessRefused,
     }
 }

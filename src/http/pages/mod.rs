@@ -73,6 +73,7 @@ pub(super) fn router(house: &House) -> Router<House> {
         .route("/oauth/{provider}/callback/{integration}", get(callback::arrive).head(callback::only_get))
         .route("/activity", get(activity::show))
         .route("/admin", get(admin::show))
+        .route("/admin/health", get(admin::health))
         .layer(sessions)
         .layer(axum::middleware::from_fn(browser::whole_removals))
         .route("/static/{file}", get(assets::file))

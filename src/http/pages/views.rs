@@ -22,6 +22,7 @@
 //! | `GET /activity` | [`ActivityPage`] |
 //! | `GET /settings` | [`SettingsPage`] |
 //! | `GET /admin` | [`AdminPage`] |
+//! | `GET /admin/health` | [`RefreshingPage`] |
 //! | every error | [`ErrorPage`] |
 
 mod activity;
@@ -32,13 +33,14 @@ mod doors;
 mod errors;
 mod health;
 mod moment;
+mod refreshing;
 mod result;
 mod scopes;
 #[cfg(test)]
 mod tests;
 
 pub use activity::{Act, ActivityDay, ActivityEntry, ActivityPage};
-pub use admin::{AdminPage, Denial, IntegrationRow, IntegrationState, StatusCount};
+pub use admin::{AdminPage, Denial, IntegrationRow, StatusCount};
 pub use connections::{
     AvailableProvider, ConnectionCard, ConnectionPage, ConnectionsPage, CredentialRow, DisconnectPage, HistoryEntry,
     LastUse, Revocation,
@@ -46,8 +48,9 @@ pub use connections::{
 pub use consent::{ConnectPage, Offer, PreviewPage, Way};
 pub use doors::{Field, PortalPage, SettingsPage, SetupPage, SignInPage, SignInStep, TenantChoice};
 pub use errors::{ErrorKind, ErrorPage, LinkGone, LinkGonePage};
-pub use health::{Health, Need, Pause, Renewal, Tone};
+pub use health::{Health, Tone};
 pub use moment::Moment;
+pub use refreshing::{IntegrationBacklog, Outcome as RefreshOutcome, RefreshingPage, TroubledRow};
 pub use result::{Failure, Outcome, PopupMessage, ResultPage};
 pub use scopes::{Reach, Scope};
 
@@ -92,8 +95,10 @@ pub enum Place {
     Connections,
     /// `/activity`.
     Activity,
-    /// `/admin` and what is below it.
+    /// `/admin`.
     Admin,
+    /// `/admin/health`.
+    Health,
     /// `/settings`.
     Settings,
 }
@@ -112,6 +117,7 @@ impl Place {
             Self::Connections => "/connections",
             Self::Activity => "/activity",
             Self::Admin => "/admin",
+            Self::Health => "/admin/health",
             Self::Settings => "/settings",
         }
     }
@@ -123,6 +129,7 @@ impl Place {
             Self::Connections => "Connections",
             Self::Activity => "Activity",
             Self::Admin => "Overview",
+            Self::Health => "Health",
             Self::Settings => "Settings",
         }
     }
@@ -135,9 +142,9 @@ impl Frame {
         match self.viewer {
             Viewer::Nobody => &[],
             Viewer::EndUser { .. } => &[Place::Connections, Place::Activity, Place::Settings],
-            Viewer::Member { has_connections: false, .. } => &[Place::Admin, Place::Settings],
+            Viewer::Member { has_connections: false, .. } => &[Place::Admin, Place::Health, Place::Settings],
             Viewer::Member { has_connections: true, .. } => {
-                &[Place::Admin, Place::Connections, Place::Activity, Place::Settings]
+                &[Place::Admin, Place::Health, Place::Connections, Place::Activity, Place::Settings]
             }
         }
     }
@@ -230,6 +237,21 @@ impl Notice {
             Self::SetUp => "Your tenant is ready. Sign in with the e-mail address and password you chose.",
         }
     }
+}
+
+/// Counts as parts of a bar 1000 wide: (start, width, class), widths of at least 8 for what exists.
+fn bar(counts: impl Iterator<Item = (u64, Tone)>) -> Vec<(u64, u64, &'static str)> {
+    let counts: Vec<_> = counts.filter(|(count, _)| *count > 0).collect();
+    let total = counts.iter().map(|(count, _)| u128::from(*count)).sum::<u128>().max(1);
+    let mut start = 0_u64;
+    let mut parts = Vec::new();
+    for (count, tone) in counts {
+        let share = u64::try_from(u128::from(count) * 1000 / total).unwrap_or(1000);
+        let width = share.max(8).min(1000_u64.saturating_sub(start));
+        parts.push((start, width, tone.class()));
+        start += width;
+    }
+    parts
 }
 
 /// A provider as people see it: Google, Slack, Telegram …

@@ -11,6 +11,7 @@ mod conversations;
 mod coverage;
 mod credentials;
 mod due;
+mod health;
 mod integrations;
 mod keys;
 mod opening;

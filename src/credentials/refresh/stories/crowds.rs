@@ -79,5 +79,5 @@ fn rl_16_a_damaged_row_is_looked_at_once_a_day() {
     let failed = failure(answered(Outcome::Poisoned(Code::UNREADABLE)));
     assert_eq!((failed.last_error, failed.attempts), (Code::UNREADABLE, 1));
     let row = View { last_error: Some(Code::UNREADABLE), failed_at: Some(NOW), ..dead() };
-    assert_eq!(due_at(&row, &safe_policy(), Jitter(0)), NOW.after(s(86_400)));
+    assert_eq!(due_at(&row, &safe_policy(), NOW, Jitter(0)), NOW.after(s(86_400)));
 }

@@ -67,49 +67,14 @@ impl StatusCount {
 pub struct IntegrationRow {
     /// The provider.
     pub provider: Provider,
-    /// How it is.
-    pub state: IntegrationState,
+    /// The colour and sign of how it is.
+    pub tone: Tone,
+    /// How it is: what is the matter and what to do.
+    pub words: String,
     /// How many connections it carries.
     pub connections: u64,
     /// What has to be registered at the provider; nothing where nobody is sent back from it.
     pub redirect_uri: Option<String>,
-}
-
-/// How an integration is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IntegrationState {
-    /// The provider accepts it.
-    Working,
-    /// Nothing was done with it yet.
-    Untried,
-    /// The provider refuses the client id or secret; one probe a minute notices when that is mended.
-    ClientRefused,
-    /// The provider is slow, failing or limits us.
-    ProviderTrouble,
-}
-
-impl IntegrationState {
-    /// The state in words.
-    #[must_use]
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Working => "Working",
-            Self::Untried => "Not used yet",
-            Self::ClientRefused => "The provider refuses the client id or secret",
-            Self::ProviderTrouble => "The provider has trouble; we keep trying",
-        }
-    }
-
-    /// The colour and sign.
-    #[must_use]
-    pub fn tone(self) -> Tone {
-        match self {
-            Self::Working => Tone::Good,
-            Self::Untried => Tone::Quiet,
-            Self::ClientRefused => Tone::Bad,
-            Self::ProviderTrouble => Tone::Warn,
-        }
-    }
 }
 
 /// Something that was refused.
@@ -141,16 +106,7 @@ impl AdminPage {
     /// The statuses as parts of a bar 1000 wide: (start, width, class), widths of at least 8 for what exists.
     #[must_use]
     pub fn bar(&self) -> Vec<(u64, u64, &'static str)> {
-        let total = u128::from(self.connections().max(1));
-        let mut start = 0_u64;
-        let mut parts = Vec::new();
-        for one in self.statuses.iter().filter(|one| one.count > 0) {
-            let share = u64::try_from(u128::from(one.count) * 1000 / total).unwrap_or(1000);
-            let width = share.max(8).min(1000_u64.saturating_sub(start));
-            parts.push((start, width, one.tone().class()));
-            start += width;
-        }
-        parts
+        super::bar(self.statuses.iter().map(|one| (one.count, one.tone())))
     }
 }
 
@@ -162,9 +118,10 @@ mod samples {
     impl AdminPage {
         pub(crate) fn samples() -> Vec<Self> {
             let count = |status: &str, count| StatusCount { status: status.into(), count };
-            let integration = |provider, state, connections| IntegrationRow {
+            let integration = |provider, (tone, words): (Tone, &str), connections| IntegrationRow {
                 provider,
-                state,
+                tone,
+                words: words.to_owned(),
                 connections,
                 redirect_uri: Some(
                     "https://vault.acme.example/oauth/google/callback/int_0698k2g3t5m7r1n4b8q6v0c2d4".into(),
@@ -190,9 +147,13 @@ mod samples {
                     count("revoked", 120),
                 ],
                 integrations: vec![
-                    integration(google(), IntegrationState::Working, 1_310),
-                    integration(slack(), IntegrationState::ClientRefused, 540),
-                    integration(telegram(), IntegrationState::Untried, 0),
+                    integration(google(), (Tone::Good, "Nothing is known to be wrong."), 1_310),
+                    integration(
+                        slack(),
+                        (Tone::Bad, "Slack refuses the client id or secret (invalid_client). Correct the integration."),
+                        540,
+                    ),
+                    integration(telegram(), (Tone::Quiet, "Not used yet."), 0),
                 ],
                 denials: vec![denial("refresh tool", "identity_mismatch"), denial("broker google", "not_granted")],
             };
@@ -210,7 +171,7 @@ mod samples {
                 statuses: vec![count(EVIL, u64::MAX / 2), count("quarantined", 1)],
                 integrations: vec![IntegrationRow {
                     redirect_uri: Some(LONG.into()),
-                    ..integration(Provider::new("x", RTL), IntegrationState::ProviderTrouble, 1)
+                    ..integration(Provider::new("x", RTL), (Tone::Warn, EVIL), 1)
                 }],
                 denials: vec![Denial {
                     who: EVIL.into(),

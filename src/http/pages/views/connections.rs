@@ -196,7 +196,8 @@ impl DisconnectPage {
 pub(super) mod samples {
     use super::super::tests::{EVIL, LONG, RTL, end_user, google, moment, slack, telegram};
     use super::*;
-    use crate::http::pages::views::{Need, Notice, Pause, Renewal};
+    use crate::connections::{Need, Pause, Renewal, Trouble};
+    use crate::http::pages::views::Notice;
 
     pub(crate) fn card() -> ConnectionCard {
         ConnectionCard {
@@ -270,7 +271,7 @@ pub(super) mod samples {
             account: LONG.into(),
             account_detail: Some(RTL.into()),
             renewed: None,
-            expires: matches!(health, Health::Working(Renewal::Impossible) | Health::Unsteady)
+            expires: matches!(health, Health::Working(Renewal::Impossible) | Health::Unsteady(_))
                 .then(|| moment("in 48 minutes")),
             label: Some(EVIL.into()),
             health,
@@ -284,13 +285,16 @@ pub(super) mod samples {
         vec![
             Health::Working(Renewal::NoExpiry),
             Health::Working(Renewal::Impossible),
-            Health::Unsteady,
+            Health::EndsSoon(moment("in 2 days")),
+            Health::Unsteady(Trouble::Failing),
+            Health::Unsteady(Trouble::InDoubt),
+            Health::Unsteady(Trouble::Busy),
             Health::NeedsYou(Need::AnswerLost),
             Health::NeedsYou(Need::Ended),
             Health::NeedsYou(Need::ClientChanged),
-            Health::Paused(Pause::PlatformSettings),
+            Health::Paused(Pause::Trouble(Trouble::Client)),
             Health::Paused(Pause::AnotherAccount),
-            Health::Paused(Pause::ProviderAway),
+            Health::Paused(Pause::Trouble(Trouble::Away)),
             Health::AwaitingStart { bot: EVIL.into(), start_link: None },
             Health::Disconnected,
         ]
@@ -377,7 +381,7 @@ pub(super) mod samples {
                 ..first.clone()
             };
             let odd = Self {
-                card: odd_card(Health::Unsteady),
+                card: odd_card(Health::Unsteady(Trouble::Failing)),
                 running_conversations: 3,
                 revocation: Revocation::OnlyHere { removal_page: WebLink::parse("https://example.com/apps") },
                 ..first.clone()

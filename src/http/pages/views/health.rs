@@ -1,14 +1,17 @@
 //! A connection's health in plain words: what is the matter, and whose move it is.
 
 use super::{Moment, WebLink};
+use crate::connections::{Need, Pause, Renewal, Trouble};
 
-/// How a connection is.
+/// How a connection is, as its person sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// Status `active`.
+    /// It works.
     Working(Renewal),
-    /// Status `active` and `degraded`: the stored access still has life, but the last renewal failed.
-    Unsteady,
+    /// It works, and what renews it ends by itself: the person's move, soon.
+    EndsSoon(Moment),
+    /// The stored access still has life, but it is not renewed at the moment.
+    Unsteady(Trouble),
     /// Somebody must act: status `needs_reauth`, or `misconfigured` after a new client id.
     NeedsYou(Need),
     /// We stopped by ourselves.
@@ -22,41 +25,6 @@ pub enum Health {
     },
     /// Status `revoked`.
     Disconnected,
-}
-
-/// What happens when a working access runs out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renewal {
-    /// It is renewed before that.
-    Automatic,
-    /// It does not run out, so it is only ever used through the broker.
-    NoExpiry,
-    /// It runs out and cannot be renewed.
-    Impossible,
-}
-
-/// Why the person is needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// The provider refuses our access (`invalid_grant`, a revoked token).
-    AccessRefused,
-    /// A rotated refresh token was lost on its way to us (`rotation_response_lost`).
-    AnswerLost,
-    /// The access has run out and could not be renewed.
-    Ended,
-    /// The integration has another client id than the one this connection was made with (`misconfigured`).
-    ClientChanged,
-}
-
-/// Why we stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pause {
-    /// The provider refuses the platform's own settings.
-    PlatformSettings,
-    /// The provider answered for another account than the one that was connected (`quarantined`).
-    AnotherAccount,
-    /// The stored access has run out and the provider does not renew it for now.
-    ProviderAway,
 }
 
 /// The colour and sign of a state. It never stands alone: the words always stand beside it.
@@ -91,7 +59,7 @@ impl Health {
     pub fn tone(&self) -> Tone {
         match self {
             Self::Working(_) => Tone::Good,
-            Self::Unsteady | Self::AwaitingStart { .. } => Tone::Warn,
+            Self::EndsSoon(_) | Self::Unsteady(_) | Self::AwaitingStart { .. } => Tone::Warn,
             Self::NeedsYou(_) | Self::Paused(_) => Tone::Bad,
             Self::Disconnected => Tone::Quiet,
         }
@@ -102,7 +70,8 @@ impl Health {
     pub fn title(&self) -> &'static str {
         match self {
             Self::Working(_) => "Working",
-            Self::Unsteady => "Working for now",
+            Self::EndsSoon(_) => "Ends soon",
+            Self::Unsteady(_) => "Working for now",
             Self::NeedsYou(_) => "Needs you",
             Self::Paused(_) => "Paused",
             Self::AwaitingStart { .. } => "One step left",
@@ -121,22 +90,18 @@ impl Health {
             Self::Working(Renewal::Impossible) => {
                 format!("{provider} gives no way to renew this access. Reconnect when it has ended.")
             }
-            Self::Unsteady => {
-                format!("The last attempt to renew failed at {provider}. What we have still works, and we keep trying.")
+            Self::EndsSoon(at) => {
+                format!("{provider} ends this access {}. Reconnect before then, and nothing is interrupted.", at.words)
             }
-            Self::NeedsYou(need) => need.words(provider),
-            Self::Paused(Pause::PlatformSettings) => format!(
-                "{provider} does not accept the platform’s own settings. The platform has to mend them; \
-                 there is nothing for you to do."
-            ),
+            Self::Unsteady(trouble) => format!("What we have still works. {}", in_words(*trouble, provider)),
+            Self::NeedsYou(need) => what_to_do(*need, provider),
             Self::Paused(Pause::AnotherAccount) => format!(
                 "{provider} answered for a different account than the one you connected, so we stopped using it. \
                  Reconnect with the right account, or disconnect."
             ),
-            Self::Paused(Pause::ProviderAway) => format!(
-                "The access has run out, and {provider} did not renew it so far. We keep trying; there is nothing \
-                 for you to do."
-            ),
+            Self::Paused(Pause::Trouble(trouble)) => {
+                format!("The access has run out. {}", in_words(*trouble, provider))
+            }
             Self::AwaitingStart { bot, .. } => {
                 format!("Open {bot} in {provider} and press Start. Until then it may not write to you.")
             }
@@ -147,7 +112,7 @@ impl Health {
     /// True when connecting again mends it, so that the page offers it first.
     #[must_use]
     pub fn wants_reconnect(&self) -> bool {
-        matches!(self, Self::NeedsYou(_) | Self::Paused(Pause::AnotherAccount))
+        matches!(self, Self::EndsSoon(_) | Self::NeedsYou(_) | Self::Paused(Pause::AnotherAccount))
     }
 
     /// Where to press Start, if that is what is left to do.
@@ -175,27 +140,46 @@ impl Health {
     #[must_use]
     pub fn expiry_label(&self, at: &Moment) -> &'static str {
         match (self, at.past) {
-            (Self::Working(Renewal::Automatic), _) => "Next renewal",
+            (Self::Working(Renewal::Automatic) | Self::EndsSoon(_), _) => "Next renewal",
             (_, false) => "Access ends",
             (_, true) => "Access ended",
         }
     }
 }
 
-impl Need {
-    fn words(self, provider: &str) -> String {
-        match self {
-            Self::AccessRefused => format!("{provider} no longer accepts our access. Reconnect to give it again."),
-            Self::AnswerLost => format!(
-                "The line broke while {provider} was handing us a new key, and the old one is spent. \
-                 Reconnect once to mend it."
-            ),
-            Self::Ended => "This access has ended and could not be renewed. Reconnect to go on.".to_owned(),
-            Self::ClientChanged => {
-                format!(
-                    "The platform now has another registration at {provider}. Reconnect to move this account to it."
-                )
-            }
+/// Why it is not renewed, and that the person has nothing to do about it.
+fn in_words(trouble: Trouble, provider: &str) -> String {
+    match trouble {
+        Trouble::Client => format!(
+            "{provider} does not accept the platform’s own settings. The platform has to mend them; \
+             there is nothing for you to do."
+        ),
+        Trouble::Away => {
+            format!("{provider} does not answer at the moment. We keep asking; there is nothing for you to do.")
+        }
+        Trouble::Busy => {
+            format!("{provider} asks us to wait before the next renewal. It follows by itself.")
+        }
+        Trouble::InDoubt => format!(
+            "The line broke during the last renewal, and we do not know yet whether {provider} has heard us. \
+             It shows within two minutes."
+        ),
+        Trouble::Failing => {
+            format!("The last attempt to renew failed at {provider}. We keep trying; there is nothing for you to do.")
+        }
+    }
+}
+
+fn what_to_do(need: Need, provider: &str) -> String {
+    match need {
+        Need::AccessRefused => format!("{provider} no longer accepts our access. Reconnect to give it again."),
+        Need::AnswerLost => format!(
+            "The line broke while {provider} was handing us a new key, and the old one is spent. \
+             Reconnect once to mend it."
+        ),
+        Need::Ended => "This access has ended and could not be renewed. Reconnect to go on.".to_owned(),
+        Need::ClientChanged => {
+            format!("The platform now has another registration at {provider}. Reconnect to move this account to it.")
         }
     }
 }

@@ -76,6 +76,7 @@ fn every_page() -> Vec<(String, String)> {
         rendered("activity", ActivityPage::samples),
         rendered("settings", SettingsPage::samples),
         rendered("admin", AdminPage::samples),
+        rendered("refreshing", RefreshingPage::samples),
         rendered("error", ErrorPage::samples),
     ];
     pages.into_iter().flatten().collect()

@@ -4,7 +4,8 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use super::{LIFE, START, Tokens, World};
+use super::super::provider::Tokens;
+use super::{LIFE, START};
 use crate::clock::Millis;
 use crate::credentials::refresh::*;
 
@@ -113,6 +114,7 @@ impl Shelf {
             expires_at: Some(now.after(LIFE)),
             refreshed_at: now,
             last_used_at: row.last_used_at,
+            keep: row.keep,
             ..new_row()
         };
         (self.unanswered, self.away, self.refused) = (0, None, (0, None));
@@ -163,6 +165,7 @@ impl Shelf {
         if (row.generation, row.fence) != (failure.generation, failure.fence) || row.status == Status::Deleted {
             return false;
         }
+        row.fence += i64::from(failure.doubt.is_none());
         row.failed_at = Some(now);
         (row.phase, row.lease_until) = (Phase::Idle, None);
         (row.attempts, row.next_attempt_at) = (failure.attempts, Some(failure.next_attempt_at));
@@ -227,6 +230,16 @@ impl Shelf {
         true
     }
 
+    /// The other credentials of the client were refused, or got no answer: one more, and it is a crowd.
+    pub(in crate::credentials) fn others_fail(&mut self, now: Millis) {
+        (self.refused, self.unanswered) = ((9, Some(now)), 7);
+    }
+
+    /// How many refusals in a row there were.
+    pub(in crate::credentials) fn refusals(&self) -> u32 {
+        self.refused.0
+    }
+
     /// A person consents again.
     pub(in crate::credentials) fn reconnect(&mut self, now: Millis) {
         let row = &mut self.view;
@@ -238,6 +251,7 @@ impl Shelf {
             expires_at: Some(now.after(LIFE)),
             refreshed_at: now,
             last_used_at: row.last_used_at,
+            keep: row.keep,
             ..new_row()
         };
     }
@@ -254,38 +268,6 @@ impl Shelf {
     pub(in crate::credentials) fn mend_integration(&mut self) {
         (self.integration, self.pause) = (Integration::Working, None);
         (self.unanswered, self.away, self.refused) = (0, None, (0, None));
-    }
-}
-
-impl World {
-    pub(super) fn claim(&mut self, index: usize, claim: Claim) -> Option<Event<Tokens>> {
-        self.row.claim(self.now, self.nodes[index].owner, claim).map(|fence| Event::Claimed { fence })
-    }
-
-    pub(super) fn renew(&mut self, claimed: Claimed, lease_until: Millis) -> Event<Tokens> {
-        if self.dice.once_in(self.weather.store_fails) {
-            return Event::StoreFailed;
-        }
-        if self.row.renew(claimed, lease_until) { Event::LeaseRenewed } else { Event::LeaseLost }
-    }
-
-    pub(super) fn store(
-        &mut self,
-        tokens: Tokens,
-        claimed: Claimed,
-        generation: i64,
-        only_fence: bool,
-    ) -> Option<Event<Tokens>> {
-        let stored = self.row.store(self.now, claimed, generation, only_fence);
-        stored.then(|| {
-            self.tokens.insert(generation + 1, tokens);
-            Event::Stored
-        })
-    }
-
-    pub(super) fn record(&mut self, record: &Record) -> Option<Event<Tokens>> {
-        let now = self.now;
-        self.row.record(now, record)
     }
 }
 

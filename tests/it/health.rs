@@ -1,0 +1,99 @@
+//! What people are told about refreshing: in the API, on pages, by metrics and by the doctor.
+
+use std::time::Duration;
+
+use serde_json::json;
+use valetkey::caller::Role;
+use valetkey::clock::Clock;
+
+use crate::harness::{Account, Life, TestApp};
+
+#[tokio::test]
+async fn whatever_keeps_a_token_from_being_refreshed_is_said_in_words_where_people_look() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let mut member = app.member(Role::Viewer).await;
+    let id = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let path = format!("/v1/connections/{id}");
+    let read = async |min_ttl: u64| {
+        platform.post(&format!("{path}/token"), &json!({ "min_ttl": min_ttl })).await;
+    };
+    assert_eq!(platform.read(&path).await.ok()["explanation"], "It works, and is refreshed in time.");
+    let page = member.get("/admin/health").await.text;
+    assert!(page.contains("All is well.") && page.contains("Nothing is known to be wrong."), "{page}");
+
+    // One failure: the token is lent all the same, and it is said why there is no better one.
+    app.street.fault("google", "refresh", "http_502_html", 1).await;
+    app.advance(45);
+    read(1800).await;
+    app.until("it is known", async || platform.read(&path).await.ok()["degraded"] == true).await;
+    let shown = platform.read(&path).await.ok();
+    let words = shown["explanation"].as_str().expect("words").to_owned();
+    assert!(words.starts_with("Its token still has life, and is lent. The last refresh failed at Google"), "{words}");
+    let page = member.get("/admin/health").await.text;
+    let code = shown["last_error"].as_str().expect("a code");
+    for text in ["Something wants a look.", words.as_str(), &id, "u-1", code, "1 failing"] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    let mut user = app.end_user(&platform, "u-1").await;
+    let page = user.get(&format!("/connections/{id}")).await.text;
+    assert!(page.contains("Working for now") && page.contains("What we have still works."), "{page}");
+
+    // A client that is refused is the tenant's to mend, and is said as such.
+    let client = |secret: &str| json!({"client_id": "client-1", "client_secret": secret, "scopes": ["openid"]});
+    platform.put("/v1/integrations/google", &client("vkcanary-not-the-secret")).await.ok();
+    app.advance(5);
+    read(1800).await;
+    let integration = async || platform.read("/v1/integrations/google").await.ok();
+    app.until("it is known", async || integration().await["status"] == "misconfigured").await;
+    let words = integration().await["explanation"].as_str().expect("words").to_owned();
+    assert!(words.starts_with("Google refuses the client id or secret (invalid_client)."), "{words}");
+    for page in ["/admin", "/admin/health"] {
+        let page = member.get(page).await.text;
+        assert!(page.contains(&words), "{page}");
+    }
+    let shown = platform.read(&path).await.ok();
+    assert!(
+        shown["explanation"].as_str().is_some_and(|words| words.ends_with("Its user has nothing to do.")),
+        "{shown}"
+    );
+    let page = user.get(&format!("/connections/{id}")).await.text;
+    assert!(page.contains("does not accept the platform’s own settings"), "{page}");
+
+    platform.put("/v1/integrations/google", &client(app.street.client_secret())).await.ok();
+    read(1800).await;
+    app.until("it is fresh", async || platform.read(&path).await.ok()["degraded"] == false).await;
+    assert_eq!(integration().await["explanation"], "Nothing is known to be wrong.");
+    let page = member.get("/admin/health").await.text;
+    assert!(page.contains("All is well.") && page.contains("Renewed"), "{page}");
+    assert_eq!(user.get("/admin/health").await.status, 403, "not for end users");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_coming_end_of_a_refresh_token_is_told_days_ahead() {
+    // Google's refresh tokens of a client in testing end after seven days, whatever one does (fact sheet A.4).
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let id = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let end = app.clock.now().after(Duration::from_secs(7 * 24 * 3600));
+    app.rows(&format!("UPDATE credentials SET refresh_expires_at = {}", end.0)).await;
+    let shown = async || platform.read(&format!("/v1/connections/{id}")).await.ok();
+    let before = shown().await;
+    assert_eq!(before["credentials"][0]["refresh_expires_at"], end.rfc3339());
+    assert_eq!(before["explanation"], "It works, and is refreshed in time.", "there is still time");
+    app.advance(4 * 24 * 60 + 1);
+    app.until("it is refreshed", async || {
+        shown().await["credentials"][0]["expires_at"] != before["credentials"][0]["expires_at"]
+    })
+    .await;
+    let words = shown().await["explanation"].as_str().expect("words").to_owned();
+    assert!(words.contains(&format!("ends its refresh token at {}", end.rfc3339())), "{words}");
+    let mut user = app.end_user(&platform, "u-1").await;
+    let page = user.get(&format!("/connections/{id}")).await.text;
+    assert!(page.contains("Ends soon") && page.contains("in 2 days"), "{page}");
+    let mut member = app.member(Role::Viewer).await;
+    let page = member.get("/admin/health").await.text;
+    assert!(page.contains("1 ending soon"), "{page}");
+    app.finish().await;
+}

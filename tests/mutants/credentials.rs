@@ -1,0 +1,4 @@
+//! The room, with only the protocol in it.
+
+#[path = "../../src/credentials/refresh/mod.rs"]
+pub mod refresh;
