@@ -195,7 +195,7 @@ impl Stage {
         let end = SystemClock.now().after(life).rfc3339();
         let url = format!("http://{}/v1/connections/import", self.nodes[0].public);
         let chunks: Vec<Vec<usize>> =
-            (first..first + count).collect::<Vec<_>>().chunks(250).map(<[usize]>::to_vec).collect();
+            (first..first + count).collect::<Vec<_>>().chunks(100).map(<[usize]>::to_vec).collect();
         let mut ids = Vec::new();
         for four in chunks.chunks(4) {
             let asked = four.iter().map(|chunk| {
