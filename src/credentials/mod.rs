@@ -26,7 +26,7 @@ pub use read::{Account, IN_MID_CALL, ReadWish, Token, Warm, Which};
 pub(crate) use row::{WARN_AHEAD, ends_soon, is_degraded, last_error};
 pub use spool::{Spool, SpoolError};
 pub use store::{NewCredential, Revocation};
-pub use sweep::DueBell;
+pub use sweep::{DueBell, Swept};
 
 use crate::audit::{Audit, AuditError};
 use crate::caller::{Denied, SystemScope};

@@ -108,6 +108,15 @@ impl DueBell {
     }
 }
 
+/// What a round of the sweep did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swept {
+    /// Credentials that it took.
+    pub looked_at: usize,
+    /// Whether more may be due.
+    pub more: bool,
+}
+
 /// A row that leaves, and when.
 struct Leaving {
     row: DueRow,
@@ -129,33 +138,42 @@ impl Credentials {
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         let mut looked_at = 0;
         while !self.shutdown.has_begun() {
-            let limit = self.sweeper.berths.available_permits().min(BATCH);
-            if limit == 0 {
-                break;
-            }
-            let now = self.around.now();
-            let claimed = now.after(CLAIMED_FOR);
-            let mut tx = self.store.begin().await?;
-            let rows = credential_claim_due(
-                &mut tx,
-                ALL_TENANTS,
-                (now.0, now.after(HORIZON).0),
-                claimed.0,
-                i64::try_from(limit).unwrap_or(i64::MAX),
-            )
-            .await?;
-            tx.commit().await?;
-            let taken = rows.len();
-            looked_at += taken;
-            self.warn_of_ends(&rows, now).await;
-            for leaving in self.plan(rows, now, claimed, taken == limit).await? {
-                self.send_off(leaving, now);
-            }
-            if taken < limit {
+            let round = self.sweep_round().await?;
+            looked_at += round.looked_at;
+            if !round.more {
                 break;
             }
         }
         Ok(looked_at)
+    }
+
+    /// One round of the sweep: takes at most 128 credentials, and sends them or gives each its place.
+    ///
+    /// # Errors
+    /// As every statement. What was claimed comes again by itself.
+    pub async fn sweep_round(&self) -> Result<Swept, StoreError> {
+        let limit = self.sweeper.berths.available_permits().min(BATCH);
+        if limit == 0 {
+            return Ok(Swept { looked_at: 0, more: false });
+        }
+        let now = self.around.now();
+        let claimed = now.after(CLAIMED_FOR);
+        let mut tx = self.store.begin().await?;
+        let rows = credential_claim_due(
+            &mut tx,
+            ALL_TENANTS,
+            (now.0, now.after(HORIZON).0),
+            claimed.0,
+            i64::try_from(limit).unwrap_or(i64::MAX),
+        )
+        .await?;
+        tx.commit().await?;
+        let looked_at = rows.len();
+        self.warn_of_ends(&rows, now).await;
+        for leaving in self.plan(rows, now, claimed, looked_at == limit).await? {
+            self.send_off(leaving, now);
+        }
+        Ok(Swept { looked_at, more: looked_at == limit })
     }
 
     /// How refreshing is doing, over all tenants; also told to the metrics.

@@ -214,13 +214,15 @@ impl Tx {
 /// `sql!(tx, execute, "…", args…)` gives the number of rows touched; `one Row`, `optional Row` and `all Row` give
 /// rows of a type that derives `sqlx::FromRow`, or tuples.
 macro_rules! sql {
-    ($tx:expr, execute, $text:literal $(, $argument:expr)* $(,)?) => {
+    ($tx:expr, execute, $text:literal $(, $argument:expr)* $(,)?) => {{
+        #[cfg(test)]
+        $crate::store::testing::hear($text);
         match $tx.connection() {
             $crate::store::Connection::Sqlite(c) => sqlx::query($text)$(.bind($argument))*.execute(c).await.map(|done| done.rows_affected()),
             $crate::store::Connection::Postgres(c) => sqlx::query($text)$(.bind($argument))*.execute(c).await.map(|done| done.rows_affected()),
         }
         .map_err($crate::store::StoreError::from)
-    };
+    }};
     ($tx:expr, one $row:ty, $text:literal $(, $argument:expr)* $(,)?) => {
         $crate::store::sql!(@rows $tx, fetch_one, $row, $text $(, $argument)*)
     };
@@ -230,13 +232,15 @@ macro_rules! sql {
     ($tx:expr, all $row:ty, $text:literal $(, $argument:expr)* $(,)?) => {
         $crate::store::sql!(@rows $tx, fetch_all, $row, $text $(, $argument)*)
     };
-    (@rows $tx:expr, $fetch:ident, $row:ty, $text:literal $(, $argument:expr)*) => {
+    (@rows $tx:expr, $fetch:ident, $row:ty, $text:literal $(, $argument:expr)*) => {{
+        #[cfg(test)]
+        $crate::store::testing::hear($text);
         match $tx.connection() {
             $crate::store::Connection::Sqlite(c) => sqlx::query_as::<_, $row>($text)$(.bind($argument))*.$fetch(c).await,
             $crate::store::Connection::Postgres(c) => sqlx::query_as::<_, $row>($text)$(.bind($argument))*.$fetch(c).await,
         }
         .map_err($crate::store::StoreError::from)
-    };
+    }};
 }
 pub(crate) use sql;
 

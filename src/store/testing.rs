@@ -4,6 +4,7 @@
 //! that says which migrations it has, so that every test process of a run clones the same one; each test's clone is
 //! dropped when its story ends, however it ends.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::PathBuf;
@@ -172,6 +173,23 @@ fn say_that_postgres_is_missing() {
         );
     });
     let _ = writeln!(out, "*** SQLite only: {}", std::thread::current().name().unwrap_or("a test"));
+}
+
+thread_local! {
+    static HEARD: RefCell<Option<Vec<&'static str>>> = const { RefCell::new(None) };
+}
+
+/// `sql!` says here what it is about to run.
+pub(crate) fn hear(text: &'static str) {
+    HEARD.with_borrow_mut(|heard| heard.iter_mut().for_each(|heard| heard.push(text)));
+}
+
+/// The texts of the statements that `work` runs, for stories about how the databases carry them out. A story's tasks all
+/// live on its own thread.
+pub(crate) async fn statements_of(work: impl Future<Output = ()>) -> Vec<&'static str> {
+    HEARD.set(Some(Vec::new()));
+    work.await;
+    HEARD.take().unwrap_or_default()
 }
 
 /// The scope of a caller that may touch every row of a tenant.

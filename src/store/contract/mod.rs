@@ -16,6 +16,7 @@ mod integrations;
 mod keys;
 mod opening;
 mod people;
+mod plans;
 mod records;
 mod refresh_rows;
 mod schema;

@@ -1,0 +1,118 @@
+//! 50,000 tokens that fall due within one minute, of one OAuth client that may be asked 200 times a second: the provider's
+//! limit is kept, the backlog is gone in the time that the limit asks for, and whoever reads a fresh token meanwhile does
+//! not notice. The quiet phase is as long as the busy one, in the same run, on the same rows.
+
+use std::time::Duration;
+
+use valetkey::clock::{Clock, Stopwatch, SystemClock, pause};
+
+use crate::endpoint::busiest_second;
+use crate::figures::{Spans, Table};
+use crate::stage::{Kind, Stage, timed, until};
+
+struct Size {
+    crowd: usize,
+    rate: u32,
+    fresh: usize,
+    /// Due times are spread over so long.
+    spread: Duration,
+    reads_per_second: u32,
+    nodes: usize,
+}
+
+pub async fn run(full: bool, wanted: Option<usize>, table: &mut Table) {
+    let size = if full {
+        Size {
+            crowd: wanted.unwrap_or(50_000),
+            rate: 200,
+            fresh: 500,
+            spread: Duration::from_secs(60),
+            reads_per_second: 60,
+            nodes: 2,
+        }
+    } else {
+        Size { crowd: 20, rate: 20, fresh: 5, spread: Duration::from_millis(100), reads_per_second: 20, nodes: 1 }
+    };
+    let pace = (size.rate, size.rate, 4 * size.rate);
+    let Some(stage) = Stage::open(Kind::Postgres, (100, 200), pace, size.nodes).await else { return };
+    let (crowd, rate) = (size.crowd, size.rate);
+    table.head(&format!("{crowd} due within {:?}, {rate} a second, {} nodes on PostgreSQL", size.spread, size.nodes));
+    let watch = Stopwatch::start();
+    let fresh = stage.move_in(0, size.fresh, Duration::from_secs(24 * 3600)).await;
+    stage.move_in(size.fresh, crowd, Duration::from_secs(12 * 3600)).await;
+    stage.database.settle().await;
+    table.row("moving in", format!("{:.0} s", watch.elapsed().as_secs_f64()));
+
+    let expected = Duration::from_secs_f64(crowd as f64 / f64::from(rate));
+    // One second of reading that is not counted: connections are made, keys are fetched.
+    read_steadily(&stage, &fresh, &size, Duration::from_secs(1), || false).await;
+    let quiet = read_steadily(&stage, &fresh, &size, expected, || false).await;
+    assert_eq!(stage.endpoint.count(), 0, "nothing is due yet");
+
+    let now = SystemClock.now().0 + 500;
+    let spread = i64::try_from(size.spread.as_millis()).expect("short");
+    stage
+        .database
+        .execute(&format!(
+            "UPDATE credentials SET due_at = {now} + (ctid::text::point)[0]::bigint * 7919 % {spread}, expires_at = {now} + 600000, obtained_at = {now} - 3000000
+             WHERE id NOT IN (SELECT credential_id FROM connection_credentials WHERE connection_id IN ({}))",
+            fresh.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",")
+        ))
+        .await;
+    let watch = Stopwatch::start();
+    let busy = read_steadily(&stage, &fresh, &size, expected * 4, || stage.endpoint.count() >= crowd).await;
+    until("all are fresh", expected, || stage.endpoint.count() >= crowd).await;
+    let took = watch.elapsed();
+    pause(Duration::from_secs(2)).await;
+    let calls = stage.endpoint.calls();
+    let span = (*calls.last().expect("calls") - calls[0]).as_secs_f64();
+    table.row("calls for credentials", format!("{} for {crowd}", calls.len()));
+    table.row("calls a second on the average", format!("{:.1}", calls.len() as f64 / span));
+    table.at_most(
+        "calls in the busiest second, wherever it begins",
+        busiest_second(&calls) as f64,
+        f64::from(rate),
+        "",
+    );
+    table.at_most(
+        "seconds until the backlog is gone, of backlog / cap",
+        took.as_secs_f64() / expected.as_secs_f64(),
+        1.1,
+        "×",
+    );
+    table.row("seconds", format!("{:.1}", took.as_secs_f64()));
+    table.row(
+        "reads of fresh tokens, quiet: number, median / p99 / slowest",
+        format!("{}, {}", quiet.count(), quiet.shown()),
+    );
+    table.row(
+        "reads of fresh tokens, busy: number, median / p99 / slowest",
+        format!("{}, {}", busy.count(), busy.shown()),
+    );
+    table.row("median, busy to quiet", format!("{:.2}×", busy.median() / quiet.median()));
+    table.at_most("p99, busy to quiet", busy.p99() / quiet.p99(), 1.5, "×");
+    table.row("resident memory of a node", format!("{:.0} MiB", stage.memory(0)));
+    stage.close().await;
+}
+
+/// Reads at a steady rate, whether or not earlier reads are back, until `span` is over or `done`.
+async fn read_steadily(stage: &Stage, fresh: &[String], size: &Size, span: Duration, done: impl Fn() -> bool) -> Spans {
+    let watch = Stopwatch::start();
+    let mut asked = tokio::task::JoinSet::new();
+    let mut spans = Spans::default();
+    let mut number = 0u32;
+    while watch.elapsed() < span && !done() {
+        let place = number as usize;
+        asked.spawn(timed(stage.question(place % size.nodes, &fresh[place % fresh.len()])));
+        number += 1;
+        while let Some(one) = asked.try_join_next() {
+            spans.add(one.expect("read"));
+        }
+        let next = Duration::from_secs(1) * number / size.reads_per_second;
+        pause(next.saturating_sub(watch.elapsed())).await;
+    }
+    while let Some(one) = asked.join_next().await {
+        spans.add(one.expect("read"));
+    }
+    spans
+}
