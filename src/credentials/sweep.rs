@@ -23,10 +23,10 @@ use crate::config::RefreshSettings;
 use crate::ids::TenantId;
 use crate::store::bell::Bell;
 use crate::store::due::{
-    DueRow, Queue as Places, RefreshNumbers, credential_claim_due, credential_patient, credential_put_back,
-    credential_warn, credentials_in_air, credentials_queue_up, refresh_numbers,
+    DueRow, PutBack, Queue as Places, RefreshNumbers, credential_claim_due, credential_patient, credential_warn,
+    credentials_in_air, credentials_put_back, credentials_queue_up, refresh_numbers,
 };
-use crate::store::integrations::{IntegrationRow, integration_lock, integration_set_pace};
+use crate::store::integrations::{IntegrationRow, Pace, integrations_lock, integrations_set_pace};
 use crate::store::{StoreError, Tx};
 
 const ALL_TENANTS: SystemScope = SystemScope::because("the sweep serves every tenant in the order of need");
@@ -35,7 +35,7 @@ const BATCH: usize = 128;
 /// A claimed credential is looked at again after this time if its flight never says when.
 const CLAIMED_FOR: Duration = Duration::from_secs(150);
 /// So many rows are given places at once when a crowd is due.
-const QUEUED_AT_ONCE: i64 = 2_000;
+const QUEUED_AT_ONCE: i64 = 1_000;
 /// No queue is longer than this; a first free place beyond it was written by a clock that has jumped.
 const LONGEST_QUEUE: Duration = Duration::from_secs(24 * 3600);
 
@@ -203,7 +203,8 @@ impl Credentials {
         Ok(numbers)
     }
 
-    /// Decides about every row, client by client in one order for all nodes, and writes down what does not leave now.
+    /// Decides about every row, client by client, and writes down what does not leave now. A handful of statements, however
+    /// many clients there are.
     async fn plan(
         &self,
         rows: Vec<DueRow>,
@@ -212,32 +213,43 @@ impl Credentials {
         crowd: bool,
     ) -> Result<Vec<Leaving>, StoreError> {
         let mut readers = self.sweeper.take_readers();
-        let mut leaving = Vec::new();
         let mut clients: BTreeMap<ClientId, Vec<DueRow>> = BTreeMap::new();
+        let mut leaving = Vec::new();
         for row in rows {
             match &row.integration_id {
                 Some(id) => clients.entry((row.tenant_id.clone(), id.clone())).or_default().push(row),
                 None => leaving.push(Leaving { row, at: now }),
             }
         }
-        let mut berths = HashMap::new();
-        let mut tx = self.store.begin().await?;
-        for (client, rows) in clients {
-            let Some(integration) = integration_lock(&mut tx, ALL_TENANTS, &client.0, &client.1).await? else {
-                // The protocol finds out what is to become of them.
-                leaving.extend(rows.into_iter().map(|row| Leaving { row, at: now }));
-                continue;
-            };
-            let free = berths
-                .entry(integration.provider.clone())
-                .or_insert_with(|| self.sweeper.berths_of(&integration.provider).available_permits());
-            let mut round = Round { now, claimed, crowd, limits: self.sweeper.limits, leaving: Vec::new() };
-            round.serve(&mut tx, &integration, rows, *free, readers.remove(&client).unwrap_or_default()).await?;
-            *free -= round.leaving.len().min(*free);
-            leaving.append(&mut round.leaving);
+        let mut round = Round { now, claimed, crowd, limits: self.sweeper.limits, leaving, waiting: Vec::new() };
+        if !clients.is_empty() {
+            let names: Vec<(&str, &str)> = clients.keys().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
+            let mut tx = self.store.begin().await?;
+            let integrations = integrations_lock(&mut tx, ALL_TENANTS, &names).await?;
+            let in_air = credentials_in_air(&mut tx, ALL_TENANTS, &names, now.after(HORIZON).0).await?;
+            let in_air: HashMap<ClientId, i64> =
+                in_air.into_iter().map(|(tenant, id, count)| ((tenant, id), count)).collect();
+            let (mut berths, mut paces) = (HashMap::new(), Vec::new());
+            for integration in &integrations {
+                let client = (integration.tenant_id.clone(), integration.id.clone());
+                let Some(rows) = clients.remove(&client) else { continue };
+                let free: &mut usize = berths
+                    .entry(integration.provider.as_str())
+                    .or_insert_with(|| self.sweeper.berths_of(&integration.provider).available_permits());
+                let in_air = in_air.get(&client).copied().unwrap_or_default();
+                let queue = round.queue(integration, rows.len(), in_air, *free);
+                let before = round.leaving.len();
+                let by_readers = readers.remove(&client).unwrap_or_default();
+                paces.push(round.serve(&mut tx, integration, queue, rows, by_readers).await?);
+                *free -= (round.leaving.len() - before).min(*free);
+            }
+            credentials_put_back(&mut tx, ALL_TENANTS, &round.waiting).await?;
+            integrations_set_pace(&mut tx, ALL_TENANTS, &paces).await?;
+            tx.commit().await?;
         }
-        tx.commit().await?;
-        Ok(leaving)
+        // The protocol finds out what is to become of those whose integration is gone.
+        round.leaving.extend(clients.into_values().flatten().map(|row| Leaving { row, at: now }));
+        Ok(round.leaving)
     }
 
     fn send_off(&self, Leaving { row, at }: Leaving, now: Millis) {
@@ -281,7 +293,7 @@ impl Credentials {
     }
 }
 
-/// One round for one client.
+/// One round, client after client.
 struct Round {
     now: Millis,
     claimed: Millis,
@@ -289,20 +301,22 @@ struct Round {
     crowd: bool,
     limits: Limits,
     leaving: Vec<Leaving>,
+    /// What goes back into the schedule.
+    waiting: Vec<PutBack>,
 }
 
 impl Round {
-    async fn serve(
+    /// Decides about a client's rows; gives how its queue stands then.
+    async fn serve<'i>(
         &mut self,
         tx: &mut Tx,
-        integration: &IntegrationRow,
+        integration: &'i IntegrationRow,
+        mut queue: Queue,
         mut rows: Vec<DueRow>,
-        berths: usize,
         by_readers: i64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Pace<'i>, StoreError> {
         let client = (integration.tenant_id.as_str(), integration.id.as_str());
         let active_since = self.now.before(ACTIVE_WITHIN).0;
-        let mut queue = self.queue(tx, integration, rows.len(), berths).await?;
         if by_readers > 0 {
             queue.debit(self.now, by_readers, self.limits.interval);
         }
@@ -318,11 +332,10 @@ impl Round {
                 Decision::Go(at) => self.leaving.push(Leaving { row, at }),
                 Decision::Wait(place) => {
                     waits = true;
-                    self.put_into_queue(tx, client, &row, place).await?;
+                    let place = self.own_place(tx, client, &row, place).await?;
+                    self.waiting.push(self.back(&row, place, true));
                 }
-                Decision::Rest(until) => {
-                    credential_put_back(tx, ALL_TENANTS, &row.name(), self.claimed.0, until.0, false).await?;
-                }
+                Decision::Rest(until) => self.waiting.push(self.back(&row, until.0, false)),
             }
         }
         if waits && self.crowd {
@@ -336,52 +349,47 @@ impl Round {
             let count = credentials_queue_up(tx, ALL_TENANTS, client, places).await?;
             queue.pace_at += i64::try_from(count).unwrap_or(QUEUED_AT_ONCE) * self.limits.interval;
         }
-        let retries = (queue.credit, queue.retried_at.map(|at| at.0));
-        integration_set_pace(tx, ALL_TENANTS, client, queue.pace_at, retries).await
+        Ok((client.0, client.1, queue.pace_at, queue.credit, queue.retried_at.map(|at| at.0)))
     }
 
-    async fn queue(
-        &self,
-        tx: &mut Tx,
-        integration: &IntegrationRow,
-        taken: usize,
-        berths: usize,
-    ) -> Result<Queue, StoreError> {
-        let client = (integration.tenant_id.as_str(), integration.id.as_str());
-        let in_air = credentials_in_air(tx, ALL_TENANTS, client, self.now.after(HORIZON).0).await?;
+    fn queue(&self, integration: &IntegrationRow, taken: usize, in_air: i64, berths: usize) -> Queue {
         // Those just taken count as in the air already.
         let in_air = usize::try_from(in_air).unwrap_or_default().saturating_sub(taken);
         let latest = self.now.after(LONGEST_QUEUE).0.saturating_mul(1000);
-        Ok(Queue {
+        Queue {
             pace_at: if integration.pace_at > latest { 0 } else { integration.pace_at },
             credit: integration.retry_credit,
             retried_at: integration.retried_at.map(Millis),
             answered: integration.answered.map(|count| u32::try_from(count).unwrap_or_default()),
             integration: standing(integration),
             free: self.limits.in_air.saturating_sub(in_air).min(berths),
-        })
+        }
     }
 
-    /// Puts a row into the queue. One that a conversation uses changes places with the next that nobody waits for.
-    async fn put_into_queue(
+    /// The place that a row gets. One that a conversation uses changes places with the next that nobody waits for.
+    async fn own_place(
         &self,
         tx: &mut Tx,
         client: (&str, &str),
         row: &DueRow,
         place: Millis,
-    ) -> Result<(), StoreError> {
+    ) -> Result<i64, StoreError> {
         let active_since = self.now.before(ACTIVE_WITHIN).0;
-        let mut own = place.0;
-        if row.last_used_at > active_since {
-            let horizon = self.now.after(HORIZON).0;
-            let other = credential_patient(tx, ALL_TENANTS, client, horizon, active_since).await?;
-            if let Some((id, sooner)) = other.filter(|(_, sooner)| *sooner < place.0) {
-                let name = crate::store::credentials::CredentialName { tenant_id: row.tenant_id.clone(), id };
-                credential_put_back(tx, ALL_TENANTS, &name, sooner, place.0, true).await?;
-                own = sooner;
-            }
+        if row.last_used_at <= active_since {
+            return Ok(place.0);
         }
-        credential_put_back(tx, ALL_TENANTS, &row.name(), self.claimed.0, own, true).await
+        let horizon = self.now.after(HORIZON).0;
+        let other = credential_patient(tx, ALL_TENANTS, client, horizon, active_since).await?;
+        let Some((id, sooner)) = other.filter(|(_, sooner)| *sooner < place.0) else { return Ok(place.0) };
+        let later = PutBack { tenant_id: row.tenant_id.clone(), id, claimed: sooner, due_at: place.0, queued: true };
+        // At once: the next row must not find the same one.
+        credentials_put_back(tx, ALL_TENANTS, &[later]).await?;
+        Ok(sooner)
+    }
+
+    fn back(&self, row: &DueRow, due_at: i64, queued: bool) -> PutBack {
+        let (tenant_id, id) = (row.tenant_id.clone(), row.id.clone());
+        PutBack { tenant_id, id, claimed: self.claimed.0, due_at, queued }
     }
 }
 

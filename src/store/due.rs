@@ -4,8 +4,10 @@
 //! beside it while the sweep has plans with the row. Equal to `due_at` it is a place in the queue; earlier than `due_at`
 //! it marks a row that was taken to be sent. Whatever ends a flight clears it.
 
+use serde::Serialize;
+
 use super::credentials::CredentialName;
-use super::{Connection, StoreError, Tx, sql};
+use super::{Connection, StoreError, Tx, sql, to_json};
 use crate::caller::{SystemScope, TenantScope};
 
 /// A row that the sweep has taken.
@@ -81,29 +83,48 @@ pub async fn credential_claim_due(
     }
 }
 
-/// Puts a claimed row back into the schedule at `due_at`, with that as its place in the queue or without one. A row whose
-/// flight has landed meanwhile (its due time is not `claimed` any more) stays as it is.
+/// A claimed row on its way back into the schedule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PutBack {
+    /// The row's tenant.
+    pub tenant_id: String,
+    /// The row.
+    pub id: String,
+    /// The due time that the claim has given it.
+    pub claimed: i64,
+    /// When it is due next.
+    pub due_at: i64,
+    /// Whether that is its place in the queue; otherwise it has none.
+    pub queued: bool,
+}
+
+/// Puts claimed rows back into the schedule. One whose flight has landed meanwhile (its due time is not `claimed` any more)
+/// stays as it is.
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_put_back(
-    tx: &mut Tx,
-    _: SystemScope,
-    name: &CredentialName,
-    claimed: i64,
-    due_at: i64,
-    queued: bool,
-) -> Result<(), StoreError> {
-    sql!(
-        tx,
-        execute,
-        "UPDATE credentials SET due_at = $4, slot_at = CASE WHEN $5 = 1 THEN $4 END WHERE tenant_id = $1 AND id = $2 AND due_at = $3",
-        &name.tenant_id,
-        &name.id,
-        claimed,
-        due_at,
-        i64::from(queued)
-    )?;
+pub async fn credentials_put_back(tx: &mut Tx, _: SystemScope, rows: &[PutBack]) -> Result<(), StoreError> {
+    let rows = to_json(&rows)?;
+    if matches!(tx.connection(), Connection::Postgres(_)) {
+        sql!(
+            tx,
+            execute,
+            "UPDATE credentials SET due_at = p.due_at, slot_at = CASE WHEN p.queued THEN p.due_at END
+             FROM jsonb_to_recordset($1::jsonb) AS p (tenant_id text, id text, claimed bigint, due_at bigint, queued boolean)
+             WHERE credentials.tenant_id = p.tenant_id AND credentials.id = p.id AND credentials.due_at = p.claimed",
+            &rows
+        )?;
+    } else {
+        sql!(
+            tx,
+            execute,
+            "UPDATE credentials SET due_at = p.due_at, slot_at = CASE WHEN p.queued THEN p.due_at END FROM
+             (SELECT e.value ->> 'tenant_id' AS tenant_id, e.value ->> 'id' AS id, e.value ->> 'claimed' AS claimed, e.value ->> 'due_at' AS due_at,
+             e.value ->> 'queued' AS queued FROM json_each($1) e) AS p
+             WHERE credentials.tenant_id = p.tenant_id AND credentials.id = p.id AND credentials.due_at = p.claimed",
+            &rows
+        )?;
+    }
     Ok(())
 }
 
@@ -195,25 +216,38 @@ pub async fn credential_patient(
     )
 }
 
-/// How many of an integration's credentials were taken to be sent and have not come to an end, on all nodes together.
+/// How many credentials of these integrations (tenant and id) were taken to be sent and have not come to an end, on all
+/// nodes together; integrations with none are left out.
 ///
 /// # Errors
 /// As every statement.
 pub async fn credentials_in_air(
     tx: &mut Tx,
     _: SystemScope,
-    (tenant, integration): (&str, &str),
+    clients: &[(&str, &str)],
     horizon: i64,
-) -> Result<i64, StoreError> {
-    let (count,) = sql!(
-        tx,
-        one(i64,),
-        "SELECT count(*) FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND slot_at <= $3 AND due_at > slot_at",
-        tenant,
-        integration,
-        horizon
-    )?;
-    Ok(count)
+) -> Result<Vec<(String, String, i64)>, StoreError> {
+    let names = to_json(&clients)?;
+    if matches!(tx.connection(), Connection::Postgres(_)) {
+        sql!(
+            tx,
+            all (String, String, i64),
+            "SELECT c.tenant_id, c.integration_id, count(*) FROM jsonb_array_elements($1::jsonb) AS list (e) CROSS JOIN credentials c
+             WHERE c.tenant_id = e ->> 0 AND c.integration_id = e ->> 1 AND c.slot_at <= $2 AND c.due_at > c.slot_at GROUP BY c.tenant_id, c.integration_id",
+            &names,
+            horizon
+        )
+    } else {
+        sql!(
+            tx,
+            all (String, String, i64),
+            "SELECT c.tenant_id, c.integration_id, count(*) FROM json_each($1) e CROSS JOIN credentials c
+             WHERE c.tenant_id = e.value ->> 0 AND c.integration_id = e.value ->> 1 AND c.slot_at <= $2 AND c.due_at > c.slot_at
+             GROUP BY c.tenant_id, c.integration_id",
+            &names,
+            horizon
+        )
+    }
 }
 
 /// Notes that the end of a refresh token was warned of; false when that was done before.

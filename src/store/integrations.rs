@@ -1,7 +1,7 @@
 //! Integrations: a tenant's OAuth client at a provider. Endpoints come from the catalogue; client id, secret and
 //! revision are one unit (OA-04).
 
-use super::{StoreError, Tx, sql};
+use super::{Connection, StoreError, Tx, sql, to_json};
 use crate::caller::{SystemScope, TenantScope};
 
 /// A tenant's OAuth client at a provider.
@@ -302,46 +302,66 @@ pub async fn integration_take_probe(
     )? == 1)
 }
 
-/// Locks an integration's row until the end of `tx`, and reads it.
+/// Locks the rows of these integrations (tenant and id) until the end of `tx`, in one order for everybody, and reads them.
+/// Deleted ones are left out.
 ///
 /// # Errors
 /// As every statement.
-pub async fn integration_lock(
+pub async fn integrations_lock(
     tx: &mut Tx,
     _: SystemScope,
-    tenant: &str,
-    id: &str,
-) -> Result<Option<IntegrationRow>, StoreError> {
-    sql!(
-        tx,
-        optional IntegrationRow,
-        "UPDATE integrations SET pace_at = pace_at WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING *",
-        tenant,
-        id
-    )
+    clients: &[(&str, &str)],
+) -> Result<Vec<IntegrationRow>, StoreError> {
+    let names = to_json(&clients)?;
+    // SQLite has one writer, which this transaction is.
+    if matches!(tx.connection(), Connection::Postgres(_)) {
+        sql!(
+            tx,
+            all IntegrationRow,
+            "SELECT * FROM integrations WHERE (tenant_id, id) IN (SELECT e ->> 0, e ->> 1 FROM jsonb_array_elements($1::jsonb) AS list (e))
+             AND deleted_at IS NULL ORDER BY tenant_id, id FOR UPDATE",
+            &names
+        )
+    } else {
+        sql!(
+            tx,
+            all IntegrationRow,
+            "SELECT * FROM integrations WHERE (tenant_id, id) IN (SELECT e.value ->> 0, e.value ->> 1 FROM json_each($1) e)
+             AND deleted_at IS NULL ORDER BY tenant_id, id",
+            &names
+        )
+    }
 }
 
-/// Writes how far the sweep has planned: first free place, what may be spent on retries, the last retry.
+/// How the queue of a client stands after a round: tenant and integration, first free place, credit for retries in
+/// hundredths, and the last retry.
+pub type Pace<'a> = (&'a str, &'a str, i64, i64, Option<i64>);
+
+/// Notes how queues stand. The rows must be locked by `tx`.
 ///
 /// # Errors
 /// As every statement.
-pub async fn integration_set_pace(
-    tx: &mut Tx,
-    _: SystemScope,
-    (tenant, id): (&str, &str),
-    pace_at: i64,
-    (retry_credit, retried_at): (i64, Option<i64>),
-) -> Result<(), StoreError> {
-    sql!(
-        tx,
-        execute,
-        "UPDATE integrations SET pace_at = $3, retry_credit = $4, retried_at = $5 WHERE tenant_id = $1 AND id = $2",
-        tenant,
-        id,
-        pace_at,
-        retry_credit,
-        retried_at
-    )?;
+pub async fn integrations_set_pace(tx: &mut Tx, _: SystemScope, paces: &[Pace<'_>]) -> Result<(), StoreError> {
+    let paces = to_json(&paces)?;
+    if matches!(tx.connection(), Connection::Postgres(_)) {
+        sql!(
+            tx,
+            execute,
+            "UPDATE integrations SET pace_at = p.pace_at, retry_credit = p.retry_credit, retried_at = p.retried_at FROM
+             (SELECT e ->> 0 AS tenant_id, e ->> 1 AS id, (e ->> 2)::bigint AS pace_at, (e ->> 3)::bigint AS retry_credit, (e ->> 4)::bigint AS retried_at
+             FROM jsonb_array_elements($1::jsonb) AS list (e)) AS p WHERE integrations.tenant_id = p.tenant_id AND integrations.id = p.id",
+            &paces
+        )?;
+    } else {
+        sql!(
+            tx,
+            execute,
+            "UPDATE integrations SET pace_at = p.pace_at, retry_credit = p.retry_credit, retried_at = p.retried_at FROM
+             (SELECT e.value ->> 0 AS tenant_id, e.value ->> 1 AS id, e.value ->> 2 AS pace_at, e.value ->> 3 AS retry_credit, e.value ->> 4 AS retried_at
+             FROM json_each($1) e) AS p WHERE integrations.tenant_id = p.tenant_id AND integrations.id = p.id",
+            &paces
+        )?;
+    }
     Ok(())
 }
 

@@ -244,6 +244,11 @@ macro_rules! sql {
 }
 pub(crate) use sql;
 
+/// A list as an argument: one JSON text, which the statement takes apart.
+fn to_json(list: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(list).map_err(|error| StoreError::Unavailable(sqlx::Error::Encode(error.into())))
+}
+
 /// A list of texts as the JSON that columns hold.
 #[must_use]
 pub fn to_json_list(items: &[String]) -> String {

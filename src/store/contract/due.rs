@@ -6,8 +6,8 @@ use crate::store::credentials::{
     credentials_refused_believe_again,
 };
 use crate::store::due::{
-    Queue, RefreshNumbers, credential_claim_due, credential_patient, credential_put_back, credential_set_due,
-    credential_touch, credential_warn, credentials_in_air, credentials_of_integration_plan, credentials_queue_up,
+    Queue, RefreshNumbers, credential_claim_due, credential_patient, credential_set_due, credential_touch,
+    credential_warn, credentials_in_air, credentials_of_integration_plan, credentials_put_back, credentials_queue_up,
     refresh_numbers,
 };
 
@@ -23,11 +23,15 @@ async fn claim_due(tx: &mut Tx, now: i64, limit: i64) -> Vec<String> {
     ids(&credential_claim_due(tx, TEST, (now, now), NOW + 100, limit).await.unwrap(), |row| &row.id)
 }
 
+async fn air(tx: &mut Tx, horizon: i64) -> i64 {
+    credentials_in_air(tx, TEST, &[CLIENT], horizon).await.unwrap().first().map_or(0, |(_, _, count)| *count)
+}
+
 async fn plan(tx: &mut Tx, rows: &[(&str, Option<i64>, Option<i64>)]) {
     for (id, due_at, slot_at) in rows {
         credential_insert(tx, &a(), &CredentialRow { due_at: *due_at, ..credential_row(id) }).await.unwrap();
         if let (Some(due_at), Some(slot_at)) = (due_at, slot_at) {
-            credential_put_back(tx, TEST, &name_of(id), *due_at, *slot_at, true).await.unwrap();
+            credentials_put_back(tx, TEST, &put_back(id, *due_at, *slot_at, true)).await.unwrap();
         }
     }
 }
@@ -116,17 +120,18 @@ async fn a_claimed_row_counts_as_in_the_air_until_its_plans_are_over_and_keeps_i
             &[("crd_1", Some(NOW), None), ("crd_2", Some(NOW), Some(NOW + 5)), ("crd_3", Some(NOW + 9), None)],
         )
         .await;
-        assert_eq!(credentials_in_air(&mut tx, TEST, CLIENT, NOW + 50).await.unwrap(), 0);
+        assert_eq!(air(&mut tx, NOW + 50).await, 0);
         let mut rows = credential_claim_due(&mut tx, TEST, (NOW + 2, NOW + 5), NOW + 100, 9).await.unwrap();
         rows.sort_by(|one, other| one.id.cmp(&other.id));
         let places: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.slot_at)).collect();
         assert_eq!(places, [("crd_1", NOW + 2), ("crd_2", NOW + 5)]);
-        assert_eq!(credentials_in_air(&mut tx, TEST, CLIENT, NOW + 5).await.unwrap(), 2);
-        assert_eq!(credentials_in_air(&mut tx, TEST, (B, CLIENT.1), NOW + 5).await.unwrap(), 0);
+        assert_eq!(air(&mut tx, NOW + 5).await, 2);
+        let both = credentials_in_air(&mut tx, TEST, &[(B, CLIENT.1), CLIENT], NOW + 5).await.unwrap();
+        assert_eq!(both, [(A.to_owned(), CLIENT.1.to_owned(), 2)], "of each client by itself");
         credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 200)).await.unwrap();
-        assert_eq!(credentials_in_air(&mut tx, TEST, CLIENT, NOW + 5).await.unwrap(), 1);
-        credential_put_back(&mut tx, TEST, &name_of("crd_2"), NOW + 100, NOW + 30, false).await.unwrap();
-        credential_put_back(&mut tx, TEST, &name_of("crd_1"), NOW + 100, NOW + 30, true).await.unwrap();
+        assert_eq!(air(&mut tx, NOW + 5).await, 1);
+        credentials_put_back(&mut tx, TEST, &put_back("crd_2", NOW + 100, NOW + 30, false)).await.unwrap();
+        credentials_put_back(&mut tx, TEST, &put_back("crd_1", NOW + 100, NOW + 30, true)).await.unwrap();
         let (landed, resting) = (load(&mut tx, "crd_1").await, load(&mut tx, "crd_2").await);
         assert_eq!((landed.due_at, landed.slot_at), (Some(NOW + 200), None), "it had landed meanwhile");
         assert_eq!((resting.due_at, resting.slot_at), (Some(NOW + 30), None));

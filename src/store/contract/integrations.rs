@@ -3,8 +3,8 @@
 use super::*;
 use crate::store::integrations::{
     Refusals, integration_accept, integration_by_id, integration_by_provider, integration_count_refusal,
-    integration_delete, integration_limit_rate, integration_list, integration_lock, integration_pause,
-    integration_resume, integration_set_pace, integration_strain, integration_take_probe, integration_update,
+    integration_delete, integration_limit_rate, integration_list, integration_pause, integration_resume,
+    integration_strain, integration_take_probe, integration_update, integrations_lock, integrations_set_pace,
 };
 
 async fn seen(tx: &mut Tx) -> IntegrationRow {
@@ -206,16 +206,26 @@ async fn refusals_are_counted_while_they_come_close_together_and_a_wave_outlasts
 async fn the_plans_of_the_sweep_are_made_by_one_node_at_a_time() {
     in_a_house(async |store| {
         let pace = async |tx: &mut Tx, _: usize| {
-            let row = integration_lock(tx, TEST, A, "int_ten_a").await?.expect("an integration");
-            let retries = (row.retry_credit + 1, Some(NOW));
-            integration_set_pace(tx, TEST, (A, "int_ten_a"), row.pace_at + 7, retries).await
+            let rows = integrations_lock(tx, TEST, &[(B, "int_ten_b"), (A, "int_ten_a"), (B, "int_ten_a")]).await?;
+            assert_eq!(ids(&rows, |row| &row.id), ["int_ten_a", "int_ten_b"], "each of its own tenant only");
+            let paces: Vec<_> = rows
+                .iter()
+                .map(|row| (&*row.tenant_id, &*row.id, row.pace_at + 7, row.retry_credit + 1, Some(NOW)))
+                .collect();
+            integrations_set_pace(tx, TEST, &paces).await
         };
         race(&store, pace).await;
         let mut tx = store.begin().await.unwrap();
         let row = seen(&mut tx).await;
         let callers = i64::try_from(CALLERS).unwrap();
         assert_eq!((row.pace_at, row.retry_credit, row.retried_at), (7 * callers, 300 + callers, Some(NOW)));
-        assert!(integration_lock(&mut tx, TEST, B, "int_ten_a").await.unwrap().is_none());
+        integrations_set_pace(&mut tx, TEST, &[(A, "int_ten_a", 9, 8, None), (B, "int_ten_a", 1, 1, None)])
+            .await
+            .unwrap();
+        let row = seen(&mut tx).await;
+        assert_eq!((row.pace_at, row.retry_credit, row.retried_at), (9, 8, None));
+        integration_delete(&mut tx, &a(), "int_ten_a", NOW).await.unwrap();
+        assert!(integrations_lock(&mut tx, TEST, &[(A, "int_ten_a")]).await.unwrap().is_empty());
     })
     .await;
 }

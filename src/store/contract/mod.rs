@@ -31,6 +31,7 @@ use futures_util::future::join_all;
 use super::agents::AgentRow;
 use super::connections::{ConnectionRow, connection_insert, connection_use_credential};
 use super::credentials::{CredentialName, CredentialRow, credential_insert, credential_load};
+use super::due::PutBack;
 use super::integrations::{IntegrationRow, integration_insert};
 use super::tenants::{TenantRow, tenant_insert};
 use super::testing::{TEST, on_both, scope_of, user_scope};
@@ -256,4 +257,9 @@ async fn connect(tx: &mut Tx, connection: &str, credential: &str) {
 
 async fn load(tx: &mut Tx, id: &str) -> CredentialRow {
     credential_load(tx, TEST, &name_of(id)).await.expect("an answer").expect("a credential")
+}
+
+/// A claimed row of [`A`] on its way back.
+fn put_back(id: &str, claimed: i64, due_at: i64, queued: bool) -> [PutBack; 1] {
+    [PutBack { tenant_id: A.to_owned(), id: id.to_owned(), claimed, due_at, queued }]
 }

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::*;
 use crate::store::Connection;
 use crate::store::due::{
-    Queue, credential_claim_due, credential_patient, credential_put_back, credentials_in_air, credentials_queue_up,
+    Queue, credential_claim_due, credential_patient, credentials_in_air, credentials_put_back, credentials_queue_up,
     refresh_numbers,
 };
 use crate::store::testing::statements_of;
@@ -158,10 +158,12 @@ async fn what_the_sweep_asks_every_second_is_answered_by_indexes() {
     in_a_house(async |store| {
         fill(&store).await;
         assert_uses(&store, &["credentials_due_idx"], &DUE, claim).await;
-        let back = [Text(A), Text("crd_00000001"), Number(NOW + 1), Number(NOW + 2), Number(1)];
+        let back = [Text(
+            r#"[{"tenant_id":"ten_a","id":"crd_00000001","claimed":1800000000001,"due_at":1800000000002,"queued":true}]"#,
+        )];
         // PostgreSQL may find the one row by the time of its claim as well as by its key.
         assert_uses(&store, &[], &back, async |tx| {
-            credential_put_back(tx, TEST, &name_of("crd_00000001"), NOW + 1, NOW + 2, true).await.unwrap();
+            credentials_put_back(tx, TEST, &put_back("crd_00000001", NOW + 1, NOW + 2, true)).await.unwrap();
         })
         .await;
         let queue = Queue { horizon: NOW + 1000, pace_at: NOW * 1000, interval: 5100, active_since: NOW, limit: 2000 };
@@ -178,9 +180,9 @@ async fn what_the_sweep_asks_every_second_is_answered_by_indexes() {
             assert!(credentials_queue_up(tx, TEST, CLIENT, queue).await.unwrap() > 0);
         })
         .await;
-        let air = [Text(CLIENT.0), Text(CLIENT.1), Number(NOW + 1000)];
+        let air = [Text(r#"[["ten_a","int_ten_a"]]"#), Number(NOW + 1000)];
         assert_uses(&store, &["credentials_slot_idx"], &air, async |tx| {
-            credentials_in_air(tx, TEST, CLIENT, NOW + 1000).await.unwrap();
+            credentials_in_air(tx, TEST, &[CLIENT], NOW + 1000).await.unwrap();
         })
         .await;
         let patient = [Text(CLIENT.0), Text(CLIENT.1), Number(NOW + 1000), Number(NOW)];
