@@ -149,6 +149,7 @@ impl House {
         self.database
             .execute(&format!("UPDATE credentials SET due_at = {now} - 60000, slot_at = NULL WHERE {condition}"))
             .await;
+        self.database.settle().await;
         let mut numbers = Spans::default();
         for _ in 0..self.ticks {
             numbers.add(self.numbers().await);

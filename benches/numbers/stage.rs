@@ -73,11 +73,7 @@ impl Database {
         match self.kind() {
             Kind::Sqlite => {
                 let options: sqlx::sqlite::SqliteConnectOptions = self.url.parse().expect("a URL");
-                // Not synced: this is not what is measured.
-                let options = options
-                    .busy_timeout(Duration::from_secs(60))
-                    .synchronous(sqlx::sqlite::SqliteSynchronous::Off)
-                    .disable_statement_logging();
+                let options = options.busy_timeout(Duration::from_secs(60)).disable_statement_logging();
                 let mut connection = SqliteConnection::connect_with(&options).await.expect("opens");
                 let done = sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await;
                 done.unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -87,7 +83,8 @@ impl Database {
         }
     }
 
-    /// What autovacuum does in its own time after a crowd of rows has come. SQLite does nothing by itself.
+    /// What autovacuum does in its own time after a crowd of rows has come. SQLite does nothing by itself, but the disk has to
+    /// have taken everything.
     pub async fn settle(&self) {
         match self.kind() {
             Kind::Sqlite => self.execute("PRAGMA wal_checkpoint(TRUNCATE)").await,

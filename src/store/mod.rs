@@ -2,7 +2,8 @@
 //!
 //! One SQL text runs on both databases. Column types are chosen so that it can: ids and JSON are `TEXT`,
 //! times are milliseconds UTC in `BIGINT`, sealed values are `BLOB`/`BYTEA`, and the current time is always
-//! an argument. What differs stands here and in [`bell`]: opening, migrating, `BEGIN IMMEDIATE`.
+//! an argument. What differs stands here and in [`bell`]: opening, migrating, `BEGIN IMMEDIATE`; and in [`due`] and
+//! [`integrations`], where the sweep passes lists and skips locked rows.
 //!
 //! Every function on a tenant's rows takes a [`TenantScope`](crate::caller::TenantScope), which only a passed
 //! gate gives; the few that must look across tenants take a [`SystemScope`](crate::caller::SystemScope) and
