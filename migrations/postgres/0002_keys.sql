@@ -34,3 +34,4 @@ CREATE TABLE data_keys (
     CONSTRAINT data_keys_tenant_key_fkey FOREIGN KEY (tenant_id, tenant_key_id) REFERENCES tenant_keys (tenant_id, id)
 );
 CREATE UNIQUE INDEX data_keys_active_key ON data_keys (tenant_id, owner_kind, owner_id) WHERE state = 'active';
+CREATE INDEX data_keys_owner_idx ON data_keys (tenant_id, owner_kind, owner_id);
