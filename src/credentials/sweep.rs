@@ -323,7 +323,7 @@ impl Round {
         let deadlines = Deadlines::default();
         // Places first, in their order; then what belongs to a conversation that goes on.
         rows.sort_by_key(|row| (row.slot_at == self.now.0, row.last_used_at <= active_since, row.slot_at));
-        let mut waits = false;
+        let (mut waits, mut may_swap) = (false, true);
         for row in rows {
             let place = (row.slot_at != self.now.0).then_some(Millis(row.slot_at));
             // Whoever is needed now is no mere retry.
@@ -332,8 +332,14 @@ impl Round {
                 Decision::Go(at) => self.leaving.push(Leaving { row, at }),
                 Decision::Wait(place) => {
                     waits = true;
-                    let place = self.own_place(tx, client, &row, place).await?;
-                    self.waiting.push(self.back(&row, place, true));
+                    let sooner = if may_swap && row.last_used_at > active_since {
+                        self.sooner_place(tx, client, place).await?
+                    } else {
+                        None
+                    };
+                    // Where one finds nobody to change places with, the next ones do not, either.
+                    may_swap = may_swap && (sooner.is_some() || row.last_used_at <= active_since);
+                    self.waiting.push(self.back(&row, sooner.unwrap_or(place.0), true));
                 }
                 Decision::Rest(until) => self.waiting.push(self.back(&row, until.0, false)),
             }
@@ -366,25 +372,16 @@ impl Round {
         }
     }
 
-    /// The place that a row gets. One that a conversation uses changes places with the next that nobody waits for.
-    async fn own_place(
-        &self,
-        tx: &mut Tx,
-        client: (&str, &str),
-        row: &DueRow,
-        place: Millis,
-    ) -> Result<i64, StoreError> {
-        let active_since = self.now.before(ACTIVE_WITHIN).0;
-        if row.last_used_at <= active_since {
-            return Ok(place.0);
-        }
-        let horizon = self.now.after(HORIZON).0;
+    /// A place before `place`, for a row that a conversation uses: it changes places with the next that nobody waits for.
+    async fn sooner_place(&self, tx: &mut Tx, client: (&str, &str), place: Millis) -> Result<Option<i64>, StoreError> {
+        let (horizon, active_since) = (self.now.after(HORIZON).0, self.now.before(ACTIVE_WITHIN).0);
         let other = credential_patient(tx, ALL_TENANTS, client, horizon, active_since).await?;
-        let Some((id, sooner)) = other.filter(|(_, sooner)| *sooner < place.0) else { return Ok(place.0) };
-        let later = PutBack { tenant_id: row.tenant_id.clone(), id, claimed: sooner, due_at: place.0, queued: true };
+        let Some((id, sooner)) = other.filter(|(_, sooner)| *sooner < place.0) else { return Ok(None) };
+        let tenant_id = client.0.to_owned();
+        let later = PutBack { tenant_id, id, claimed: sooner, due_at: place.0, queued: true };
         // At once: the next row must not find the same one.
         credentials_put_back(tx, ALL_TENANTS, &[later]).await?;
-        Ok(sooner)
+        Ok(Some(sooner))
     }
 
     fn back(&self, row: &DueRow, due_at: i64, queued: bool) -> PutBack {

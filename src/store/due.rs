@@ -193,7 +193,11 @@ pub async fn credentials_queue_up(
     }
 }
 
-/// The next place in an integration's queue that somebody holds whom nobody waits for: not used since `active_since`.
+/// Places of a queue that are looked through for one that can be given away.
+const LOOKED_THROUGH: i64 = 200;
+
+/// The next place in an integration's queue that somebody holds whom nobody waits for: not used since `active_since`. Looks
+/// through the first 200 places only: where so many are waited for, one more waits like them.
 ///
 /// # Errors
 /// As every statement.
@@ -207,12 +211,13 @@ pub async fn credential_patient(
     sql!(
         tx,
         optional (String, i64),
-        "SELECT id, slot_at FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND slot_at > $3 AND due_at = slot_at AND last_used_at <= $4
-         ORDER BY slot_at LIMIT 1",
+        "SELECT id, slot_at FROM (SELECT id, slot_at, last_used_at FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND slot_at > $3
+         AND due_at = slot_at ORDER BY slot_at LIMIT $5) AS first WHERE last_used_at <= $4 ORDER BY slot_at LIMIT 1",
         tenant,
         integration,
         after,
-        active_since
+        active_since,
+        LOOKED_THROUGH
     )
 }
 

@@ -185,7 +185,7 @@ async fn what_the_sweep_asks_every_second_is_answered_by_indexes() {
             credentials_in_air(tx, TEST, &[CLIENT], NOW + 1000).await.unwrap();
         })
         .await;
-        let patient = [Text(CLIENT.0), Text(CLIENT.1), Number(NOW + 1000), Number(NOW)];
+        let patient = [Text(CLIENT.0), Text(CLIENT.1), Number(NOW + 1000), Number(NOW), Number(200)];
         assert_uses(&store, &["credentials_slot_idx"], &patient, async |tx| {
             assert!(credential_patient(tx, TEST, CLIENT, NOW + 1000, NOW).await.unwrap().is_some());
         })
