@@ -94,7 +94,7 @@ impl Connections {
         let from = AuditId::first_at(now.before(LOOK_BACK));
         let outcomes = refresh_outcomes(&mut tx, &scope, from.as_str()).await?;
         let outcomes = outcomes.into_iter().map(|(result, reason, count)| {
-            let failure = (result != "allowed").then_some(reason);
+            let failure = (result != "allowed" || !reason.is_empty()).then_some(reason);
             (failure, u64::try_from(count).unwrap_or(0))
         });
         let outcomes = outcomes.collect();

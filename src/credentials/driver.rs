@@ -26,7 +26,8 @@ use crate::keys::Sealer;
 use crate::providers::{self, RevokeTokens, TokenSet};
 use crate::secret::Secret;
 use crate::store::credentials::{
-    ClaimColumns, CredentialName, CredentialRow, credential_claim, credential_load, credential_renew_lease,
+    ClaimColumns, CredentialName, CredentialRow, credential_claim, credential_load, credential_load_deleted,
+    credential_renew_lease,
 };
 use crate::store::due::credential_set_due;
 use crate::store::integrations::{IntegrationRow, integration_take_probe};
@@ -88,8 +89,7 @@ impl Credentials {
 /// Brings a spooled answer home; false when it has to wait in the spool still.
 pub(super) async fn bring_home(room: Credentials, seat: Seat, claimed: Claimed, tokens: Tokens) -> bool {
     let mut driver = Driver::new(room, seat.name().clone());
-    // Without a row the protocol finds out by itself that the answer has come too late.
-    if driver.load().await.is_err() {
+    if driver.load_even_deleted().await.is_err() {
         return false;
     }
     driver.spooled = Some(false);
@@ -197,7 +197,13 @@ impl Driver {
     }
 
     async fn load_in(&mut self, tx: &mut Tx) -> Result<Option<View>, StoreError> {
-        let Some(row) = credential_load(tx, ONE_CREDENTIAL, &self.name).await? else { return Ok(None) };
+        match credential_load(tx, ONE_CREDENTIAL, &self.name).await? {
+            Some(row) => self.know(tx, row).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn know(&mut self, tx: &mut Tx, row: CredentialRow) -> Result<View, StoreError> {
         let integration = match self.system().require(crate::caller::Permission::ConnectionsRead) {
             Ok(scope) => integration_of(tx, &scope, row.integration_id.as_deref()).await?,
             Err(_) => None,
@@ -210,7 +216,19 @@ impl Driver {
         }
         let seen = view(&row, integration.as_ref(), &self.room.flights.process);
         self.loaded = Some(Loaded { row, integration });
-        Ok(Some(seen))
+        Ok(seen)
+    }
+
+    /// Also of a deleted row: the protocol finds out by itself that its answer has come too late, and has to know at which
+    /// provider it is ended (RL-37).
+    async fn load_even_deleted(&mut self) -> Result<(), StoreError> {
+        let mut tx = self.room.store.read().await?;
+        if self.load_in(&mut tx).await?.is_none()
+            && let Some(row) = credential_load_deleted(&mut tx, ONE_CREDENTIAL, &self.name).await?
+        {
+            self.know(&mut tx, row).await?;
+        }
+        Ok(())
     }
 
     async fn on_load(&mut self) -> Event<Tokens> {

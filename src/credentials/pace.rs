@@ -17,7 +17,8 @@ use crate::clock::Millis;
 pub(super) const HORIZON: Duration = Duration::from_secs(1);
 /// A credential used within this time belongs to a conversation that goes on, and comes first.
 pub(super) const ACTIVE_WITHIN: Duration = Duration::from_secs(15 * 60);
-/// A client never earns the right to more retries than this at once, in hundredths.
+/// A client never earns the right to more retries than this at once, in hundredths; what failed in an outage is given its
+/// retries beside that, when the provider is back.
 const MOST_CREDIT: i64 = 300;
 /// What a first attempt earns, in hundredths of a retry: however many fail, the provider sees 5 % more calls.
 const EARNED: i64 = 5;
@@ -84,8 +85,12 @@ impl Queue {
     /// Decides about one row after the other, and moves the queue on.
     pub(super) fn decide(&mut self, now: Millis, row: Due, interval: i64, deadlines: &Deadlines) -> Decision {
         match self.integration.clone() {
-            Integration::RateLimited { until } if until > now => return self.place_after(now, until, interval),
-            Integration::Faulty { probe_at, .. } | Integration::Unreachable { probe_at, .. } if probe_at > now => {
+            Integration::RateLimited { until } if deadlines.holds(until, now) => {
+                return self.place_after(now, until, interval);
+            }
+            Integration::Faulty { probe_at, .. } | Integration::Unreachable { probe_at, .. }
+                if deadlines.holds(probe_at, now) =>
+            {
                 return self.place_after(now, probe_at, interval);
             }
             Integration::Faulty { code, .. } => {
@@ -225,6 +230,18 @@ mod tests {
         let mut queue = Queue { integration: Integration::RateLimited { until: ms(30_000) }, ..queue() };
         assert_eq!(decide(&mut queue, FIRST), Decision::Wait(ms(30_000)));
         assert_eq!(decide(&mut queue, Due { place: Some(NOW), retry: true }), Decision::Wait(ms(30_010)));
+    }
+
+    #[test]
+    fn rl_12_a_pause_that_only_a_jumped_clock_can_have_written_holds_nobody_up() {
+        let (code, tomorrow) = (Code::new("x"), NOW.after(Duration::from_secs(24 * 3600)));
+        for integration in [
+            Integration::RateLimited { until: tomorrow },
+            Integration::Faulty { code: code.clone(), probe_at: tomorrow },
+            Integration::Unreachable { code, probe_at: tomorrow },
+        ] {
+            assert_eq!(decide(&mut Queue { integration, ..queue() }, FIRST), Decision::Go(NOW));
+        }
     }
 
     #[test]

@@ -260,7 +260,7 @@ impl Credentials {
     }
 }
 
-/// Every answer in the folder, the oldest claim of a credential first.
+/// Every answer in the folder, in the order of names.
 fn pages(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {

@@ -169,6 +169,24 @@ pub async fn credential_load(
     )
 }
 
+/// A credential that was deleted, without its tokens; what came too late for it is ended at its provider.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_load_deleted(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+) -> Result<Option<CredentialRow>, StoreError> {
+    sql!(
+        tx,
+        optional CredentialRow,
+        "SELECT * FROM credentials WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NOT NULL",
+        &name.tenant_id,
+        &name.id
+    )
+}
+
 /// A token of unknown fate, as columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DoubtColumns {
@@ -497,7 +515,7 @@ pub async fn credentials_refused_believe_again(
     _: SystemScope,
     (tenant, integration): (&str, &str),
     since: i64,
-    due_at: i64,
+    (now, due_at): (i64, i64),
 ) -> Result<u64, StoreError> {
     sql!(
         tx,
@@ -505,11 +523,14 @@ pub async fn credentials_refused_believe_again(
         "UPDATE connections SET status = 'active', reason = NULL, updated_at = $4
          WHERE tenant_id = $1 AND integration_id = $2 AND status = 'needs_reauth' AND reason <> 'rotation_response_lost' AND deleted_at IS NULL
          AND id IN (SELECT u.connection_id FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
-         WHERE k.tenant_id = $1 AND k.integration_id = $2 AND k.status = 'needs_reauth' AND k.last_error_at >= $3 AND k.deleted_at IS NULL)",
+         WHERE k.tenant_id = $1 AND k.integration_id = $2 AND k.status = 'needs_reauth' AND k.last_error_at >= $3 AND k.deleted_at IS NULL)
+         AND NOT EXISTS (SELECT 1 FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
+         WHERE u.tenant_id = $1 AND u.connection_id = connections.id AND k.status = 'needs_reauth' AND k.deleted_at IS NULL
+         AND (k.last_error_at < $3 OR k.last_error_at IS NULL OR k.reason = 'rotation_response_lost'))",
         tenant,
         integration,
         since,
-        due_at
+        now
     )?;
     sql!(
         tx,

@@ -80,7 +80,8 @@ pub async fn refresh_outcomes(
     sql!(
         tx,
         all (String, String, i64),
-        "SELECT result, COALESCE(reason, ''), count(*) FROM audit_entries WHERE tenant_id = $1 AND id > $2 AND action = 'credential.refresh'
+        "SELECT result, COALESCE(reason, ''), count(*) FROM audit_entries WHERE tenant_id = $1 AND id > $2
+         AND (action IN ('credential.refresh', 'integration.pause', 'integration.unreachable') OR (action = 'connection.needs_reauth' AND object_kind = 'credential'))
          AND ($3 IS NULL OR user_id = $3) GROUP BY result, COALESCE(reason, '') ORDER BY count(*) DESC, result, COALESCE(reason, '')",
         scope.tenant(),
         from,

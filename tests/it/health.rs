@@ -67,6 +67,15 @@ async fn whatever_keeps_a_token_from_being_refreshed_is_said_in_words_where_peop
     let page = member.get("/admin/health").await.text;
     assert!(page.contains("All is well.") && page.contains("Renewed"), "{page}");
     assert_eq!(user.get("/admin/health").await.status, 403, "not for end users");
+
+    app.street.tell("/revoke", json!({"provider": "google"})).await;
+    app.advance(59);
+    read(1800).await;
+    app.until("it is known", async || platform.read(&path).await.ok()["status"] == "needs_reauth").await;
+    let page = app.member(Role::Admin).await.get("/admin/health").await.text;
+    for text in ["The access was refused", "invalid_grant", "Google no longer accepts this access."] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
     app.finish().await;
 }
 

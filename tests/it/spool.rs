@@ -116,6 +116,32 @@ async fn a_disconnected_accounts_spooled_answer_is_revoked_and_not_kept() {
 }
 
 #[tokio::test]
+async fn a_spooled_answer_whose_account_was_disconnected_before_the_start_is_ended_at_its_provider() {
+    // RL-37: nothing but the deleted row says then whose tokens these are.
+    let mut app = TestApp::start_with(Wishes { spool: true, ..Wishes::default() }).await.expect("SQLite");
+    let platform = app.platform().await;
+    let id = held(&app, &platform).await;
+    app.restart().await;
+    let file = app.spooled().remove(0);
+    let name = file.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
+    let text = std::fs::read_to_string(&file).expect("read");
+    std::fs::remove_file(&file).expect("removed");
+    app.database.take_tokens().await;
+    app.restart().await;
+    let platform = app.at_node(&platform, 0);
+    platform.delete(&format!("/v1/connections/{id}")).await.ok();
+    let before = app.street.counter("slack/revocations").await;
+    app.put_into_spool(&name, &text);
+    app.until("the spool is empty", async || {
+        app.clock.advance(std::time::Duration::from_secs(1));
+        app.spooled().is_empty() && app.ready().await.0 == 200
+    })
+    .await;
+    assert!(app.street.counter("slack/revocations").await > before, "the late tokens are ended, too");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_opened_is_set_aside_and_not_deleted() {
     let mut app = TestApp::start_with(Wishes { spool: true, ..Wishes::default() }).await.expect("SQLite");
     let folder = app.spooled();

@@ -83,6 +83,13 @@ pub struct Deadlines {
     pub skew: Duration,
 }
 
+impl Deadlines {
+    /// Whether what is to be waited for until then is still to come, and can have been written by a good clock (RL-12).
+    pub(in crate::credentials) fn holds(&self, until: Millis, now: Millis) -> bool {
+        until > now && until <= now.after(self.longest_pause).after(self.skew)
+    }
+}
+
 impl Default for Deadlines {
     fn default() -> Self {
         let s = Duration::from_secs;
@@ -167,7 +174,7 @@ impl Policy {
 
     /// Whether `pause_until` still holds, for pauses of at most `longest_pause`.
     pub(super) fn holds(&self, pause_until: Millis, now: Millis) -> bool {
-        pause_until > now && pause_until <= self.believable(now, self.deadlines.longest_pause)
+        self.deadlines.holds(pause_until, now)
     }
 
     /// Somebody may be sending under a lease right now.
@@ -324,6 +331,7 @@ pub fn due_at(view: &View, policy: &Policy, now: Millis, jitter: Jitter) -> Mill
         | Integration::Unreachable { probe_at: held, .. } => held,
         Integration::Working => Millis(0),
     };
+    let held = if policy.holds(held, now) { held } else { Millis(0) };
     if matches!(view.phase, Phase::Sent { .. }) || view.doubt.is_some() {
         return Millis(settled_at(view, policy, held, now).0.max(0));
     }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::store::credentials::{
-    NewTokens, credential_delete, credential_replace, credentials_of_connection, credentials_of_integration_pause,
+    NewTokens, credential_delete, credential_load_deleted, credential_replace, credentials_of_connection,
+    credentials_of_integration_pause,
 };
 
 async fn keep(store: &Store) {
@@ -43,7 +44,10 @@ async fn a_deleted_credential_keeps_no_token_and_is_gone() {
         keep(&store).await;
         let mut tx = store.begin().await.unwrap();
         assert!(!credential_delete(&mut tx, &b(), "crd_1", NOW).await.unwrap());
+        assert!(credential_load_deleted(&mut tx, TEST, &name_of("crd_1")).await.unwrap().is_none(), "not yet");
         assert!(credential_delete(&mut tx, &a(), "crd_1", NOW).await.unwrap());
+        let left = credential_load_deleted(&mut tx, TEST, &name_of("crd_1")).await.unwrap().expect("the row");
+        assert_eq!((left.provider.as_str(), left.access_token, left.refresh_token), ("google", None, None));
         assert!(!credential_delete(&mut tx, &a(), "crd_1", NOW).await.unwrap(), "once");
         assert_eq!(credential_load(&mut tx, TEST, &name_of("crd_1")).await.unwrap(), None);
         assert!(credentials_of_connection(&mut tx, &a(), "con_1").await.unwrap().is_empty());

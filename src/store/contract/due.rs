@@ -1,6 +1,7 @@
 //! What is due: claims, places in a queue, and the numbers that people see.
 
 use super::*;
+use crate::store::connections::{connection_by_id, connections_of_credential_mark};
 use crate::store::credentials::{
     CredentialRow, DoubtColumns, FailureColumns, credential_fail, credential_insert, credential_needs_reauth,
     credentials_refused_believe_again,
@@ -195,17 +196,36 @@ async fn the_end_of_a_refresh_token_is_warned_of_once() {
 async fn a_wave_of_refusals_is_taken_back_but_for_what_was_lost_or_refused_before() {
     in_a_house(async |store| {
         let mut tx = store.begin().await.unwrap();
-        for (n, (reason, at)) in
-            [("invalid_grant", NOW + 5), ("rotation_response_lost", NOW + 5), ("invalid_grant", NOW + 1)]
-                .iter()
-                .enumerate()
+        for (n, (reason, at)) in [
+            ("invalid_grant", NOW + 5),
+            ("rotation_response_lost", NOW + 5),
+            ("invalid_grant", NOW + 1),
+            ("invalid_grant", NOW + 5),
+        ]
+        .iter()
+        .enumerate()
         {
             let (connection, credential) = (format!("con_{n}"), format!("crd_{n}"));
             connect(&mut tx, &connection, &credential).await;
             let name = name_of(&credential);
             assert!(credential_needs_reauth(&mut tx, TEST, &name, 1, 0, reason, *at).await.unwrap());
         }
-        assert_eq!(credentials_refused_believe_again(&mut tx, TEST, CLIENT, NOW + 2, NOW + 60).await.unwrap(), 1);
+        // The first connection has a second credential, which was refused before.
+        connection_use_credential(&mut tx, &a(), "con_3", "crd_2", "bot").await.unwrap();
+        for n in 0..4 {
+            let mark = Some("invalid_grant");
+            let credential = format!("crd_{n}");
+            connections_of_credential_mark(&mut tx, TEST, A, &credential, "needs_reauth", mark, NOW).await.unwrap();
+        }
+        let times = (NOW + 7, NOW + 60);
+        assert_eq!(credentials_refused_believe_again(&mut tx, TEST, CLIENT, NOW + 2, times).await.unwrap(), 2);
+        let shown = async |tx: &mut Tx, id: &str| {
+            let row = connection_by_id(tx, &a(), id).await.unwrap().unwrap();
+            (row.status, row.updated_at)
+        };
+        assert_eq!(shown(&mut tx, "con_0").await, ("active".to_owned(), NOW + 7));
+        assert_eq!(shown(&mut tx, "con_2").await, ("needs_reauth".to_owned(), NOW), "refused before the wave");
+        assert_eq!(shown(&mut tx, "con_3").await, ("needs_reauth".to_owned(), NOW), "one of its two was");
         let again = load(&mut tx, "crd_0").await;
         assert_eq!((again.status.as_str(), again.due_at), ("active", Some(NOW + 60)));
         assert_eq!(load(&mut tx, "crd_1").await.status, "needs_reauth");

@@ -105,13 +105,19 @@ async fn outcomes_are_counted_from_an_entry_on_by_result_and_reason() {
             entry("aud_3", "credential.refresh", Some("http_503")),
             entry("aud_4", "credential.refresh", None),
             entry("aud_5", "token.read", None),
+            entry("aud_6", "integration.unreachable", Some("http_503")),
+            AuditRow {
+                result: "allowed".to_owned(),
+                ..entry("aud_7", "connection.needs_reauth", Some("invalid_grant"))
+            },
         ] {
             audit_insert(&mut tx, &row).await.unwrap();
         }
         let count = |result: &str, reason: &str, count| (result.to_owned(), reason.to_owned(), count);
         let counted = refresh_outcomes(&mut tx, &a(), "aud_1").await.unwrap();
-        assert_eq!(counted, [count("allowed", "", 2), count("failed", "http_503", 1)]);
-        assert!(refresh_outcomes(&mut tx, &a(), "aud_4").await.unwrap().is_empty());
+        let refused = count("allowed", "invalid_grant", 1);
+        assert_eq!(counted, [count("allowed", "", 2), count("failed", "http_503", 2), refused]);
+        assert!(refresh_outcomes(&mut tx, &a(), "aud_7").await.unwrap().is_empty());
         assert!(refresh_outcomes(&mut tx, &b(), "").await.unwrap().is_empty());
         assert!(refresh_outcomes(&mut tx, &user_scope(A, OTHER), "").await.unwrap().is_empty());
     })
