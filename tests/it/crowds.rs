@@ -151,7 +151,7 @@ async fn a_wrong_client_secret_changes_no_connection_and_costs_one_probe_a_minut
 
 #[tokio::test]
 async fn rl_08_rl_14_an_hour_without_the_provider_costs_a_few_probes_and_no_connection() {
-    let crowd = Crowd::gather(size(200, 2000), HOUR, Wishes::default()).await.expect("SQLite");
+    let crowd = Crowd::gather(size(300, 2000), HOUR, Wishes::default()).await.expect("SQLite");
     let count = crowd.ids.len();
     crowd.pass(Duration::from_secs(45 * 60), Duration::from_secs(60)).await;
     let healthy = crowd.endpoint.count();
