@@ -5,6 +5,9 @@ use askama::Template;
 use super::{Frame, Moment, Place, Provider, Tone};
 use crate::connections::Backlog;
 
+/// What providers call a client id or secret that they do not accept (RFC 6749, 5.2; Slack's own words, fact sheet B.5).
+const CLIENT_REFUSED: [&str; 4] = ["invalid_client", "unauthorized_client", "bad_client_secret", "invalid_client_id"];
+
 /// `GET /admin/health`.
 #[derive(Clone, Debug, Template)]
 #[template(path = "pages/refreshing.html")]
@@ -102,7 +105,7 @@ impl Outcome {
             Some("rate_limited") => "The provider wanted fewer calls",
             Some("not_sent") => "The provider could not be reached",
             Some("response_lost" | "in_doubt") => "The answer was lost on its way",
-            Some("invalid_client" | "unauthorized_client") => "The client was refused",
+            Some(code) if CLIENT_REFUSED.contains(&code) => "The client was refused",
             Some("invalid_grant") => "The access was refused",
             Some("refused_wave") => "Many were refused in a row, and none believed",
             Some(code) if code.starts_with("http_5") => "The provider had an error",
@@ -115,7 +118,8 @@ impl Outcome {
     pub fn tone(&self) -> Tone {
         match self.failure.as_deref() {
             None => Tone::Good,
-            Some("invalid_client" | "unauthorized_client" | "invalid_grant" | "refused_wave") => Tone::Bad,
+            Some("invalid_grant" | "refused_wave") => Tone::Bad,
+            Some(code) if CLIENT_REFUSED.contains(&code) => Tone::Bad,
             Some(_) => Tone::Warn,
         }
     }
@@ -231,6 +235,19 @@ mod samples {
                 ..troubled.clone()
             };
             vec![well, troubled, late, empty, odd]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_client_is_called_so_in_the_words_of_every_provider() {
+        for code in CLIENT_REFUSED {
+            let outcome = Outcome { failure: Some(code.to_owned()), count: 1 };
+            assert_eq!((outcome.words(), outcome.tone()), ("The client was refused", Tone::Bad), "{code}");
         }
     }
 }
