@@ -188,8 +188,8 @@ pub(super) fn classify(
         return Failure::RateLimited { after };
     }
     let Some(error) = error else { return classify_status(status, spends) };
-    let code = Code::from_provider(error);
-    let known = table.iter().chain(COMMON).find(|(word, _)| *word == code.as_str());
+    let known = table.iter().chain(COMMON).find(|(word, _)| word.eq_ignore_ascii_case(error));
+    let code = known.map_or_else(|| Code::from_provider(error), |(word, _)| Code::own(word));
     match known.map(|(_, class)| *class) {
         Some(Class::Reauth) => Failure::Reauth { code },
         Some(Class::Configuration) => Failure::Configuration { code },

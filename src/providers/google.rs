@@ -28,6 +28,11 @@ const ERRORS: ErrorTable = &[
     ("unavailable", Class::Transient),
     ("quota_exceeded", Class::RateLimited),
     ("resource_exhausted", Class::RateLimited),
+    // The reasons of its older answers, written in mixed case.
+    ("quotaexceeded", Class::RateLimited),
+    ("ratelimitexceeded", Class::RateLimited),
+    ("userratelimitexceeded", Class::RateLimited),
+    ("dailylimitexceeded", Class::RateLimited),
 ];
 
 pub(super) struct Google {
@@ -238,6 +243,7 @@ mod tests {
             (503, "UNAVAILABLE", Failure::Transient { code: code("unavailable") }),
             (403, "RESOURCE_EXHAUSTED", Failure::RateLimited { after: None }),
             (403, "quota_exceeded", Failure::RateLimited { after: None }),
+            (403, "userRateLimitExceeded", Failure::RateLimited { after: None }),
             (429, "invalid_grant", Failure::RateLimited { after: None }),
             (418, "teapot", Failure::Unrecognised { code: code("teapot") }),
         ];
