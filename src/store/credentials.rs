@@ -5,7 +5,7 @@
 //! holds the lease; [`credential_fail`] and [`credential_needs_reauth`] write anything else that a flight has to say,
 //! while its fence is the newest.
 
-use super::{StoreError, Tx, sql};
+use super::{Connection, StoreError, Tx, sql};
 use crate::caller::{SystemScope, TenantScope};
 
 /// One secret token set.
@@ -146,6 +146,29 @@ pub async fn credentials_of_connection(
         all CredentialRow,
         "SELECT k.* FROM credentials k JOIN connection_credentials u ON u.tenant_id = k.tenant_id AND u.credential_id = k.id
          WHERE u.tenant_id = $1 AND u.connection_id = $2 AND k.deleted_at IS NULL ORDER BY k.kind DESC",
+        scope.tenant(),
+        connection
+    )
+}
+
+/// As [`credentials_of_connection`], for whoever is about to replace or end them: no refresh comes in between.
+///
+/// # Errors
+/// As every statement.
+pub async fn credentials_of_connection_lock(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    connection: &str,
+) -> Result<Vec<CredentialRow>, StoreError> {
+    // SQLite has one writer anyway and no FOR UPDATE.
+    if matches!(tx.connection(), Connection::Sqlite(_)) {
+        return credentials_of_connection(tx, scope, connection).await;
+    }
+    sql!(
+        tx,
+        all CredentialRow,
+        "SELECT k.* FROM credentials k JOIN connection_credentials u ON u.tenant_id = k.tenant_id AND u.credential_id = k.id
+         WHERE u.tenant_id = $1 AND u.connection_id = $2 AND k.deleted_at IS NULL ORDER BY k.kind DESC FOR UPDATE OF k",
         scope.tenant(),
         connection
     )

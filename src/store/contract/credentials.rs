@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::credentials::{
     NewTokens, credential_delete, credential_load_deleted, credential_replace, credentials_of_connection,
-    credentials_of_integration_pause,
+    credentials_of_connection_lock, credentials_of_integration_pause,
 };
 
 async fn keep(store: &Store) {
@@ -98,6 +98,33 @@ async fn a_new_consent_replaces_everything_and_leaves_flights_behind() {
             ..credential_row("crd_1")
         };
         assert_eq!(load(&mut tx, "crd_1").await, wanted);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_replaces_a_credential_meets_no_other_change_on_the_way() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let replaced = race(&store, async |tx, _| {
+            let row = credentials_of_connection_lock(tx, &a(), "con_1").await?.remove(0);
+            let new = NewTokens {
+                generation: row.generation,
+                access_token: vec![1],
+                refresh_token: None,
+                token_type: "bearer".to_owned(),
+                scopes: "[]".to_owned(),
+                obtained_at: NOW,
+                expires_at: None,
+                refresh_expires_at: None,
+                due_at: None,
+            };
+            credential_replace(tx, &a(), "crd_1", None, &new).await
+        });
+        assert_eq!(replaced.await, [true; CALLERS]);
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(load(&mut tx, "crd_1").await.generation, 1 + i64::try_from(CALLERS).unwrap());
+        assert!(credentials_of_connection_lock(&mut tx, &b(), "con_1").await.unwrap().is_empty());
     })
     .await;
 }
