@@ -106,7 +106,8 @@ impl Default for Ttl {
 pub struct RefreshSettings {
     /// Calls a second for one OAuth client, all nodes together. 1 to 10,000.
     pub rate_per_client: u32,
-    /// Calls in the air for one OAuth client, all nodes together. 1 to 10,000.
+    /// Calls in the air for one OAuth client, all nodes together, and those that leave within the next second: less than
+    /// twice the rate slows the sweep down. 1 to 10,000.
     pub in_air_per_client: u32,
     /// Calls in the air on this node; one provider takes a quarter of them at most. 4 to 10,000.
     pub workers: u32,
@@ -114,7 +115,7 @@ pub struct RefreshSettings {
 
 impl Default for RefreshSettings {
     fn default() -> Self {
-        Self { rate_per_client: 50, in_air_per_client: 64, workers: 256 }
+        Self { rate_per_client: 50, in_air_per_client: 128, workers: 512 }
     }
 }
 

@@ -33,7 +33,7 @@ pub async fn run(full: bool, wanted: Option<usize>, table: &mut Table) {
     } else {
         Size { crowd: 20, rate: 20, fresh: 5, spread: Duration::from_millis(100), reads_per_second: 20, nodes: 1 }
     };
-    let pace = (size.rate, size.rate, 4 * size.rate);
+    let pace = (size.rate, 2 * size.rate, 8 * size.rate);
     let Some(stage) = Stage::open(Kind::Postgres, (100, 200), pace, size.nodes).await else { return };
     let (crowd, rate) = (size.crowd, size.rate);
     table.head(&format!("{crowd} due within {:?}, {rate} a second, {} nodes on PostgreSQL", size.spread, size.nodes));

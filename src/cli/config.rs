@@ -39,10 +39,10 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("VALETKEY_ELEVENLABS__ACTIVE", "", "primary or secondary"),
     ("VALETKEY_SPOOL_DIR", "off", "where sealed rows wait when the database cannot take them"),
     ("VALETKEY_REFRESH__RATE_PER_CLIENT", "50", "refreshes a second for one OAuth client, all nodes together"),
-    ("VALETKEY_REFRESH__IN_AIR_PER_CLIENT", "64", "refreshes in the air for one OAuth client, all nodes together"),
+    ("VALETKEY_REFRESH__IN_AIR_PER_CLIENT", "128", "refreshes in the air for one OAuth client, all nodes together"),
     (
         "VALETKEY_REFRESH__WORKERS",
-        "256",
+        "512",
         "refreshes in the air on one node; a provider takes a quarter of them at most",
     ),
     ("VALETKEY_LOG", "info", "log filter in RUST_LOG syntax"),

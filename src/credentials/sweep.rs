@@ -36,7 +36,7 @@ const BATCH: usize = 128;
 const CLAIMED_FOR: Duration = Duration::from_secs(150);
 /// So many rows are given places at once when a crowd is due.
 const QUEUED_AT_ONCE: i64 = 1_000;
-/// No queue is longer than this; a first free place beyond it was written by a clock that has jumped.
+/// No queue is longer than this; a place beyond it was written by a clock that has jumped.
 const LONGEST_QUEUE: Duration = Duration::from_secs(24 * 3600);
 
 /// A client: tenant and integration.
@@ -355,15 +355,24 @@ impl Round {
             let count = credentials_queue_up(tx, ALL_TENANTS, client, places).await?;
             queue.pace_at += i64::try_from(count).unwrap_or(QUEUED_AT_ONCE) * self.limits.interval;
         }
-        Ok((client.0, client.1, queue.pace_at, queue.credit, queue.retried_at.map(|at| at.0)))
+        Ok(Pace {
+            tenant_id: client.0,
+            id: client.1,
+            pace_at: queue.pace_at,
+            head_at: queue.head_at,
+            retry_credit: queue.credit,
+            retried_at: queue.retried_at.map(|at| at.0),
+        })
     }
 
     fn queue(&self, integration: &IntegrationRow, taken: usize, in_air: i64, berths: usize) -> Queue {
         // Those just taken count as in the air already.
         let in_air = usize::try_from(in_air).unwrap_or_default().saturating_sub(taken);
         let latest = self.now.after(LONGEST_QUEUE).0.saturating_mul(1000);
+        let believable = |at: i64| if at > latest { 0 } else { at };
         Queue {
-            pace_at: if integration.pace_at > latest { 0 } else { integration.pace_at },
+            pace_at: believable(integration.pace_at),
+            head_at: believable(integration.head_at),
             credit: integration.retry_credit,
             retried_at: integration.retried_at.map(Millis),
             answered: integration.answered.map(|count| u32::try_from(count).unwrap_or_default()),

@@ -1,6 +1,8 @@
 //! Integrations: a tenant's OAuth client at a provider. Endpoints come from the catalogue; client id, secret and
 //! revision are one unit (OA-04).
 
+use serde::Serialize;
+
 use super::{Connection, StoreError, Tx, sql, to_json};
 use crate::caller::{SystemScope, TenantScope};
 
@@ -37,6 +39,8 @@ pub struct IntegrationRow {
     pub active_days: i64,
     /// The first free place in the sweep's queue for this client, in microseconds UTC.
     pub pace_at: i64,
+    /// Before this time the sweep lets nothing leave for this client, in microseconds UTC.
+    pub head_at: i64,
     /// What may still be spent on retries, in hundredths of a call.
     pub retry_credit: i64,
     /// When a retry was last let go.
@@ -83,6 +87,7 @@ impl IntegrationRow {
             refresh_policy: "always".to_owned(),
             active_days: 30,
             pace_at: 0,
+            head_at: 0,
             retry_credit: 300,
             retried_at: None,
             answered: None,
@@ -110,8 +115,8 @@ pub async fn integration_insert(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         tx,
         execute,
         "INSERT INTO integrations (tenant_id, id, provider, client_id, client_secret, bot_token, scopes, user_scopes, status, revision, created_at, updated_at,
-         refresh_policy, active_days, pace_at, retry_credit, unanswered, refused)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13, 0, $14, 0, 0)",
+         refresh_policy, active_days, pace_at, head_at, retry_credit, unanswered, refused)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13, 0, 0, $14, 0, 0)",
         scope.tenant(),
         &row.id,
         &row.provider,
@@ -333,9 +338,22 @@ pub async fn integrations_lock(
     }
 }
 
-/// How the queue of a client stands after a round: tenant and integration, first free place, credit for retries in
-/// hundredths, and the last retry.
-pub type Pace<'a> = (&'a str, &'a str, i64, i64, Option<i64>);
+/// How the queue of a client stands after a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Pace<'a> {
+    /// The integration's tenant.
+    pub tenant_id: &'a str,
+    /// The integration.
+    pub id: &'a str,
+    /// See [`IntegrationRow::pace_at`].
+    pub pace_at: i64,
+    /// See [`IntegrationRow::head_at`].
+    pub head_at: i64,
+    /// See [`IntegrationRow::retry_credit`].
+    pub retry_credit: i64,
+    /// See [`IntegrationRow::retried_at`].
+    pub retried_at: Option<i64>,
+}
 
 /// Notes how queues stand. The rows must be locked by `tx`.
 ///
@@ -347,18 +365,19 @@ pub async fn integrations_set_pace(tx: &mut Tx, _: SystemScope, paces: &[Pace<'_
         sql!(
             tx,
             execute,
-            "UPDATE integrations SET pace_at = p.pace_at, retry_credit = p.retry_credit, retried_at = p.retried_at FROM
-             (SELECT e ->> 0 AS tenant_id, e ->> 1 AS id, (e ->> 2)::bigint AS pace_at, (e ->> 3)::bigint AS retry_credit, (e ->> 4)::bigint AS retried_at
-             FROM jsonb_array_elements($1::jsonb) AS list (e)) AS p WHERE integrations.tenant_id = p.tenant_id AND integrations.id = p.id",
+            "UPDATE integrations SET pace_at = p.pace_at, head_at = p.head_at, retry_credit = p.retry_credit, retried_at = p.retried_at
+             FROM jsonb_to_recordset($1::jsonb) AS p (tenant_id text, id text, pace_at bigint, head_at bigint, retry_credit bigint, retried_at bigint)
+             WHERE integrations.tenant_id = p.tenant_id AND integrations.id = p.id",
             &paces
         )?;
     } else {
         sql!(
             tx,
             execute,
-            "UPDATE integrations SET pace_at = p.pace_at, retry_credit = p.retry_credit, retried_at = p.retried_at FROM
-             (SELECT e.value ->> 0 AS tenant_id, e.value ->> 1 AS id, e.value ->> 2 AS pace_at, e.value ->> 3 AS retry_credit, e.value ->> 4 AS retried_at
-             FROM json_each($1) e) AS p WHERE integrations.tenant_id = p.tenant_id AND integrations.id = p.id",
+            "UPDATE integrations SET pace_at = p.pace_at, head_at = p.head_at, retry_credit = p.retry_credit, retried_at = p.retried_at FROM
+             (SELECT e.value ->> 'tenant_id' AS tenant_id, e.value ->> 'id' AS id, e.value ->> 'pace_at' AS pace_at, e.value ->> 'head_at' AS head_at,
+             e.value ->> 'retry_credit' AS retry_credit, e.value ->> 'retried_at' AS retried_at FROM json_each($1) e) AS p
+             WHERE integrations.tenant_id = p.tenant_id AND integrations.id = p.id",
             &paces
         )?;
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use valetkey::clock::{Clock, Millis, SeededEntropy, Stopwatch, TestClock, pause};
+use valetkey::clock::{Clock, Millis, SeededEntropy, Stopwatch, TestClock};
 use valetkey::config::RefreshSettings;
 
 use crate::harness::{Answer, Client, TestApp, TokenEndpoint, Wishes};
@@ -386,6 +386,24 @@ async fn rl_13_a_crowd_that_is_due_at_once_leaves_at_the_allowed_rate_from_two_n
     );
     assert_eq!(calls.len(), 400, "each once");
     assert!(busiest <= 110, "{busiest}");
-    pause(Duration::from_millis(1)).await;
+    crowd.app.finish().await;
+}
+
+#[tokio::test]
+async fn rl_13_a_sweep_that_stood_still_does_not_make_up_for_it_all_at_once() {
+    let refresh = RefreshSettings { rate_per_client: 100, in_air_per_client: 400, workers: 1600 };
+    let wishes = Wishes { refresh: Some(refresh), ..Wishes::default() };
+    let mut crowd = Crowd::gather(400, HOUR, wishes).await.expect("SQLite");
+    crowd.app.clock.advance(Duration::from_secs(58 * 60));
+    crowd.settle().await;
+    let before = crowd.endpoint.count();
+    assert!((90..=110).contains(&before), "the others have their places: {before}");
+    crowd.app.clock.advance(Duration::from_secs(60));
+    crowd.app.let_time_run();
+    crowd.app.until("all are fresh", async || crowd.endpoint.count() >= 400 && crowd.in_air().await == 0).await;
+    let calls: Vec<Duration> = crowd.endpoint.calls()[before..].iter().map(|call| call.wall).collect();
+    let busiest = busiest_second(&calls);
+    figure("400 due, 100 a second, the sweep away for a minute: busiest second", busiest);
+    assert!(busiest <= 110, "{busiest}");
     crowd.app.finish().await;
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::integrations::{
-    Refusals, integration_accept, integration_by_id, integration_by_provider, integration_count_refusal,
+    Pace, Refusals, integration_accept, integration_by_id, integration_by_provider, integration_count_refusal,
     integration_delete, integration_limit_rate, integration_list, integration_pause, integration_resume,
     integration_strain, integration_take_probe, integration_update, integrations_lock, integrations_set_pace,
 };
@@ -210,7 +210,14 @@ async fn the_plans_of_the_sweep_are_made_by_one_node_at_a_time() {
             assert_eq!(ids(&rows, |row| &row.id), ["int_ten_a", "int_ten_b"], "each of its own tenant only");
             let paces: Vec<_> = rows
                 .iter()
-                .map(|row| (&*row.tenant_id, &*row.id, row.pace_at + 7, row.retry_credit + 1, Some(NOW)))
+                .map(|row| Pace {
+                    tenant_id: &row.tenant_id,
+                    id: &row.id,
+                    pace_at: row.pace_at + 7,
+                    head_at: row.head_at + 5,
+                    retry_credit: row.retry_credit + 1,
+                    retried_at: Some(NOW),
+                })
                 .collect();
             integrations_set_pace(tx, TEST, &paces).await
         };
@@ -218,12 +225,13 @@ async fn the_plans_of_the_sweep_are_made_by_one_node_at_a_time() {
         let mut tx = store.begin().await.unwrap();
         let row = seen(&mut tx).await;
         let callers = i64::try_from(CALLERS).unwrap();
-        assert_eq!((row.pace_at, row.retry_credit, row.retried_at), (7 * callers, 300 + callers, Some(NOW)));
-        integrations_set_pace(&mut tx, TEST, &[(A, "int_ten_a", 9, 8, None), (B, "int_ten_a", 1, 1, None)])
-            .await
-            .unwrap();
+        assert_eq!((row.pace_at, row.head_at), (7 * callers, 5 * callers));
+        assert_eq!((row.retry_credit, row.retried_at), (300 + callers, Some(NOW)));
+        let mine = Pace { tenant_id: A, id: "int_ten_a", pace_at: 9, head_at: 6, retry_credit: 8, retried_at: None };
+        let of_another = Pace { tenant_id: B, pace_at: 1, head_at: 1, retry_credit: 1, ..mine };
+        integrations_set_pace(&mut tx, TEST, &[mine, of_another]).await.unwrap();
         let row = seen(&mut tx).await;
-        assert_eq!((row.pace_at, row.retry_credit, row.retried_at), (9, 8, None));
+        assert_eq!((row.pace_at, row.head_at, row.retry_credit, row.retried_at), (9, 6, 8, None));
         integration_delete(&mut tx, &a(), "int_ten_a", NOW).await.unwrap();
         assert!(integrations_lock(&mut tx, TEST, &[(A, "int_ten_a")]).await.unwrap().is_empty());
     })
