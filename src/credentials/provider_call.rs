@@ -38,8 +38,7 @@ impl Credentials {
         let opened = match self.open_for_refresh(&row, &integration).await {
             Ok(Some(opened)) => opened,
             Ok(None) => return Outcome::Configuration(Code::new("client_secret_missing")),
-            // Not sent: nothing is lost. The row is looked at again after a pause.
-            Err(KeyError::Store(_)) => return Outcome::NotSent,
+            Err(KeyError::Store(_)) => return Outcome::NotTried(Code::STORE_UNAVAILABLE),
             Err(error) => {
                 tracing::error!(credential = %row.id, error = %error, "a stored token cannot be opened");
                 return Outcome::Poisoned(Code::UNREADABLE);

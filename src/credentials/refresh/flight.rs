@@ -414,7 +414,8 @@ impl<T: Clone> Flight<T> {
             Outcome::RateLimited(until) => {
                 let failure = self.failure(now, view, fence, Code::RATE_LIMITED, doubt);
                 let latest = now.after(self.policy.deadlines.longest_pause);
-                let until = until.map_or(failure.next_attempt_at, |until| until.clamp(now, latest));
+                let until =
+                    until.map_or_else(|| self.unsaid_pause(now, view, &failure), |until| until.clamp(now, latest));
                 let failure = Failure { next_attempt_at: until, ..failure };
                 let otherwise = Verdict::RateLimited { until };
                 let after = After::Failed { retry_at: until, code: Code::RATE_LIMITED, otherwise };
@@ -427,6 +428,11 @@ impl<T: Clone> Flight<T> {
                 let probe_at = now.after(self.policy.deadlines.probe);
                 let after = After::Failed { retry_at: probe_at, code: code.clone(), otherwise: Verdict::Misconfigured };
                 record(Record::Configuration { code, probe_at, failure }, held.view, true, after)
+            }
+            Outcome::NotTried(code) => {
+                let failure = self.failure(now, view, fence, code.clone(), doubt);
+                let (retry_at, otherwise) = (failure.next_attempt_at, unavailable(code.clone()));
+                record(Record::Failure(failure), held.view, true, After::Failed { retry_at, code, otherwise })
             }
             Outcome::Admin(code) => self.attention(now, held, code, None),
             Outcome::Unrecognised(code) => self.unrecognised(now, held, code),
@@ -447,6 +453,14 @@ impl<T: Clone> Flight<T> {
     fn strain(&self, now: Millis, failure: Failure) -> Record {
         let probe_at = now.after(self.policy.deadlines.outage_probe);
         Record::Unanswered { open_after: self.policy.outage, probe_at, failure }
+    }
+
+    /// The provider wants a pause and does not say how long. Asked again soon after the last one, a short one was not enough.
+    fn unsaid_pause(&self, now: Millis, view: &View, failure: &Failure) -> Millis {
+        let Integration::RateLimited { until: last } = view.integration else { return failure.next_attempt_at };
+        let deadlines = &self.policy.deadlines;
+        let again = now < last.after(deadlines.probe);
+        failure.next_attempt_at.max(if again { now.after(deadlines.outage_probe) } else { now })
     }
 
     fn lost_answer(&mut self, now: Millis, held: Held) -> Next<T> {

@@ -31,6 +31,8 @@ impl Code {
     pub const REFRESH_IN_PROGRESS: Self = Self(Cow::Borrowed("refresh_in_progress"));
     /// The database did not do what it was asked.
     pub const STORE_UNAVAILABLE: Self = Self(Cow::Borrowed("store_unavailable"));
+    /// The user's employer lets sessions end after some hours.
+    pub const SESSION_POLICY: Self = Self(Cow::Borrowed("session_policy"));
     /// So many refusals in a row that the client is to blame rather than its users.
     pub const REFUSED_WAVE: Self = Self(Cow::Borrowed("refused_wave"));
     /// A stored token cannot be opened.
@@ -221,6 +223,8 @@ pub enum Outcome<T> {
     Admin(Code),
     /// A definite refusal that no table explains.
     Unrecognised(Code),
+    /// Nothing was sent, for a reason of this node's own, such as a database that is away: says nothing about the provider.
+    NotTried(Code),
     /// Nothing was sent: the row itself is damaged, and trying again does not mend it (RL-16).
     Poisoned(Code),
 }
@@ -387,7 +391,7 @@ pub enum Action<T> {
     /// Write → [`Event::Recorded`], [`Event::Withheld`], [`Event::RecordLost`], [`Event::StoreFailed`],
     /// [`Event::StoreUnknown`].
     Record(Record),
-    /// Wait until this time or a bell → [`Event::Woken`].
+    /// Wait until this time → [`Event::Woken`].
     Wait {
         /// Until when.
         until: Millis,

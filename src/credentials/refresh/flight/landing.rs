@@ -35,7 +35,9 @@ impl<T: Clone> Flight<T> {
         let (since, probe_at) = (now.before(self.policy.deadlines.wave), now.after(self.policy.deadlines.probe));
         let failure = Failure { attempts: view.attempts, next_attempt_at: now, ..failure };
         let (generation, fence) = (view.generation, view.fence);
-        let wave = Some(Wave { most: self.policy.wave, since, probe_at, failure });
+        // An employer's rule about sessions ends those of all its people in the same hour, and says so.
+        let telling = reason != Code::SESSION_POLICY;
+        let wave = telling.then_some(Wave { most: self.policy.wave, since, probe_at, failure });
         let what = Record::Reauth { generation, fence, reason: reason.clone(), heals_integration: true, wave };
         record(what, view, true, After::Reauth(reason))
     }

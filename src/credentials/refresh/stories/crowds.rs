@@ -15,8 +15,12 @@ fn rl_08_only_silence_counts_towards_an_outage() {
         };
         assert_eq!(probe_at, NOW.after(s(30)));
     }
-    for outcome in [Outcome::Admin(Code::new("ban")), Outcome::Unrecognised(Code::new("teapot"))] {
-        assert!(matches!(answered(outcome), Action::Record(Record::Failure(_))), "an answer is an answer");
+    for outcome in [
+        Outcome::Admin(Code::new("ban")),
+        Outcome::Unrecognised(Code::new("teapot")),
+        Outcome::NotTried(Code::STORE_UNAVAILABLE),
+    ] {
+        assert!(matches!(answered(outcome), Action::Record(Record::Failure(_))), "the provider was not silent");
     }
 }
 
@@ -42,10 +46,28 @@ fn a_replay_inside_its_grace_does_not_wait_for_the_end_of_an_outage() {
     assert!(matches!(action, Action::Claim(Claim { probe: None, .. })), "{action:?}");
 }
 
+#[test]
+fn rl_09_a_pause_without_a_length_is_a_long_one_where_the_last_has_just_ended() {
+    let pause = |integration| {
+        let row = View { integration, ..dead() };
+        let action = Story::sent(safe_policy(), reader(), row).answer(Outcome::RateLimited(None));
+        let Action::Record(Record::RateLimited { until, .. }) = action else { panic!("{action:?}") };
+        until.left(NOW)
+    };
+    let limited = |ago| Integration::RateLimited { until: NOW.before(s(ago)) };
+    assert!(pause(Integration::Working) <= s(2));
+    assert_eq!(pause(limited(59)), s(30));
+    assert!(pause(limited(60)) <= s(2));
+}
+
 /// Up to the record of a refusal, which the row confirms.
 fn refused(row: View) -> (Story, Record) {
+    refused_for("invalid_grant", row)
+}
+
+fn refused_for(code: &'static str, row: View) -> (Story, Record) {
     let mut story = Story::sent(unsafe_policy(), reader(), row.clone());
-    assert_eq!(story.answer(Outcome::Reauth(Code::new("invalid_grant"))), Action::Load);
+    assert_eq!(story.answer(Outcome::Reauth(Code::new(code))), Action::Load);
     let phase = Phase::Sent { since: NOW };
     let same = View { fence: 10, phase, lease_until: Some(NOW.after(s(30))), ..row };
     let Action::Record(record) = story.on(Event::Loaded(same)) else { panic!("no record") };
@@ -61,6 +83,12 @@ fn one_refusal_too_many_holds_the_integration_and_not_its_users() {
     assert_eq!(story.on(Event::Withheld), Action::Done(Verdict::Misconfigured));
     let (mut alive, _) = refused(View { expires_at: Some(NOW.after(s(20))), ..view() });
     assert_eq!(alive.on(Event::Withheld), served(4, Some(Code::REFUSED_WAVE)));
+}
+
+#[test]
+fn an_employers_sessions_end_together_and_are_no_wave() {
+    let (_, record) = refused_for("session_policy", dead());
+    assert!(matches!(record, Record::Reauth { wave: None, .. }), "{record:?}");
 }
 
 #[test]
