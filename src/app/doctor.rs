@@ -1,6 +1,8 @@
 //! What can be wrong with an installation, looked at without changing anything.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde::Serialize;
 use url::{Host, Url};
@@ -9,7 +11,7 @@ use super::{address, database_url, key_provider};
 use crate::caller::SystemScope;
 use crate::clock::{Millis, Surroundings};
 use crate::config::Config;
-use crate::credentials::LATE;
+use crate::credentials::{LATE, SpoolFiles};
 use crate::keys::{KeyError, RootKeyStatus, root_key_status};
 use crate::outbound::{Outbound, install_crypto_provider};
 use crate::providers::Providers;
@@ -50,7 +52,7 @@ impl Check {
     }
 }
 
-/// Looks at root key, database, clock, outgoing calls, providers, URLs, and how refreshing is doing.
+/// Looks at root key, database, clock, outgoing calls, providers, URLs, the spool, and how refreshing is doing.
 pub async fn examine(config: &Config, around: &Surroundings) -> Vec<Check> {
     install_crypto_provider();
     let opened = Store::open_to_look(database_url(config)).await;
@@ -58,6 +60,7 @@ pub async fn examine(config: &Config, around: &Surroundings) -> Vec<Check> {
     let mut checks =
         vec![root_key(config), database(&opened), key_fits(config, &opened).await, clock(store, around).await];
     checks.extend([outbound(config), providers(config, around), public_url(config, store).await, listeners(config)]);
+    checks.extend(config.spool_dir.as_deref().map(spool));
     if let Some(store) = store {
         checks.extend([refreshing(store, around).await, integrations(store, around).await]);
     }
@@ -191,6 +194,29 @@ async fn public_url(config: &Config, store: Option<&Store>) -> Check {
         "https" => Check::well(NAME, url.as_str()),
         "http" if is_loopback(url) => Check::well(NAME, format!("{url}, which only this machine reaches")),
         _ => Check::ill(NAME, format!("{url} is not https"), "put a TLS proxy in front and set its https:// URL"),
+    }
+}
+
+/// Whether refreshed tokens wait that could not be stored.
+fn spool(folder: &Path) -> Check {
+    const NAME: &str = "spool";
+    match SpoolFiles::of(folder) {
+        Ok(SpoolFiles { waiting, set_aside: 0 }) => {
+            Check::well(NAME, format!("{waiting} refreshed tokens wait in {} to be stored", folder.display()))
+        }
+        Ok(SpoolFiles { set_aside, .. }) => Check::ill(
+            NAME,
+            format!("{set_aside} files in {} could not be opened and are set aside", folder.display()),
+            "where they were sealed with another key, start with that key and rename them from .unreadable to .json; delete them once their connections work again",
+        ),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Check::well(NAME, format!("{} is not there yet; `valetkey serve` makes it", folder.display()))
+        }
+        Err(error) => Check::ill(
+            NAME,
+            error.to_string(),
+            "let VALETKEY_SPOOL_DIR name a folder that this user can read and write",
+        ),
     }
 }
 

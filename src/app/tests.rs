@@ -170,3 +170,22 @@ async fn the_doctor_says_that_nobody_refreshes_and_which_client_is_refused() {
     let held = told("integrations").await;
     assert_eq!((held.ok, held.detail.as_str()), (false, "google of acme is refused (invalid_client)"));
 }
+
+#[tokio::test]
+async fn doctor_tells_of_spooled_answers_that_could_not_be_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = folder.path().join("spool");
+    let config = Config { spool_dir: Some(spool.clone()), ..config(folder.path()) };
+    let told = async || {
+        let checks = examine(&config, &Surroundings::system()).await;
+        checks.into_iter().find(|one| one.name == "spool").expect("a check")
+    };
+    assert!(told().await.ok, "not there yet");
+    std::fs::create_dir(&spool).expect("made");
+    std::fs::write(spool.join("crd_1.1.json"), "{}").expect("written");
+    let waits = told().await;
+    assert!(waits.ok && waits.detail.starts_with("1 refreshed tokens wait"), "{waits:?}");
+    std::fs::write(spool.join("crd_2.1.unreadable"), "{}").expect("written");
+    let aside = told().await;
+    assert!(!aside.ok && aside.next.is_some_and(|next| next.contains(".json")), "{}", aside.detail);
+}

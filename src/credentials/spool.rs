@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Credentials;
 use super::driver::{Fetched, bring_home};
-use super::flights::Boarding;
+use super::flights::{Boarding, Whose};
 use super::refresh::Claimed;
 use super::row::{access_place, refresh_place};
 use crate::clock::Millis;
@@ -49,6 +49,26 @@ pub enum SpoolError {
 pub struct Spool {
     folder: Option<Arc<Path>>,
     health: Health,
+}
+
+/// How many files a spool folder holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpoolFiles {
+    /// Answers that are tried again every few seconds.
+    pub waiting: usize,
+    /// Files that could not be opened: damaged, or sealed with another key.
+    pub set_aside: usize,
+}
+
+impl SpoolFiles {
+    /// Counts what is in a folder.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of(folder: &Path) -> std::io::Result<Self> {
+        let (waiting, set_aside) = (pages(folder)?.len(), ending_with(folder, SET_ASIDE)?.len());
+        Ok(Self { waiting, set_aside })
+    }
 }
 
 /// One file.
@@ -92,7 +112,7 @@ impl Spool {
         let spool = Self { folder: Some(folder.into()), health };
         write_whole(folder, "trial", b"")?;
         std::fs::remove_file(folder.join("trial"))?;
-        spool.report(pages(folder)?.len());
+        spool.report(SpoolFiles::of(folder)?);
         Ok(spool)
     }
 
@@ -115,7 +135,7 @@ impl Spool {
             crash_point!(BeforeSpool);
             write_whole(&folder, &file, &text)?;
             crash_point!(AfterSpool);
-            Ok(pages(&folder)?.len())
+            SpoolFiles::of(&folder)
         });
         self.report(waiting.await?);
         Ok(path)
@@ -127,7 +147,7 @@ impl Spool {
         let Some(folder) = self.folder.clone() else { return };
         let waiting = blocking(move || {
             remove(&file)?;
-            Ok(pages(&folder)?.len())
+            SpoolFiles::of(&folder)
         });
         match waiting.await {
             Ok(waiting) => self.report(waiting),
@@ -137,12 +157,14 @@ impl Spool {
         }
     }
 
-    fn report(&self, waiting: usize) {
-        metrics::gauge!("valetkey_spooled_tokens").set(f64::from(u32::try_from(waiting).unwrap_or(u32::MAX)));
-        if waiting == 0 {
+    fn report(&self, files: SpoolFiles) {
+        let gauge = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        metrics::gauge!("valetkey_spooled_tokens").set(gauge(files.waiting));
+        metrics::gauge!("valetkey_spool_set_aside").set(gauge(files.set_aside));
+        if files.waiting == 0 {
             self.health.clear(PART);
         } else {
-            self.health.obstruct(PART, format!("{waiting} refreshed tokens wait in the spool to be stored"));
+            self.health.obstruct(PART, format!("{} refreshed tokens wait in the spool to be stored", files.waiting));
         }
     }
 }
@@ -197,7 +219,7 @@ impl Credentials {
         for file in files {
             home += u64::from(self.bring_home(file).await?);
         }
-        let waiting = blocking(move || pages(&folder)).await?.len();
+        let waiting = blocking(move || SpoolFiles::of(&folder)).await?;
         self.spool.report(waiting);
         Ok(home)
     }
@@ -220,10 +242,10 @@ impl Credentials {
             }
         };
         let (name, claimed) = (page.name(), page.claimed());
-        let seat = match self.flights.board(&name) {
+        let seat = match self.flights.board(&name, Whose::TheSweeps) {
             Boarding::Leader(seat, _) => seat,
             // It may be a copy of what is held there. The next round finds it out of the air, or gone.
-            Boarding::Passenger(_) => return Ok(false),
+            Boarding::Passenger(..) => return Ok(false),
         };
         // In a task of its own: a round that is given up must not end a flight in the middle.
         let flight = tokio::spawn(bring_home(self.clone(), seat, claimed, Arc::new(tokens)));
@@ -262,10 +284,14 @@ impl Credentials {
 
 /// Every answer in the folder, in the order of names.
 fn pages(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    ending_with(folder, ENDING)
+}
+
+fn ending_with(folder: &Path, wanted: &str) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == ENDING) {
+        if path.extension().is_some_and(|ending| ending == wanted) {
             files.push(path);
         }
     }
