@@ -16,7 +16,16 @@ pub(super) type Landing = watch::Receiver<Option<Verdict>>;
 pub(super) struct Flights {
     /// Made anew at each start, so that a lease of an earlier life of this node is not taken for ours.
     pub(super) process: String,
-    air: Mutex<HashMap<CredentialName, Landing>>,
+    air: Mutex<HashMap<CredentialName, (Landing, Whose)>>,
+}
+
+/// Who has begun a flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Somebody who waits for it.
+    AReaders,
+    /// The sweep, whose flights wait for nobody and try once.
+    TheSweeps,
 }
 
 /// Held by the leader; lands on drop, whatever happens, so that a panic strands nobody.
@@ -29,7 +38,7 @@ pub(super) struct Seat {
 /// What to do about a credential.
 pub(super) enum Boarding {
     /// Somebody leads; wait for the landing.
-    Passenger(Landing),
+    Passenger(Landing, Whose),
     /// You lead.
     Leader(Seat, Landing),
 }
@@ -39,13 +48,14 @@ impl Flights {
         Self { process, air: Mutex::default() }
     }
 
-    pub(super) fn board(self: &Arc<Self>, name: &CredentialName) -> Boarding {
+    /// `who` counts for the one who leads.
+    pub(super) fn board(self: &Arc<Self>, name: &CredentialName, who: Whose) -> Boarding {
         let mut air = self.air.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(landing) = air.get(name) {
-            return Boarding::Passenger(landing.clone());
+        if let Some((landing, whose)) = air.get(name) {
+            return Boarding::Passenger(landing.clone(), *whose);
         }
         let (sender, receiver) = watch::channel(None);
-        air.insert(name.clone(), receiver.clone());
+        air.insert(name.clone(), (receiver.clone(), who));
         let seat = Seat { flights: Arc::clone(self), name: name.clone(), landing: sender };
         Boarding::Leader(seat, receiver)
     }
@@ -54,6 +64,12 @@ impl Flights {
 impl Seat {
     pub(super) fn name(&self) -> &CredentialName {
         &self.name
+    }
+
+    /// Whether there are passengers: one receiver is the one that they are made from.
+    #[cfg(test)]
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.landing.receiver_count() > 1
     }
 
     pub(super) fn land(self, verdict: Verdict) {
@@ -76,8 +92,12 @@ mod tests {
     async fn a_leader_that_panics_strands_nobody_and_frees_the_seat() {
         let flights = Arc::new(Flights::new("p".into()));
         let name = CredentialName { tenant_id: "t".into(), id: "c".into() };
-        let Boarding::Leader(seat, mut landing) = flights.board(&name) else { panic!("the first leads") };
-        let Boarding::Passenger(mut other) = flights.board(&name) else { panic!("the second waits") };
+        let Boarding::Leader(seat, mut landing) = flights.board(&name, Whose::AReaders) else {
+            panic!("the first leads")
+        };
+        let Boarding::Passenger(mut other, _) = flights.board(&name, Whose::AReaders) else {
+            panic!("the second waits")
+        };
 
         let crash = tokio::spawn(async move {
             let _seat = seat;
@@ -86,6 +106,6 @@ mod tests {
 
         assert!(crash.await.is_err());
         assert!(landing.changed().await.is_err() && other.changed().await.is_err(), "both hear that nobody will land");
-        assert!(matches!(flights.board(&name), Boarding::Leader(..)), "the next one leads");
+        assert!(matches!(flights.board(&name, Whose::AReaders), Boarding::Leader(..)), "the next one leads");
     }
 }

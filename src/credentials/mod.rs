@@ -16,6 +16,8 @@ mod row;
 mod spool;
 mod store;
 mod sweep;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +26,7 @@ pub use crate::providers::ApiCall;
 pub use broker::{BrokerAnswer, BrokerCall};
 pub use read::{Account, IN_MID_CALL, ReadWish, Token, Warm, Which};
 pub(crate) use row::{WARN_AHEAD, ends_soon, is_degraded, last_error};
-pub use spool::{Spool, SpoolError};
+pub use spool::{Spool, SpoolError, SpoolFiles};
 pub use store::{NewCredential, Revocation};
 pub use sweep::{DueBell, Swept};
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::flights::{Boarding, Landing};
+use super::flights::{Boarding, Landing, Whose};
 use super::refresh::{Verdict, Wish, enough};
 use super::row::{access_place, integration_of, is_degraded, life_left, owner, view};
 use super::{CredentialError, Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action, Durable, Event, Exposed};
 use crate::caller::{Caller, Permission, TenantScope};
-use crate::clock::{Millis, deadline};
+use crate::clock::{Millis, Stopwatch, deadline};
 use crate::crash::crash_point;
 use crate::invalid::Invalid;
 use crate::providers::CredentialKind;
@@ -227,6 +227,7 @@ impl Credentials {
     /// Makes sure that the wish is met as well as it can be; true when the token is degraded.
     async fn fulfil(&self, scope: &TenantScope, seen: &mut Seen, want: &ReadWish<'_>) -> Result<bool, CredentialError> {
         let first = seen.row.generation;
+        let waited = Stopwatch::start();
         // A passenger's flight may have wanted less than we do; then we lead one of our own.
         for _ in 0..3 {
             let now = self.around.now();
@@ -236,8 +237,9 @@ impl Credentials {
                 return Ok(is_degraded(&seen.row, seen.integration.as_ref(), now));
             }
             let name = CredentialName { tenant_id: seen.row.tenant_id.clone(), id: seen.row.id.clone() };
-            let (mut landing, leads) = self.board(&name, want.wish);
-            let landed = deadline(want.patience, wait_for_landing(&mut landing)).await;
+            let (mut landing, passenger_of) = self.board(&name, want.wish);
+            let patience = want.patience.saturating_sub(waited.elapsed());
+            let landed = deadline(patience, wait_for_landing(&mut landing)).await;
             let mut tx = self.store.read().await?;
             seen.row = credential_load(&mut tx, ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
             // The flight may have found a fault in it, or proved that there is none any more.
@@ -245,10 +247,15 @@ impl Credentials {
             drop(tx);
             let alive = life_left(&seen.row, self.around.now()).is_none_or(|left| !left.is_zero());
             match landed {
-                Ok(Some(Verdict::Serve { degraded: None, .. })) if leads || seen.row.generation > first => {
+                Ok(Some(Verdict::Serve { degraded: None, .. }))
+                    if passenger_of.is_none() || seen.row.generation > first =>
+                {
                     return Ok(is_degraded(&seen.row, seen.integration.as_ref(), now));
                 }
                 Ok(Some(Verdict::Serve { degraded: None, .. })) => {}
+                // The sweep waits for nobody and tries once. We do better.
+                Ok(Some(Verdict::RefreshInProgress { .. } | Verdict::Unavailable { .. }))
+                    if passenger_of == Some(Whose::TheSweeps) => {}
                 Ok(Some(Verdict::Serve { degraded: Some(_), .. })) if alive && !want.wish.forced => return Ok(true),
                 Ok(Some(verdict)) => return Err(self.refusal(verdict, seen)),
                 // The leader crashed, or our patience ended: a token with life is served all the same.
@@ -259,13 +266,14 @@ impl Credentials {
         Err(CredentialError::InProgress { retry_after: Duration::from_secs(2) })
     }
 
-    /// Joins the flight of a credential, or leads a new one in a task of its own.
-    pub(super) fn board(&self, name: &CredentialName, wish: Wish) -> (Landing, bool) {
-        match self.flights.board(name) {
-            Boarding::Passenger(landing) => (landing, false),
+    /// Joins the flight of a credential, or leads a new one in a task of its own: then it is nobody else's.
+    pub(super) fn board(&self, name: &CredentialName, wish: Wish) -> (Landing, Option<Whose>) {
+        let who = if wish.sweep { Whose::TheSweeps } else { Whose::AReaders };
+        match self.flights.board(name, who) {
+            Boarding::Passenger(landing, whose) => (landing, Some(whose)),
             Boarding::Leader(seat, landing) => {
                 tokio::spawn(self.clone().fly(seat, wish));
-                (landing, true)
+                (landing, None)
             }
         }
     }
@@ -381,4 +389,54 @@ fn pick(rows: Vec<CredentialRow>, which: Which<'_>) -> Option<CredentialRow> {
         Which::Kind(kind) => row.kind == kind,
         Which::Id(id) => row.id == id,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{CONNECTION, House, consented, furnish, owner_of};
+    use super::*;
+    use crate::store::testing::{on_both, scope_of};
+
+    /// A flight of `whose` ends without having refreshed, when somebody else just has. What does a reader get who waited for it?
+    async fn read_beside(house: &House, tenant: &str, whose: Whose) -> Result<i64, CredentialError> {
+        let (scope, room) = (scope_of(tenant), &house.rooms[0]);
+        furnish(&house.store, tenant, &scope).await;
+        let owner = owner_of(&scope);
+        let keep = async |obtained_at: Millis, access: &str| {
+            let mut tx = house.store.begin().await.unwrap();
+            let new = consented(&owner, obtained_at, Duration::from_secs(100), access, "refresh");
+            room.keep(&mut tx, &scope, new).await.unwrap();
+            let id = credentials_of_connection(&mut tx, &scope, CONNECTION).await.unwrap().remove(0).id;
+            tx.commit().await.unwrap();
+            id
+        };
+        let now = house.rooms[0].around.now();
+        let id = keep(now.before(Duration::from_secs(200)), "ended").await;
+        let name = CredentialName { tenant_id: tenant.to_owned(), id };
+        let Boarding::Leader(seat, _) = room.flights.board(&name, whose) else { panic!("nobody else flies") };
+        let reader = tokio::spawn({
+            let (room, caller, scope) = (room.clone(), Caller::operator(scope.tenant_id().clone()), scope.clone());
+            async move { room.read_in(&caller, &scope, ReadWish::token(CONNECTION, Duration::ZERO)).await }
+        });
+        while !seat.is_waited_for() && !reader.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        keep(now, "fresh").await;
+        seat.land(Verdict::RefreshInProgress { retry_after: Duration::from_secs(1) });
+        reader.await.expect("an answer").map(|token| token.generation)
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_as_patient_beside_the_sweep_as_anywhere() {
+        on_both(async |store| {
+            let house = House::build(&store).await;
+            assert_eq!(read_beside(&house, "ten_1", Whose::TheSweeps).await.expect("a token"), 2);
+            let refused = read_beside(&house, "ten_2", Whose::AReaders).await;
+            assert!(
+                matches!(refused, Err(CredentialError::InProgress { .. })),
+                "a reader was patient already: {refused:?}"
+            );
+        })
+        .await;
+    }
 }

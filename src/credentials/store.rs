@@ -8,7 +8,7 @@ use super::row::{access_place, integration_of, look_at, owner, policy, refresh_p
 use super::{CredentialError, Credentials};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
-use crate::clock::{Millis, deadline};
+use crate::clock::{Millis, Stopwatch, deadline};
 use crate::ids::CredentialId;
 use crate::keys::{KeyError, Owner};
 use crate::providers::{CredentialKind, RevokeTokens};
@@ -16,7 +16,7 @@ use crate::secret::Secret;
 use crate::store::connections::{connection_use_credential, credential_other_uses};
 use crate::store::credentials::{
     CredentialName, CredentialRow, NewTokens, credential_delete, credential_insert, credential_load,
-    credential_replace, credentials_of_connection,
+    credential_replace, credentials_of_connection, credentials_of_connection_lock,
 };
 use crate::store::integrations::IntegrationRow;
 use crate::store::{StoreError, Tx, to_json_list};
@@ -68,7 +68,7 @@ impl Credentials {
     /// # Errors
     /// As every statement.
     pub async fn keep(&self, tx: &mut Tx, scope: &TenantScope, new: NewCredential<'_>) -> Result<(), KeyError> {
-        let existing = credentials_of_connection(tx, scope, new.connection)
+        let existing = credentials_of_connection_lock(tx, scope, new.connection)
             .await?
             .into_iter()
             .find(|row| row.kind == new.kind.as_str());
@@ -122,22 +122,33 @@ impl Credentials {
             return Err(CredentialError::NotRefreshable);
         }
         for row in rows.iter().filter(|row| row.refresh_token.is_some()) {
-            let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.id.clone() };
-            let (mut landing, _) = self.board(&name, Wish::forced());
-            let landed = deadline(PATIENCE, wait_for_landing(&mut landing)).await;
-            if landed.is_err() {
+            self.refresh_one(&scope, row).await?;
+        }
+        Ok(())
+    }
+
+    async fn refresh_one(&self, scope: &TenantScope, row: &CredentialRow) -> Result<(), CredentialError> {
+        let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.id.clone() };
+        let waited = Stopwatch::start();
+        loop {
+            let (mut landing, passenger_of) = self.board(&name, Wish::forced());
+            let patience = PATIENCE.saturating_sub(waited.elapsed());
+            if deadline(patience, wait_for_landing(&mut landing)).await.is_err() {
                 return Err(CredentialError::InProgress { retry_after: Duration::from_secs(2) });
             }
             let mut tx = self.store.read().await?;
             let after =
                 credential_load(&mut tx, super::ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
-            let integration = integration_of(&mut tx, &scope, after.integration_id.as_deref()).await?;
+            let integration = integration_of(&mut tx, scope, after.integration_id.as_deref()).await?;
             drop(tx);
-            if after.generation == row.generation {
+            if after.generation > row.generation {
+                return Ok(());
+            }
+            // Others may have wanted less than a refresh, whatever it takes.
+            if passenger_of.is_none() {
                 return Err(failed_refresh(&after, integration.as_ref()));
             }
         }
-        Ok(())
     }
 
     /// The bot token of a connection, for our own looking at the bot's updates.
@@ -161,7 +172,7 @@ impl Credentials {
     /// As every statement.
     pub async fn end(&self, tx: &mut Tx, scope: &TenantScope, connection: &str) -> Result<Vec<Revocation>, KeyError> {
         let mut revocations = Vec::new();
-        for row in credentials_of_connection(tx, scope, connection).await? {
+        for row in credentials_of_connection_lock(tx, scope, connection).await? {
             if credential_other_uses(tx, scope, &row.id, connection).await? > 0 {
                 continue;
             }
