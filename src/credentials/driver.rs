@@ -309,11 +309,9 @@ impl Driver {
     }
 
     async fn on_wait(&self, until: Millis, told_to_stop: bool) -> Event<Tokens> {
-        let mut bells = self.room.bells.listen();
         tokio::select! {
             () = self.room.around.clock.sleep(until.left(self.now())) => Event::Woken,
             () = self.room.shutdown.begun(), if !told_to_stop => Event::Shutdown,
-            _ = bells.recv() => Event::Woken,
         }
     }
 

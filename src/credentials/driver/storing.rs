@@ -62,6 +62,9 @@ impl Driver {
             return Ok(false);
         }
         let new = self.sealed(tokens, &row, integration.as_ref())?;
+        // Before the credential, as everybody who locks both, or two of them would wait for each other.
+        integration_resume(&mut tx, ONE_CREDENTIAL, &row.tenant_id, row.integration_id.as_deref().unwrap_or_default())
+            .await?;
         let answer = AnswerTo { fence: claimed.fence, consents: claimed.consents, only_fence };
         if !credential_store(&mut tx, ONE_CREDENTIAL, &self.name, answer, &new).await? {
             return Ok(false);
@@ -91,8 +94,6 @@ impl Driver {
             )
             .await?;
         }
-        integration_resume(&mut tx, ONE_CREDENTIAL, &row.tenant_id, row.integration_id.as_deref().unwrap_or_default())
-            .await?;
         let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
         let event = Happening::done(Done::CredentialRefreshed, "credential", &row.id).of_user(user);
         self.room.audit.record(&mut tx, &self.system(), &event).await?;
