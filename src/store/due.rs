@@ -345,14 +345,17 @@ pub async fn credentials_of_integration_plan(
     )
 }
 
+/// Nobody needs to know how many more there are than that, and counting a crowd would hold up those who read tokens.
+const COUNTED: i64 = 10_000;
+
 /// How the refreshing of all credentials is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct RefreshNumbers {
-    /// Credentials whose due time has passed and that nobody has taken.
+    /// Credentials whose due time has passed and that nobody has taken; 10,000 at most.
     pub overdue: i64,
     /// Due time of the one that has waited longest.
     pub oldest_due: Option<i64>,
-    /// Credentials that wait for their place in a queue.
+    /// Credentials that wait for their place in a queue; 10,000 at most.
     pub queued: i64,
     /// Requests whose outcome nobody knows (yet).
     pub in_doubt: i64,
@@ -372,13 +375,14 @@ pub async fn refresh_numbers(tx: &mut Tx, _: SystemScope, now: i64) -> Result<Re
     sql!(
         tx,
         one RefreshNumbers,
-        "SELECT (SELECT count(*) FROM credentials WHERE due_at <= $1) AS overdue,
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM credentials WHERE due_at <= $1 LIMIT $2) AS few) AS overdue,
          (SELECT min(due_at) FROM credentials WHERE due_at <= $1) AS oldest_due,
-         (SELECT count(*) FROM credentials WHERE slot_at IS NOT NULL AND slot_at > $1) AS queued,
+         (SELECT count(*) FROM (SELECT 1 FROM credentials WHERE slot_at IS NOT NULL AND slot_at > $1 LIMIT $2) AS few) AS queued,
          (SELECT count(*) FROM credentials WHERE doubt_since IS NOT NULL) + (SELECT count(*) FROM credentials WHERE phase = 'sent' AND lease_until <= $1 AND doubt_since IS NULL) AS in_doubt,
          (SELECT count(*) FROM integrations WHERE status = 'misconfigured' AND deleted_at IS NULL) AS misconfigured,
          (SELECT count(*) FROM integrations WHERE unreachable_since IS NOT NULL AND deleted_at IS NULL) AS unreachable,
          (SELECT count(*) FROM integrations WHERE rate_limited_until > $1 AND deleted_at IS NULL) AS rate_limited",
-        now
+        now,
+        COUNTED
     )
 }

@@ -191,7 +191,7 @@ async fn what_the_sweep_asks_every_second_is_answered_by_indexes() {
         })
         .await;
         let indexes = ["credentials_due_idx", "credentials_slot_idx", "credentials_sent_idx", "credentials_doubt_idx"];
-        assert_uses(&store, &indexes, &[Number(NOW)], async |tx| {
+        assert_uses(&store, &indexes, &[Number(NOW), Number(10_000)], async |tx| {
             let numbers = refresh_numbers(tx, TEST, NOW).await.unwrap();
             assert!(numbers.overdue > 0 && numbers.queued > 0 && numbers.in_doubt > 0, "{numbers:?}");
         })
