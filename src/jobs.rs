@@ -148,10 +148,16 @@ async fn keep_running(mut task: Task, around: Surroundings, health: Health, shut
         };
         tokio::select! {
             () = shutdown.begun() => {}
-            () = around.clock.sleep(task.every) => {}
+            () = around.clock.sleep(a_little_less(task.every, &around)) => {}
             () = rung => {}
         }
     }
+}
+
+/// Up to a quarter less, so that nodes that have fallen into step do not stay in it and all work at the same moment.
+fn a_little_less(every: Duration, around: &Surroundings) -> Duration {
+    let [part] = around.random();
+    every - every.mul_f64(f64::from(part) / 1024.0)
 }
 
 /// How a task has been doing.
