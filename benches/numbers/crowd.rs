@@ -22,11 +22,13 @@ struct Size {
 
 pub async fn run(full: bool, wanted: Option<usize>, table: &mut Table) {
     let size = if full {
+        let crowd = wanted.unwrap_or(50_000);
         Size {
-            crowd: wanted.unwrap_or(50_000),
+            crowd,
             rate: 200,
             fresh: 500,
-            spread: Duration::from_secs(60),
+            // A minute for 50,000; a smaller crowd is as dense.
+            spread: Duration::from_micros(1200) * u32::try_from(crowd).expect("a crowd"),
             reads_per_second: 60,
             nodes: 2,
         }
