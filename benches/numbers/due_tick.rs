@@ -67,14 +67,14 @@ impl House {
         let rows: Vec<String> = (0..CLIENTS)
             .map(|number| {
                 format!(
-                    "('{}', 'int_{number:03}', 'google', 'client-1', '[]', '[]', 'active', 'always', 30, 0, 0, 0, 0, 0, 1, {now}, {now})",
+                    "('{}', 'int_{number:03}', 'google', 'client-1', '[]', '[]', 'active', 'always', 30, 0, 0, 0, 0, 1, {now}, {now})",
                     tenants[number]
                 )
             })
             .collect();
         database
             .execute(&format!(
-                "INSERT INTO integrations (tenant_id, id, provider, client_id, scopes, user_scopes, status, refresh_policy, active_days, pace_at, head_at,
+                "INSERT INTO integrations (tenant_id, id, provider, client_id, scopes, user_scopes, status, refresh_policy, active_days, pace_at,
                  retry_credit, unanswered, refused, revision, created_at, updated_at) VALUES {}",
                 rows.join(", ")
             ))
@@ -167,7 +167,7 @@ impl House {
         let took = watch.elapsed();
         let counted = self.app.rooms.credentials.refresh_numbers().await.expect("counts");
         assert!(counted.queued > 0, "{counted:?}");
-        show(table, "a round, which gives up to 1,000 their places", &rounds);
+        show(table, "a round, which gives up to 250 their places", &rounds);
         let places = format!("{} rounds, {:.1} s, {taken} taken one by one", rounds.count(), took.as_secs_f64());
         table.row("until everybody has a place", places);
         // Nobody waits for the counting; it takes what so many index entries take.

@@ -15,7 +15,6 @@ CREATE TABLE integrations (
     refresh_policy TEXT NOT NULL CONSTRAINT integrations_refresh_policy_check CHECK (refresh_policy IN ('always', 'active', 'on_demand')),
     active_days BIGINT NOT NULL,
     pace_at BIGINT NOT NULL,
-    head_at BIGINT NOT NULL,
     retry_credit BIGINT NOT NULL,
     retried_at BIGINT,
     answered BIGINT,

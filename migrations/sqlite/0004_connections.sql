@@ -15,7 +15,6 @@ CREATE TABLE integrations (
     refresh_policy TEXT NOT NULL CONSTRAINT integrations_refresh_policy_check CHECK (refresh_policy IN ('always', 'active', 'on_demand')),
     active_days INTEGER NOT NULL,
     pace_at INTEGER NOT NULL,
-    head_at INTEGER NOT NULL,
     retry_credit INTEGER NOT NULL,
     retried_at INTEGER,
     answered INTEGER,

@@ -30,13 +30,13 @@ use crate::store::integrations::{IntegrationRow, Pace, integrations_lock, integr
 use crate::store::{StoreError, Tx};
 
 const ALL_TENANTS: SystemScope = SystemScope::because("the sweep serves every tenant in the order of need");
-/// Credentials taken at once.
-const BATCH: usize = 128;
+/// Credentials taken at once. Rounds are short, so that they do not hold up those who read tokens.
+const BATCH: usize = 64;
 /// A claimed credential is looked at again after this time if its flight never says when.
 const CLAIMED_FOR: Duration = Duration::from_secs(150);
 /// So many rows are given places at once when a crowd is due.
-const QUEUED_AT_ONCE: i64 = 1_000;
-/// No queue is longer than this; a place beyond it was written by a clock that has jumped.
+const QUEUED_AT_ONCE: i64 = 250;
+/// No queue is longer than this; a first free place beyond it was written by a clock that has jumped.
 const LONGEST_QUEUE: Duration = Duration::from_secs(24 * 3600);
 
 /// A client: tenant and integration.
@@ -147,7 +147,7 @@ impl Credentials {
         Ok(looked_at)
     }
 
-    /// One round of the sweep: takes at most 128 credentials, and sends them or gives each its place.
+    /// One round of the sweep: takes at most 64 credentials, and sends them or gives each its place.
     ///
     /// # Errors
     /// As every statement. What was claimed comes again by itself.
@@ -359,7 +359,6 @@ impl Round {
             tenant_id: client.0,
             id: client.1,
             pace_at: queue.pace_at,
-            head_at: queue.head_at,
             retry_credit: queue.credit,
             retried_at: queue.retried_at.map(|at| at.0),
         })
@@ -369,10 +368,8 @@ impl Round {
         // Those just taken count as in the air already.
         let in_air = usize::try_from(in_air).unwrap_or_default().saturating_sub(taken);
         let latest = self.now.after(LONGEST_QUEUE).0.saturating_mul(1000);
-        let believable = |at: i64| if at > latest { 0 } else { at };
         Queue {
-            pace_at: believable(integration.pace_at),
-            head_at: believable(integration.head_at),
+            pace_at: if integration.pace_at > latest { 0 } else { integration.pace_at },
             credit: integration.retry_credit,
             retried_at: integration.retried_at.map(Millis),
             answered: integration.answered.map(|count| u32::try_from(count).unwrap_or_default()),

@@ -39,8 +39,6 @@ pub struct IntegrationRow {
     pub active_days: i64,
     /// The first free place in the sweep's queue for this client, in microseconds UTC.
     pub pace_at: i64,
-    /// Before this time the sweep lets nothing leave for this client, in microseconds UTC.
-    pub head_at: i64,
     /// What may still be spent on retries, in hundredths of a call.
     pub retry_credit: i64,
     /// When a retry was last let go.
@@ -87,7 +85,6 @@ impl IntegrationRow {
             refresh_policy: "always".to_owned(),
             active_days: 30,
             pace_at: 0,
-            head_at: 0,
             retry_credit: 300,
             retried_at: None,
             answered: None,
@@ -104,6 +101,14 @@ impl IntegrationRow {
     }
 }
 
+impl IntegrationRow {
+    /// Whether nothing is known against the client or its provider, so that a success has nothing to heal.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.status == NOW_WELL && self.unanswered == 0 && self.refused == 0 && self.answered.is_none()
+    }
+}
+
 const NOW_WELL: &str = "active";
 
 /// Adds an integration.
@@ -115,8 +120,8 @@ pub async fn integration_insert(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         tx,
         execute,
         "INSERT INTO integrations (tenant_id, id, provider, client_id, client_secret, bot_token, scopes, user_scopes, status, revision, created_at, updated_at,
-         refresh_policy, active_days, pace_at, head_at, retry_credit, unanswered, refused)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13, 0, 0, $14, 0, 0)",
+         refresh_policy, active_days, pace_at, retry_credit, unanswered, refused)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13, 0, $14, 0, 0)",
         scope.tenant(),
         &row.id,
         &row.provider,
@@ -347,8 +352,6 @@ pub struct Pace<'a> {
     pub id: &'a str,
     /// See [`IntegrationRow::pace_at`].
     pub pace_at: i64,
-    /// See [`IntegrationRow::head_at`].
-    pub head_at: i64,
     /// See [`IntegrationRow::retry_credit`].
     pub retry_credit: i64,
     /// See [`IntegrationRow::retried_at`].
@@ -365,8 +368,8 @@ pub async fn integrations_set_pace(tx: &mut Tx, _: SystemScope, paces: &[Pace<'_
         sql!(
             tx,
             execute,
-            "UPDATE integrations SET pace_at = p.pace_at, head_at = p.head_at, retry_credit = p.retry_credit, retried_at = p.retried_at
-             FROM jsonb_to_recordset($1::jsonb) AS p (tenant_id text, id text, pace_at bigint, head_at bigint, retry_credit bigint, retried_at bigint)
+            "UPDATE integrations SET pace_at = p.pace_at, retry_credit = p.retry_credit, retried_at = p.retried_at
+             FROM jsonb_to_recordset($1::jsonb) AS p (tenant_id text, id text, pace_at bigint, retry_credit bigint, retried_at bigint)
              WHERE integrations.tenant_id = p.tenant_id AND integrations.id = p.id",
             &paces
         )?;
@@ -374,8 +377,8 @@ pub async fn integrations_set_pace(tx: &mut Tx, _: SystemScope, paces: &[Pace<'_
         sql!(
             tx,
             execute,
-            "UPDATE integrations SET pace_at = p.pace_at, head_at = p.head_at, retry_credit = p.retry_credit, retried_at = p.retried_at FROM
-             (SELECT e.value ->> 'tenant_id' AS tenant_id, e.value ->> 'id' AS id, e.value ->> 'pace_at' AS pace_at, e.value ->> 'head_at' AS head_at,
+            "UPDATE integrations SET pace_at = p.pace_at, retry_credit = p.retry_credit, retried_at = p.retried_at FROM
+             (SELECT e.value ->> 'tenant_id' AS tenant_id, e.value ->> 'id' AS id, e.value ->> 'pace_at' AS pace_at,
              e.value ->> 'retry_credit' AS retry_credit, e.value ->> 'retried_at' AS retried_at FROM json_each($1) e) AS p
              WHERE integrations.tenant_id = p.tenant_id AND integrations.id = p.id",
             &paces

@@ -77,7 +77,7 @@ impl Crowd {
     }
 
     async fn in_air(&self) -> u64 {
-        let soon = self.app.clock.now().0 + 1000;
+        let soon = self.app.clock.now().0 + 1250;
         let sql = format!(
             "SELECT CAST(count(*) AS TEXT) FROM credentials WHERE phase = 'sent' OR (slot_at <= {soon} AND due_at > slot_at)"
         );
