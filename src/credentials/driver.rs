@@ -66,9 +66,16 @@ struct Driver {
     spooled: Option<StaysInSpool>,
     /// Whether somebody waits, so that the sweep did not plan this flight.
     for_reader: bool,
+    /// The look that a flight begins with, until the protocol asks for it.
+    first_look: Option<(Millis, View)>,
+    /// Whether new tokens were stored, and with them when to look next.
+    has_stored: bool,
 }
 
 type StaysInSpool = bool;
+
+/// The first look of a flight is as good as new so long: it was taken for the very same purpose, a few lines before.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
 
 /// What one retry costs, in the hundredths of [`IntegrationRow::retry_credit`].
 const ONE_RETRY: i64 = 100;
@@ -111,12 +118,16 @@ impl Driver {
             held: None,
             spooled: None,
             for_reader: false,
+            first_look: None,
+            has_stored: false,
         }
     }
 
     async fn fly(&mut self, wish: Wish) -> Verdict {
+        let at = self.now();
         match self.load().await {
-            Ok(Some(_)) => {
+            Ok(Some(view)) => {
+                self.first_look = Some((at, view));
                 self.for_reader = !wish.sweep;
                 self.run(Flight::new(self.policy, wish, self.jitter)).await
             }
@@ -232,6 +243,13 @@ impl Driver {
     }
 
     async fn on_load(&mut self) -> Event<Tokens> {
+        let now = self.now();
+        if let Some((at, view)) = self.first_look.take()
+            && now >= at
+            && now < at.after(FIRST_LOOK)
+        {
+            return Event::Loaded(view);
+        }
         match self.load().await {
             Ok(Some(view)) => Event::Loaded(view),
             Ok(None) => Event::Gone,
@@ -333,7 +351,7 @@ impl Driver {
 
     /// After the landing: when should the sweep look next?
     async fn plan_next_look(&mut self) -> Result<(), StoreError> {
-        if self.load().await?.is_none() {
+        if self.has_stored || self.load().await?.is_none() {
             return Ok(());
         }
         let Some(Loaded { row, integration }) = &self.loaded else { return Ok(()) };

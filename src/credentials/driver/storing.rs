@@ -27,6 +27,7 @@ impl Driver {
         match self.store(tokens, claimed, generation, only_fence).await {
             Ok(true) => {
                 self.let_go().await;
+                self.has_stored = true;
                 Event::Stored
             }
             Ok(false) => match self.load().await {
@@ -63,8 +64,9 @@ impl Driver {
         }
         let new = self.sealed(tokens, &row, integration.as_ref())?;
         // Before the credential, as everybody who locks both, or two of them would wait for each other.
-        integration_resume(&mut tx, ONE_CREDENTIAL, &row.tenant_id, row.integration_id.as_deref().unwrap_or_default())
-            .await?;
+        if let Some(troubled) = integration.as_ref().filter(|one| !one.is_well()) {
+            integration_resume(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &troubled.id).await?;
+        }
         let answer = AnswerTo { fence: claimed.fence, consents: claimed.consents, only_fence };
         if !credential_store(&mut tx, ONE_CREDENTIAL, &self.name, answer, &new).await? {
             return Ok(false);
@@ -81,7 +83,10 @@ impl Driver {
             )
             .await?;
         }
-        let account = credential_account(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await?;
+        let account = match &tokens.set.subject {
+            Some(_) => credential_account(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await?,
+            None => None,
+        };
         if contradicts(self.room.providers.get(&row.provider).as_deref(), account.as_deref(), &tokens.set) {
             connections_of_credential_mark(
                 &mut tx,
