@@ -196,9 +196,7 @@ impl<T: Clone> Flight<T> {
             Event::Loaded(view) => self.consider(now, view),
             Event::Gone => over(Verdict::Gone),
             // A claim of ours may stand there, with nothing sent: left alone, it would turn into a doubt.
-            Event::StoreFailed | Event::StoreUnknown if self.unsure.is_some() && !self.stopping => {
-                self.pause(now, State::Loading)
-            }
+            Event::StoreFailed | Event::StoreUnknown if self.unsure.is_some() => self.pause(now, State::Loading),
             Event::StoreFailed | Event::StoreUnknown => over(unavailable(Code::STORE_UNAVAILABLE)),
             _ => (State::Loading, Action::Continue),
         }
@@ -354,7 +352,7 @@ impl<T: Clone> Flight<T> {
             }
             Event::ClaimLost => self.load(),
             Event::Gone => over(Verdict::Gone),
-            Event::StoreFailed if self.unsure.is_some() && !self.stopping => self.pause(now, State::Loading),
+            Event::StoreFailed if self.unsure.is_some() => self.pause(now, State::Loading),
             Event::StoreFailed => {
                 let code = Code::STORE_UNAVAILABLE;
                 over(serve_or(now, &view, code.clone(), unavailable(code)))
@@ -414,8 +412,9 @@ impl<T: Clone> Flight<T> {
             Outcome::RateLimited(until) => {
                 let failure = self.failure(now, view, fence, Code::RATE_LIMITED, doubt);
                 let latest = now.after(self.policy.deadlines.longest_pause);
-                let until =
-                    until.map_or_else(|| self.unsaid_pause(now, view, &failure), |until| until.clamp(now, latest));
+                // No length, none at all, or a date that a clock which differs has passed: the provider wants a pause all the same.
+                let said = until.filter(|until| *until > now).map(|until| until.min(latest));
+                let until = said.unwrap_or_else(|| self.unsaid_pause(now, view, &failure));
                 let failure = Failure { next_attempt_at: until, ..failure };
                 let otherwise = Verdict::RateLimited { until };
                 let after = After::Failed { retry_at: until, code: Code::RATE_LIMITED, otherwise };

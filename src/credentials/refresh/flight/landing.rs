@@ -21,9 +21,6 @@ impl<T: Clone> Flight<T> {
                 self.believe_refusal(now, view, code)
             }
             Event::Gone => over(Verdict::Gone),
-            Event::StoreFailed | Event::StoreUnknown if self.stopping => {
-                over(serve_or(now, &held.view, Code::SHUTTING_DOWN, unavailable(Code::SHUTTING_DOWN)))
-            }
             Event::StoreFailed | Event::StoreUnknown => self.pause(now, State::Rereading { held, code }),
             _ => (State::Rereading { held, code }, Action::Continue),
         }
@@ -61,7 +58,8 @@ impl<T: Clone> Flight<T> {
             // Also what a repeated record meets when the first one did land.
             Event::RecordLost => self.load(),
             Event::Gone => over(Verdict::Gone),
-            Event::StoreFailed | Event::StoreUnknown if insist && !self.stopping => {
+            // Also while the node stops: a claim that is left behind turns into a doubt about a token that is well.
+            Event::StoreFailed | Event::StoreUnknown if insist => {
                 self.pause(now, State::Recording { record, view, insist, after })
             }
             Event::StoreFailed | Event::StoreUnknown => self.give_up(now, &view, after),

@@ -60,6 +60,15 @@ fn rl_09_a_pause_without_a_length_is_a_long_one_where_the_last_has_just_ended() 
     assert!(pause(limited(60)) <= s(2));
 }
 
+#[test]
+fn rl_09_no_time_to_wait_or_a_date_that_has_passed_is_a_pause_all_the_same() {
+    for until in [NOW, NOW.before(s(60))] {
+        let action = Story::sent(safe_policy(), reader(), dead()).answer(Outcome::RateLimited(Some(until)));
+        let Action::Record(Record::RateLimited { until, failure }) = action else { panic!("{action:?}") };
+        assert!(until > NOW && failure.next_attempt_at == until);
+    }
+}
+
 /// Up to the record of a refusal, which the row confirms.
 fn refused(row: View) -> (Story, Record) {
     refused_for("invalid_grant", row)

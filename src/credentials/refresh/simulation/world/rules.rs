@@ -260,11 +260,7 @@ impl World {
         let Some(claimed) = running.claimed else { return };
         let same = (self.row.generation, self.row.fence) == (claimed.generation, claimed.fence);
         let left = same && self.row.phase != Phase::Idle && self.row.status == Status::Active;
-        if left && !running.spooled {
-            let stopped = running.told_to_stop;
-            self.must(stopped, "RL-29", "a claim was left behind");
-            self.forget(running);
-        }
+        self.must(!left || running.spooled, "RL-29", "a claim was left behind");
     }
 
     /// RL-05 and RL-37: tokens that arrived are stored, spooled, overtaken by better ones, or ended.
