@@ -172,7 +172,7 @@ impl Need {
     fn because(reason: Option<&str>) -> Self {
         match reason {
             Some("rotation_response_lost") => Self::AnswerLost,
-            Some("refresh_token_missing" | "refresh_token_expired" | "expired") => Self::Ended,
+            Some("not_refreshable" | "refresh_token_missing" | "refresh_token_expired" | "expired") => Self::Ended,
             _ => Self::AccessRefused,
         }
     }
@@ -197,7 +197,7 @@ impl Need {
 pub enum IntegrationHealth {
     /// Nothing is known to be wrong.
     Working,
-    /// The provider refuses the client, with this code.
+    /// The provider refuses the client, with this code; or our own copy of its secret is of no use (`client_secret_…`).
     ClientRefused(String),
     /// So many users in a row seem to have withdrawn that the client is at fault (`refused_wave`).
     RefusedWave,
@@ -237,6 +237,11 @@ impl fmt::Display for Explained<'_> {
         let Self(health, provider) = self;
         match health {
             IntegrationHealth::Working => f.write_str("Nothing is known to be wrong."),
+            IntegrationHealth::ClientRefused(code) if code.starts_with("client_secret_") => write!(
+                f,
+                "The client secret for {provider} that is kept here is missing or cannot be opened ({code}). No connection \
+                 was changed by that: save the secret again, and they go on by themselves."
+            ),
             IntegrationHealth::ClientRefused(code) => write!(
                 f,
                 "{provider} refuses the client id or secret ({code}). No connection was changed by that: correct the \

@@ -36,8 +36,8 @@ impl Credentials {
             return Outcome::Poisoned(Code::PROVIDER_UNKNOWN);
         };
         let opened = match self.open_for_refresh(&row, &integration).await {
-            Ok(Some(opened)) => opened,
-            Ok(None) => return Outcome::Configuration(Code::new("client_secret_missing")),
+            Ok(Ok(opened)) => opened,
+            Ok(Err(code)) => return Outcome::Configuration(code),
             Err(KeyError::Store(_)) => return Outcome::NotTried(Code::STORE_UNAVAILABLE),
             Err(error) => {
                 tracing::error!(credential = %row.id, error = %error, "a stored token cannot be opened");
@@ -62,23 +62,31 @@ impl Credentials {
         }
     }
 
+    /// What a refresh needs, or what is wrong with the integration.
     async fn open_for_refresh(
         &self,
         row: &CredentialRow,
         integration: &IntegrationRow,
-    ) -> Result<Option<ForRefresh>, KeyError> {
+    ) -> Result<Result<ForRefresh, Code>, KeyError> {
         let (Some(client_secret), Some(refresh_token)) = (&integration.client_secret, &row.refresh_token) else {
-            return Ok(None);
+            return Ok(Err(Code::new("client_secret_missing")));
         };
         let mut tx = self.store.read().await?;
         let tenant = Owner::Tenant(TenantId::stored(row.tenant_id.clone()));
         let client_secret =
-            self.keys.open_secret(&mut tx, &tenant, client_secret_place(&integration.id), client_secret).await?;
+            match self.keys.open_secret(&mut tx, &tenant, client_secret_place(&integration.id), client_secret).await {
+                Err(KeyError::Store(error)) => return Err(KeyError::Store(error)),
+                opened => opened.ok(),
+            };
+        let Some(client_secret) = client_secret else {
+            tracing::error!(integration = %integration.id, "a stored client secret cannot be opened");
+            return Ok(Err(Code::new("client_secret_unreadable")));
+        };
         let refresh_token =
             self.keys.open_secret(&mut tx, &owner(row), refresh_place(&row.id, row.generation), refresh_token).await?;
         // Taken out before the refresh token is spent: the answer can then be sealed whatever becomes of the database.
         let sealer = self.keys.sealer(&mut tx, &owner(row)).await?;
-        Ok(Some(ForRefresh { client_secret, refresh_token, sealer }))
+        Ok(Ok(ForRefresh { client_secret, refresh_token, sealer }))
     }
 
     pub(super) async fn revoke_at_provider(
