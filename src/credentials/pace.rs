@@ -70,6 +70,8 @@ pub(super) struct Due {
     pub(super) place: Option<Millis>,
     /// Whether it has failed before.
     pub(super) retry: bool,
+    /// Whether the outcome of its last request is unknown.
+    pub(super) in_doubt: bool,
 }
 
 /// What is to be done with a row.
@@ -86,6 +88,12 @@ pub(super) enum Decision {
 impl Queue {
     /// Decides about one row after the other, and moves the queue on.
     pub(super) fn decide(&mut self, now: Millis, row: Due, interval: i64, deadlines: &Deadlines) -> Decision {
+        if row.in_doubt {
+            // Inside its grace a token may be sent once more, and no outage or queue lasts as short as that; without a
+            // grace nothing is sent.
+            self.debit(now, 1, interval);
+            return Decision::Go(now);
+        }
         match self.integration.clone() {
             Integration::RateLimited { until } if deadlines.holds(until, now) => {
                 return self.place_after(now, until, interval);
@@ -177,8 +185,8 @@ mod tests {
     use crate::credentials::refresh::Code;
 
     const NOW: Millis = Millis(1_800_000_000_000);
-    const FIRST: Due = Due { place: None, retry: false };
-    const RETRY: Due = Due { place: None, retry: true };
+    const FIRST: Due = Due { place: None, retry: false, in_doubt: false };
+    const RETRY: Due = Due { retry: true, ..FIRST };
 
     fn queue() -> Queue {
         Queue {
@@ -219,7 +227,7 @@ mod tests {
     #[test]
     fn a_place_that_has_come_is_kept_and_one_that_is_far_is_given_up_for_an_earlier_one() {
         let mut queue = queue();
-        let due = |offset| Due { place: Some(ms(offset)), retry: false };
+        let due = |offset| Due { place: Some(ms(offset)), ..FIRST };
         assert_eq!(decide(&mut queue, due(700)), Decision::Go(ms(700)));
         assert_eq!(queue.pace_at, 0, "no new place was taken");
         let mut queue = self::queue();
@@ -228,7 +236,7 @@ mod tests {
 
     #[test]
     fn rl_13_what_the_sweep_was_late_for_leaves_no_faster_and_in_its_order() {
-        let missed = |index: u64| Due { place: Some(NOW.before(Duration::from_millis(60_000 - index))), retry: false };
+        let missed = |index: u64| Due { place: Some(NOW.before(Duration::from_millis(60_000 - index))), ..FIRST };
         let mut queue = queue();
         let decisions: Vec<_> = (0..1000).map(|index| decide(&mut queue, missed(index))).collect();
         let gone = decisions.iter().filter(|one| matches!(one, Decision::Go(_))).count();
@@ -248,7 +256,7 @@ mod tests {
     fn rl_09_nothing_leaves_inside_a_pause_and_the_places_begin_after_it() {
         let mut queue = Queue { integration: Integration::RateLimited { until: ms(30_000) }, ..queue() };
         assert_eq!(decide(&mut queue, FIRST), Decision::Wait(ms(30_000)));
-        assert_eq!(decide(&mut queue, Due { place: Some(NOW), retry: true }), Decision::Wait(ms(30_010)));
+        assert_eq!(decide(&mut queue, Due { place: Some(NOW), ..RETRY }), Decision::Wait(ms(30_010)));
     }
 
     #[test]
@@ -303,8 +311,18 @@ mod tests {
     fn what_is_in_the_air_is_bounded_and_whoever_finds_no_room_loses_its_place() {
         let mut queue = Queue { free: 1, ..queue() };
         assert_eq!(decide(&mut queue, FIRST), Decision::Go(NOW));
-        let late = Due { place: Some(NOW), retry: false };
+        let late = Due { place: Some(NOW), ..FIRST };
         assert_eq!(decide(&mut queue, late), Decision::Wait(ms(1250)));
+    }
+
+    #[test]
+    fn rl_06_a_doubt_is_settled_before_everything_else_and_others_make_room() {
+        let integration = Integration::Unreachable { code: Code::new("x"), probe_at: ms(30_000) };
+        let mut away = Queue { integration, free: 0, ..queue() };
+        assert_eq!(decide(&mut away, Due { in_doubt: true, ..RETRY }), Decision::Go(NOW));
+        let mut queue = queue();
+        assert_eq!(decide(&mut queue, Due { in_doubt: true, ..RETRY }), Decision::Go(NOW));
+        assert_eq!(decide(&mut queue, FIRST), Decision::Go(ms(10)));
     }
 
     #[test]

@@ -327,7 +327,8 @@ impl Round {
         for row in rows {
             let place = (row.slot_at != self.now.0).then_some(Millis(row.slot_at));
             // Whoever is needed now is no mere retry.
-            let due = Due { place, retry: row.attempts > 0 && row.last_used_at <= active_since };
+            let retry = row.attempts > 0 && row.last_used_at <= active_since;
+            let due = Due { place, retry, in_doubt: row.in_doubt == 1 };
             match queue.decide(self.now, due, self.limits.interval, &deadlines) {
                 Decision::Go(at) => self.leaving.push(Leaving { row, at }),
                 Decision::Wait(place) => {

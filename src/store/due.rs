@@ -31,6 +31,8 @@ pub struct DueRow {
     pub refresh_expires_at: Option<i64>,
     /// The end that was last warned of.
     pub warned_for: Option<i64>,
+    /// 1 when the outcome of its last request is unknown.
+    pub in_doubt: i64,
 }
 
 impl DueRow {
@@ -62,7 +64,8 @@ pub async fn credential_claim_due(
             "WITH due AS MATERIALIZED
              (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
              UPDATE credentials SET due_at = $2, slot_at = COALESCE(slot_at, $4) WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due)
-             RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for",
+             RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for,
+             CAST(CASE WHEN doubt_since IS NOT NULL OR phase = 'sent' THEN 1 ELSE 0 END AS BIGINT) AS in_doubt",
             horizon,
             next,
             limit,
@@ -74,7 +77,8 @@ pub async fn credential_claim_due(
             all DueRow,
             "UPDATE credentials SET due_at = $2, slot_at = COALESCE(slot_at, $4) WHERE (tenant_id, id) IN
              (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3)
-             RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for",
+             RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for,
+             CAST(CASE WHEN doubt_since IS NOT NULL OR phase = 'sent' THEN 1 ELSE 0 END AS BIGINT) AS in_doubt",
             horizon,
             next,
             limit,
@@ -323,8 +327,8 @@ pub async fn credential_set_due(
     Ok(())
 }
 
-/// Has the sweep look at every credential of an integration that it had nothing to do with, since the integration now wishes
-/// for more; gives how many.
+/// Has the sweep look at every credential of an integration that it had nothing to do with, or only to keep it alive, since
+/// the integration now wishes for more; gives how many.
 ///
 /// # Errors
 /// As every statement.
@@ -337,7 +341,7 @@ pub async fn credentials_of_integration_plan(
     sql!(
         tx,
         execute,
-        "UPDATE credentials SET due_at = $3 WHERE tenant_id = $1 AND integration_id = $2 AND due_at IS NULL AND status = 'active'
+        "UPDATE credentials SET due_at = $3 WHERE tenant_id = $1 AND integration_id = $2 AND (due_at IS NULL OR due_at > expires_at) AND status = 'active'
          AND refresh_token IS NOT NULL AND expires_at IS NOT NULL AND deleted_at IS NULL",
         scope.tenant(),
         integration,
@@ -378,7 +382,8 @@ pub async fn refresh_numbers(tx: &mut Tx, _: SystemScope, now: i64) -> Result<Re
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM credentials WHERE due_at <= $1 LIMIT $2) AS few) AS overdue,
          (SELECT min(due_at) FROM credentials WHERE due_at <= $1) AS oldest_due,
          (SELECT count(*) FROM (SELECT 1 FROM credentials WHERE slot_at IS NOT NULL AND slot_at > $1 LIMIT $2) AS few) AS queued,
-         (SELECT count(*) FROM credentials WHERE doubt_since IS NOT NULL) + (SELECT count(*) FROM credentials WHERE phase = 'sent' AND lease_until <= $1 AND doubt_since IS NULL) AS in_doubt,
+         (SELECT count(*) FROM credentials WHERE doubt_since IS NOT NULL AND status = 'active' AND deleted_at IS NULL)
+         + (SELECT count(*) FROM credentials WHERE phase = 'sent' AND lease_until <= $1 AND doubt_since IS NULL AND status = 'active' AND deleted_at IS NULL) AS in_doubt,
          (SELECT count(*) FROM integrations WHERE status = 'misconfigured' AND deleted_at IS NULL) AS misconfigured,
          (SELECT count(*) FROM integrations WHERE unreachable_since IS NOT NULL AND deleted_at IS NULL) AS unreachable,
          (SELECT count(*) FROM integrations WHERE rate_limited_until > $1 AND deleted_at IS NULL) AS rate_limited",

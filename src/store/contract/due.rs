@@ -3,8 +3,8 @@
 use super::*;
 use crate::store::connections::{connection_by_id, connections_of_credential_mark};
 use crate::store::credentials::{
-    CredentialRow, DoubtColumns, FailureColumns, credential_fail, credential_insert, credential_needs_reauth,
-    credentials_refused_believe_again,
+    CredentialRow, DoubtColumns, FailureColumns, credential_delete, credential_fail, credential_insert,
+    credential_needs_reauth, credentials_refused_believe_again,
 };
 use crate::store::due::{
     Queue, RefreshNumbers, credential_claim_due, credential_patient, credential_set_due, credential_touch,
@@ -171,9 +171,13 @@ async fn an_integration_that_wishes_for_more_has_its_idle_credentials_looked_at(
         plan(&mut tx, &[("crd_1", None, None), ("crd_2", Some(NOW + 9), None)]).await;
         let forever = CredentialRow { due_at: None, expires_at: None, ..credential_row("crd_3") };
         credential_insert(&mut tx, &a(), &forever).await.unwrap();
+        let kept_alive = credential_row("crd_4");
+        let kept_alive = CredentialRow { due_at: kept_alive.expires_at.map(|end| end + 1), ..kept_alive };
+        credential_insert(&mut tx, &a(), &kept_alive).await.unwrap();
         assert_eq!(credentials_of_integration_plan(&mut tx, &b(), CLIENT.1, NOW).await.unwrap(), 0);
-        assert_eq!(credentials_of_integration_plan(&mut tx, &a(), CLIENT.1, NOW).await.unwrap(), 1);
+        assert_eq!(credentials_of_integration_plan(&mut tx, &a(), CLIENT.1, NOW).await.unwrap(), 2);
         assert_eq!(load(&mut tx, "crd_1").await.due_at, Some(NOW));
+        assert_eq!(load(&mut tx, "crd_4").await.due_at, Some(NOW));
         assert_eq!(load(&mut tx, "crd_2").await.due_at, Some(NOW + 9));
     })
     .await;
@@ -267,6 +271,9 @@ async fn the_numbers_of_refreshing_are_counted_over_all_tenants() {
             rate_limited: 0,
         };
         assert_eq!(numbers, wanted);
+        credential_delete(&mut tx, &a(), "crd_4", NOW).await.unwrap();
+        let numbers = refresh_numbers(&mut tx, TEST, NOW).await.unwrap();
+        assert_eq!(numbers, RefreshNumbers { in_doubt: 0, ..wanted }, "nobody waits for what is deleted");
     })
     .await;
 }
