@@ -192,7 +192,8 @@ impl Connections {
             })?,
             Some(_) => integration_update(&mut tx, &scope, &row).await?,
         }
-        if existing.as_ref().is_some_and(|old| old.refresh_policy != row.refresh_policy) {
+        let wish = |row: &IntegrationRow| (row.refresh_policy.clone(), row.active_days);
+        if existing.as_ref().is_some_and(|old| wish(old) != wish(&row)) {
             credentials_of_integration_plan(&mut tx, &scope, &row.id, self.around.now().0).await?;
         }
         if existing.is_some_and(|old| old.client_id != row.client_id) {
