@@ -128,6 +128,8 @@ impl Driver {
         after.phase = "idle".to_owned();
         after.doubt_since = None;
         after.next_attempt_at = None;
+        after.last_error = None;
+        after.last_error_at = None;
         after.refresh_token = Some(refresh_token.clone());
         Ok(NewTokens {
             generation: row.generation,
