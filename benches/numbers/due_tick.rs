@@ -179,12 +179,13 @@ impl House {
         table.row("counting while they are queued", queued.shown());
     }
 
-    /// One tick, which must take so many.
+    /// One tick, in which so many are due: they are taken one by one, or, those of one client beyond a round, given their
+    /// places at once.
     async fn sweep(&self, wanted: usize) -> std::time::Duration {
         let watch = Stopwatch::start();
         let looked_at = self.app.rooms.credentials.sweep().await.expect("sweeps");
         let took = watch.elapsed();
-        assert_eq!(looked_at, wanted);
+        assert!((wanted.min(64)..=wanted).contains(&looked_at), "{looked_at} of {wanted}");
         took
     }
 
