@@ -16,6 +16,8 @@ use crate::clock::Millis;
 
 /// What one round of the sweep looks ahead: a second until the next one, and a quarter in case that comes late.
 pub(super) const HORIZON: Duration = Duration::from_millis(1250);
+/// What finds no room looks again after this time: not in the rounds of the same tick, which would go on for ever.
+const AGAIN: Duration = Duration::from_millis(2500);
 /// A credential used within this time belongs to a conversation that goes on, and comes first.
 pub(super) const ACTIVE_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// A client never earns the right to more retries than this at once, in hundredths; what failed in an outage is given its
@@ -106,11 +108,11 @@ impl Queue {
             // Whoever comes with the probe looks again when that may have succeeded; by then its flight has moved the time of
             // the next one, if not.
             Integration::Faulty { code, .. } => {
-                self.integration = Integration::Faulty { code, probe_at: now.after(HORIZON) };
+                self.integration = Integration::Faulty { code, probe_at: now.after(AGAIN) };
                 return self.probe(now, interval, row);
             }
             Integration::Unreachable { code, .. } => {
-                self.integration = Integration::Unreachable { code, probe_at: now.after(HORIZON) };
+                self.integration = Integration::Unreachable { code, probe_at: now.after(AGAIN) };
                 return self.probe(now, interval, row);
             }
             Integration::RateLimited { .. } | Integration::Working => {}
@@ -120,7 +122,7 @@ impl Queue {
         }
         let horizon = now.after(HORIZON);
         if self.free == 0 {
-            return self.place_after(now, horizon, interval);
+            return self.place_after(now, now.after(AGAIN), interval);
         }
         let at = match row.place.filter(|place| *place >= now && *place <= horizon) {
             Some(place) => place,
@@ -140,7 +142,7 @@ impl Queue {
 
     fn probe(&mut self, now: Millis, interval: i64, row: Due) -> Decision {
         if self.free == 0 {
-            return self.place_after(now, now.after(HORIZON), interval);
+            return self.place_after(now, now.after(AGAIN), interval);
         }
         self.free -= 1;
         self.retried_at = if row.retry { Some(now) } else { self.retried_at };
@@ -279,8 +281,8 @@ mod tests {
         for integration in [faulty(NOW), silent(NOW)] {
             let mut queue = Queue { integration, ..queue() };
             assert_eq!(decide(&mut queue, RETRY), Decision::Go(NOW));
-            assert_eq!(decide(&mut queue, FIRST), Decision::Wait(ms(1_250)), "the probe may have succeeded by then");
-            assert_eq!(decide(&mut queue, FIRST), Decision::Wait(ms(1_260)));
+            assert_eq!(decide(&mut queue, FIRST), Decision::Wait(ms(2_500)), "the probe may have succeeded by then");
+            assert_eq!(decide(&mut queue, FIRST), Decision::Wait(ms(2_510)));
         }
         let mut queue = Queue { integration: silent(ms(5_000)), ..queue() };
         assert_eq!(decide(&mut queue, FIRST), Decision::Wait(ms(5_000)));
@@ -312,7 +314,7 @@ mod tests {
         let mut queue = Queue { free: 1, ..queue() };
         assert_eq!(decide(&mut queue, FIRST), Decision::Go(NOW));
         let late = Due { place: Some(NOW), ..FIRST };
-        assert_eq!(decide(&mut queue, late), Decision::Wait(ms(1250)));
+        assert_eq!(decide(&mut queue, late), Decision::Wait(ms(2500)));
     }
 
     #[test]
