@@ -39,7 +39,11 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("VALETKEY_ELEVENLABS__ACTIVE", "", "primary or secondary"),
     ("VALETKEY_SPOOL_DIR", "off", "where sealed rows wait when the database cannot take them"),
     ("VALETKEY_REFRESH__RATE_PER_CLIENT", "50", "refreshes a second for one OAuth client, all nodes together"),
-    ("VALETKEY_REFRESH__IN_AIR_PER_CLIENT", "128", "refreshes in the air for one OAuth client, all nodes together"),
+    (
+        "VALETKEY_REFRESH__IN_AIR_PER_CLIENT",
+        "128",
+        "refreshes in the air for one OAuth client, all nodes together; twice the rate or more",
+    ),
     (
         "VALETKEY_REFRESH__WORKERS",
         "512",
