@@ -108,10 +108,10 @@ impl House {
         self.database
             .execute(&format!(
                 "INSERT INTO credentials (tenant_id, id, integration_id, provider, kind, owner_kind, owner_id, access_token, refresh_token, token_type,
-                 scopes, obtained_at, expires_at, generation, fence, consents, phase, doubt_replays, due_at, status, attempts, unrecognised_count,
+                 scopes, obtained_at, expires_at, generation, fence, consents, phase, doubt_replays, doubt_likely_unspent, due_at, status, attempts, unrecognised_count,
                  unrecognised_since, last_used_at, created_at)
                  SELECT CASE c {tenant} END, {id}, {client}, 'google', 'user', 'user', 'usr_' || n, {}, {}, 'Bearer',
-                 '[\"openid\",\"email\",\"https://www.googleapis.com/auth/gmail.readonly\"]', {now}, {now} + 7200000, 1, 0, 1, 'idle', 0,
+                 '[\"openid\",\"email\",\"https://www.googleapis.com/auth/gmail.readonly\"]', {now}, {now} + 7200000, 1, 0, 1, 'idle', 0, 0,
                  {now} + 1800000 + n * 7919 % 5400000, 'active', 0, 0, 0, {now} - 86400000, {now} FROM {numbers} AS numbers",
                 blobs[0], blobs[1]
             ))

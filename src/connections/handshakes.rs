@@ -468,7 +468,9 @@ fn failure_word(failure: &crate::providers::Failure) -> &'static str {
         F::Reauth { code } if code.as_str() == "other_account" => "other_account",
         F::Reauth { .. } => "code_refused",
         F::Configuration { .. } => "misconfigured",
-        F::RateLimited { .. } | F::Transient { .. } | F::NotSent | F::Ambiguous { .. } => "provider_unreachable",
+        F::RateLimited { .. } | F::Transient { .. } | F::NotSent | F::Ambiguous { .. } | F::ServerError { .. } => {
+            "provider_unreachable"
+        }
         F::Admin { .. } => "admin_policy",
         F::Unrecognised { .. } => "identity_unproven",
     }

@@ -72,8 +72,8 @@ pub(super) struct Due {
     pub(super) place: Option<Millis>,
     /// Whether it has failed before.
     pub(super) retry: bool,
-    /// Whether the outcome of its last request is unknown.
-    pub(super) in_doubt: bool,
+    /// Whether there is a doubt to settle that cannot wait, or for which nothing is sent.
+    pub(super) at_once: bool,
 }
 
 /// What is to be done with a row.
@@ -90,9 +90,8 @@ pub(super) enum Decision {
 impl Queue {
     /// Decides about one row after the other, and moves the queue on.
     pub(super) fn decide(&mut self, now: Millis, row: Due, interval: i64, deadlines: &Deadlines) -> Decision {
-        if row.in_doubt {
-            // Inside its grace a token may be sent once more, and no outage or queue lasts as short as that; without a
-            // grace nothing is sent.
+        if row.at_once {
+            // Inside its grace a token may be sent once more, and no outage or queue lasts as short as that.
             self.debit(now, 1, interval);
             return Decision::Go(now);
         }
@@ -122,7 +121,7 @@ impl Queue {
         }
         let horizon = now.after(HORIZON);
         if self.free == 0 {
-            return self.place_after(now, now.after(AGAIN), interval);
+            return self.place_after(now, now, interval);
         }
         let at = match row.place.filter(|place| *place >= now && *place <= horizon) {
             Some(place) => place,
@@ -142,7 +141,7 @@ impl Queue {
 
     fn probe(&mut self, now: Millis, interval: i64, row: Due) -> Decision {
         if self.free == 0 {
-            return self.place_after(now, now.after(AGAIN), interval);
+            return self.place_after(now, now, interval);
         }
         self.free -= 1;
         self.retried_at = if row.retry { Some(now) } else { self.retried_at };
@@ -166,7 +165,8 @@ impl Queue {
     }
 
     fn place_after(&mut self, now: Millis, begin: Millis, interval: i64) -> Decision {
-        self.pace_at = self.pace_at.max(micros(begin));
+        // A pause that ends within this very tick would have its rows taken again by it.
+        self.pace_at = self.pace_at.max(micros(begin.max(now.after(AGAIN))));
         Decision::Wait(self.next_place(now, interval))
     }
 
@@ -187,7 +187,7 @@ mod tests {
     use crate::credentials::refresh::Code;
 
     const NOW: Millis = Millis(1_800_000_000_000);
-    const FIRST: Due = Due { place: None, retry: false, in_doubt: false };
+    const FIRST: Due = Due { place: None, retry: false, at_once: false };
     const RETRY: Due = Due { retry: true, ..FIRST };
 
     fn queue() -> Queue {
@@ -313,9 +313,9 @@ mod tests {
     fn rl_06_a_doubt_is_settled_before_everything_else_and_others_make_room() {
         let integration = Integration::Unreachable { code: Code::new("x"), probe_at: ms(30_000) };
         let mut away = Queue { integration, free: 0, ..queue() };
-        assert_eq!(decide(&mut away, Due { in_doubt: true, ..RETRY }), Decision::Go(NOW));
+        assert_eq!(decide(&mut away, Due { at_once: true, ..RETRY }), Decision::Go(NOW));
         let mut queue = queue();
-        assert_eq!(decide(&mut queue, Due { in_doubt: true, ..RETRY }), Decision::Go(NOW));
+        assert_eq!(decide(&mut queue, Due { at_once: true, ..RETRY }), Decision::Go(NOW));
         assert_eq!(decide(&mut queue, FIRST), Decision::Go(ms(10)));
     }
 

@@ -118,6 +118,7 @@ fn outcome(failure: providers::Failure, now: Millis) -> Outcome<Tokens> {
     match failure {
         F::NotSent => Outcome::NotSent,
         F::Ambiguous { .. } => Outcome::Ambiguous,
+        F::ServerError { code: why } => Outcome::ServerError(code(why)),
         F::Reauth { code: why } => Outcome::Reauth(code(why)),
         F::Configuration { code: why } => Outcome::Configuration(code(why)),
         F::RateLimited { after } => Outcome::RateLimited(after.map(|span| now.after(span))),

@@ -27,10 +27,16 @@ pub(super) fn view(row: &CredentialRow, integration: Option<&IntegrationRow>, pr
             "sent" => Phase::Sent { since: Millis(row.sent_at.unwrap_or_default()) },
             _ => Phase::Idle,
         },
-        doubt: doubt(row),
+        doubt: doubt(DoubtColumns {
+            first_sent: row.doubt_first_sent,
+            since: row.doubt_since,
+            replays: row.doubt_replays,
+            likely_unspent: row.doubt_likely_unspent,
+        }),
         status: status(row),
         // Without an integration there is nothing to refresh with, and nothing that could stand in the way.
         integration: integration.map_or(Integration::Working, standing),
+        silent_at: integration.and_then(|one| one.silent_at).map(Millis),
         keep: integration.map_or(Keep::Always, keep),
         expires_at: row.expires_at.map(Millis),
         original_life: row.expires_at.map(|end| Millis(end).left(Millis(row.obtained_at))),
@@ -48,11 +54,12 @@ pub(super) fn view(row: &CredentialRow, integration: Option<&IntegrationRow>, pr
     }
 }
 
-fn doubt(row: &CredentialRow) -> Option<Doubt> {
+pub(super) fn doubt(columns: DoubtColumns) -> Option<Doubt> {
     Some(Doubt {
-        first_sent: Millis(row.doubt_first_sent?),
-        since: Millis(row.doubt_since?),
-        replays: u8::try_from(row.doubt_replays).unwrap_or(u8::MAX),
+        first_sent: Millis(columns.first_sent?),
+        since: Millis(columns.since?),
+        replays: u8::try_from(columns.replays).unwrap_or(u8::MAX),
+        likely_unspent: columns.likely_unspent == 1,
     })
 }
 
@@ -123,6 +130,7 @@ pub(super) fn doubt_columns(doubt: Option<Doubt>) -> DoubtColumns {
         first_sent: Some(doubt.first_sent.0),
         since: Some(doubt.since.0),
         replays: i64::from(doubt.replays),
+        likely_unspent: i64::from(doubt.likely_unspent),
     })
 }
 

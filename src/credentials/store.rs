@@ -287,6 +287,7 @@ impl Credentials {
             doubt_first_sent: None,
             doubt_since: None,
             doubt_replays: 0,
+            doubt_likely_unspent: 0,
             due_at: None,
             slot_at: None,
             warned_for: None,

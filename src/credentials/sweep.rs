@@ -14,8 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::Credentials;
 use super::pace::{ACTIVE_WITHIN, Decision, Due, HORIZON, Limits, Queue};
-use super::refresh::{Deadlines, Wish};
-use super::row::{standing, warn_at};
+use super::refresh::{Deadlines, Policy, Wish};
+use super::row::{doubt, policy, standing, warn_at};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, SystemScope};
 use crate::clock::{Millis, pause};
@@ -240,7 +240,8 @@ impl Credentials {
                 let queue = round.queue(integration, rows.len(), in_air, *free);
                 let before = round.leaving.len();
                 let by_readers = readers.remove(&client).unwrap_or_default();
-                paces.push(round.serve(&mut tx, integration, queue, rows, by_readers).await?);
+                let policy = self.providers.get(&integration.provider).map(|one| policy(one.descriptor()));
+                paces.push(round.serve(&mut tx, integration, queue, rows, (by_readers, policy.as_ref())).await?);
                 *free -= (round.leaving.len() - before).min(*free);
             }
             credentials_put_back(&mut tx, ALL_TENANTS, &round.waiting).await?;
@@ -313,7 +314,7 @@ impl Round {
         integration: &'i IntegrationRow,
         mut queue: Queue,
         mut rows: Vec<DueRow>,
-        by_readers: i64,
+        (by_readers, policy): (i64, Option<&Policy>),
     ) -> Result<Pace<'i>, StoreError> {
         let client = (integration.tenant_id.as_str(), integration.id.as_str());
         let active_since = self.now.before(ACTIVE_WITHIN).0;
@@ -328,7 +329,7 @@ impl Round {
             let place = (row.slot_at != self.now.0).then_some(Millis(row.slot_at));
             // Whoever is needed now is no mere retry.
             let retry = row.attempts > 0 && row.last_used_at <= active_since;
-            let due = Due { place, retry, in_doubt: row.in_doubt == 1 };
+            let due = Due { place, retry, at_once: self.is_urgent(&row, integration, policy) };
             match queue.decide(self.now, due, self.limits.interval, &deadlines) {
                 Decision::Go(at) => self.leaving.push(Leaving { row, at }),
                 Decision::Wait(place) => {
@@ -363,6 +364,14 @@ impl Round {
             retry_credit: queue.credit,
             retried_at: queue.retried_at.map(|at| at.0),
         })
+    }
+
+    /// Whether a row waits for no queue: its holder has died, which has to be dealt with inside a grace; or there is a doubt that
+    /// may be replayed now, or that ends without a call. One that is tried a last time is an ordinary retry.
+    fn is_urgent(&self, row: &DueRow, integration: &IntegrationRow, policy: Option<&Policy>) -> bool {
+        let (Some(policy), Some(doubt)) = (policy, doubt(row.doubt)) else { return row.phase == "sent" };
+        let hopes = policy.may_hope(integration.silent_at.map(Millis), &doubt);
+        row.phase == "sent" || !hopes || policy.may_replay(&doubt, self.now)
     }
 
     fn queue(&self, integration: &IntegrationRow, taken: usize, in_air: i64, berths: usize) -> Queue {

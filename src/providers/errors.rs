@@ -70,6 +70,13 @@ pub enum Failure {
         /// What was seen.
         code: Code,
     },
+    /// A server has answered that it failed (500, 502, 504): a rotating refresh token may be spent, though it probably is not
+    /// (fact sheet D.4).
+    #[error("the provider's server failed ({code})")]
+    ServerError {
+        /// What was seen.
+        code: Code,
+    },
     /// The grant is dead, or the code was not accepted: the person must consent again.
     #[error("the person must connect again ({code})")]
     Reauth {
@@ -116,6 +123,7 @@ impl Failure {
             Self::NotSent => Code::own("not_sent"),
             Self::RateLimited { .. } => Code::own("rate_limited"),
             Self::Ambiguous { code }
+            | Self::ServerError { code }
             | Self::Reauth { code }
             | Self::Configuration { code }
             | Self::Transient { code }
@@ -145,7 +153,7 @@ pub(super) enum Class {
     RateLimited,
     Transient,
     /// Part of the work may have been done (Slack says so of its `internal_error`).
-    Ambiguous,
+    ServerError,
     Admin,
 }
 
@@ -194,8 +202,8 @@ pub(super) fn classify(
         Some(Class::Reauth) => Failure::Reauth { code },
         Some(Class::Configuration) => Failure::Configuration { code },
         Some(Class::RateLimited) => Failure::RateLimited { after },
-        Some(Class::Ambiguous) if spends => Failure::Ambiguous { code },
-        Some(Class::Ambiguous | Class::Transient) => Failure::Transient { code },
+        Some(Class::ServerError) if spends => Failure::ServerError { code },
+        Some(Class::ServerError | Class::Transient) => Failure::Transient { code },
         Some(Class::Admin) => Failure::Admin { code },
         None if status >= 500 || status == 408 || status == 425 => classify_status(status, spends),
         None => Failure::Unrecognised { code },
@@ -206,7 +214,7 @@ fn classify_status(status: u16, spends: bool) -> Failure {
     let code = Code::http(status);
     match status {
         408 | 425 | 503 => Failure::Transient { code },
-        500..=599 if spends => Failure::Ambiguous { code },
+        500..=599 if spends => Failure::ServerError { code },
         500..=599 => Failure::Transient { code },
         _ => Failure::Unrecognised { code },
     }
@@ -244,7 +252,7 @@ mod tests {
         // fact sheet D.4 and D.5
         let seen = |status, spends| classify(&[], status, None, None, spends);
         let code = Code::http;
-        assert_eq!(seen(502, true), Failure::Ambiguous { code: code(502) });
+        assert_eq!(seen(502, true), Failure::ServerError { code: code(502) });
         assert_eq!(seen(502, false), Failure::Transient { code: code(502) });
         assert_eq!(seen(503, true), Failure::Transient { code: code(503) });
         assert_eq!(seen(408, true), Failure::Transient { code: code(408) });
@@ -271,7 +279,7 @@ mod tests {
     #[test]
     fn an_unknown_word_with_a_server_error_is_a_server_error() {
         let failure = classify(&[], 500, Some("whoops"), None, true);
-        assert_eq!(failure, Failure::Ambiguous { code: Code::http(500) });
+        assert_eq!(failure, Failure::ServerError { code: Code::http(500) });
         let failure = classify(&[], 400, Some("whoops"), None, true);
         assert_eq!(failure, Failure::Unrecognised { code: Code::own("whoops") });
     }

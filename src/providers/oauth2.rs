@@ -261,10 +261,10 @@ mod tests {
             (400, b"{\"error\":\"<b>\"}", Failure::Unrecognised { code: code("unlisted") }),
             (401, b"", http(401)),
             (404, b"{\"access_token\":\"a\"}", http(404)),
-            (500, b"{\"access_token\":\"a\"}", Failure::Ambiguous { code: Code::http(500) }),
-            (502, b"<html>Bad gateway", Failure::Ambiguous { code: Code::http(502) }),
+            (500, b"{\"access_token\":\"a\"}", Failure::ServerError { code: Code::http(500) }),
+            (502, b"<html>Bad gateway", Failure::ServerError { code: Code::http(502) }),
             (503, b"", Failure::Transient { code: Code::http(503) }),
-            (504, b"", Failure::Ambiguous { code: Code::http(504) }),
+            (504, b"", Failure::ServerError { code: Code::http(504) }),
         ];
         assert!(rows.len() >= 30);
         for (status, body, wanted) in rows {

@@ -39,8 +39,8 @@ const ERRORS: ErrorTable = &[
     ("method_deprecated", Class::Configuration),
     ("ratelimited", Class::RateLimited),
     ("rate_limited", Class::RateLimited),
-    ("internal_error", Class::Ambiguous),
-    ("fatal_error", Class::Ambiguous),
+    ("internal_error", Class::ServerError),
+    ("fatal_error", Class::ServerError),
     ("service_unavailable", Class::Transient),
     ("request_timeout", Class::Transient),
     ("team_added_to_org", Class::Transient),
@@ -404,7 +404,7 @@ mod tests {
             assert_eq!(classify(ERRORS, 200, Some(word), None, true), wanted, "{word}");
         }
         for word in ["internal_error", "fatal_error"] {
-            assert_eq!(classify(ERRORS, 200, Some(word), None, true), Failure::Ambiguous { code: code(word) });
+            assert_eq!(classify(ERRORS, 200, Some(word), None, true), Failure::ServerError { code: code(word) });
             assert_eq!(classify(ERRORS, 200, Some(word), None, false), Failure::Transient { code: code(word) });
         }
         for word in ["service_unavailable", "request_timeout"] {

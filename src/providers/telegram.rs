@@ -118,7 +118,7 @@ impl Telegram {
         let request = json_request(url, Bytes::from(parameters.to_string()));
         // Nothing here is spent by being asked twice, so a lost answer is a passing problem.
         match self.street.send_with(request, Limits::api()).await {
-            Err(Failure::Ambiguous { code }) => Err(Failure::Transient { code }),
+            Err(Failure::Ambiguous { code } | Failure::ServerError { code }) => Err(Failure::Transient { code }),
             Err(other) => Err(other),
             Ok(answer) => read(&answer),
         }

@@ -61,6 +61,8 @@ pub struct CredentialRow {
     pub doubt_since: Option<i64>,
     /// How often it has been sent again.
     pub doubt_replays: i64,
+    /// 1 when a server has said that it failed, so that the token is probably good.
+    pub doubt_likely_unspent: i64,
     /// When the sweep looks next.
     pub due_at: Option<i64>,
     /// When the sweep means to send it, or took it to be sent; none while neither is so.
@@ -109,9 +111,9 @@ pub async fn credential_insert(tx: &mut Tx, scope: &TenantScope, row: &Credentia
         tx,
         execute,
         "INSERT INTO credentials (tenant_id, id, integration_id, provider, kind, owner_kind, owner_id, access_token, refresh_token, token_type, scopes,
-         obtained_at, expires_at, refresh_expires_at, generation, fence, consents, phase, doubt_replays, due_at, status, attempts,
+         obtained_at, expires_at, refresh_expires_at, generation, fence, consents, phase, doubt_replays, doubt_likely_unspent, due_at, status, attempts,
          unrecognised_count, unrecognised_since, last_used_at, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, 1, 'idle', 0, $16, 'active', 0, 0, 0, $12, $12)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, 1, 'idle', 0, 0, $16, 'active', 0, 0, 0, $12, $12)",
         scope.tenant(),
         &row.id,
         &row.integration_id,
@@ -211,14 +213,20 @@ pub async fn credential_load_deleted(
 }
 
 /// A token of unknown fate, as columns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct DoubtColumns {
     /// When it was first sent.
+    #[sqlx(rename = "doubt_first_sent")]
     pub first_sent: Option<i64>,
     /// When the last attempt ended without an outcome.
+    #[sqlx(rename = "doubt_since")]
     pub since: Option<i64>,
     /// How often it was sent again.
+    #[sqlx(rename = "doubt_replays")]
     pub replays: i64,
+    /// 1 when a server has said that it failed.
+    #[sqlx(rename = "doubt_likely_unspent")]
+    pub likely_unspent: i64,
 }
 
 /// A claim to send one refresh request.
@@ -255,7 +263,7 @@ pub async fn credential_claim(
         tx,
         optional (i64,),
         "UPDATE credentials SET fence = fence + 1, lease_owner = $5, lease_until = $7, phase = 'sent', sent_at = $6,
-         doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, due_at = $7
+         doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, doubt_likely_unspent = $12, due_at = $7
          WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL AND status = 'active'
          AND (lease_until IS NULL OR lease_until <= $6 OR lease_until > $8) RETURNING fence",
         &name.tenant_id,
@@ -268,7 +276,8 @@ pub async fn credential_claim(
         claim.believable,
         claim.doubt.first_sent,
         claim.doubt.since,
-        claim.doubt.replays
+        claim.doubt.replays,
+        claim.doubt.likely_unspent
     )?;
     Ok(row.map(|(fence,)| fence))
 }
@@ -348,7 +357,7 @@ pub async fn credential_store(
         execute,
         "UPDATE credentials SET access_token = $4, refresh_token = $5, token_type = $6, scopes = $7, obtained_at = $8, expires_at = $9, refresh_expires_at = $10,
          due_at = $11, slot_at = NULL, generation = generation + 1, stored_fence = $12, lease_owner = NULL, lease_until = NULL, phase = 'idle', sent_at = NULL,
-         doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0,
+         doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0, doubt_likely_unspent = 0,
          reason = CASE WHEN status = 'needs_reauth' AND reason = 'rotation_response_lost' THEN NULL ELSE reason END,
          status = CASE WHEN status = 'needs_reauth' AND reason = 'rotation_response_lost' THEN 'active' ELSE status END,
          attempts = 0, next_attempt_at = NULL, unrecognised_count = 0, unrecognised_since = 0, last_error = NULL, last_error_at = NULL, last_refreshed_at = $8
@@ -408,7 +417,8 @@ pub async fn credential_fail(
         tx,
         execute,
         "UPDATE credentials SET phase = 'idle', sent_at = NULL, lease_owner = NULL, lease_until = NULL, attempts = $5, next_attempt_at = $6, last_error = $7,
-         last_error_at = $8, doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, unrecognised_count = $12, unrecognised_since = $13, due_at = $14, slot_at = NULL,
+         last_error_at = $8, doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, doubt_likely_unspent = $15,
+         unrecognised_count = $12, unrecognised_since = $13, due_at = $14, slot_at = NULL,
          fence = fence + CASE WHEN $9 IS NULL THEN 1 ELSE 0 END
          WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL",
         &name.tenant_id,
@@ -424,7 +434,8 @@ pub async fn credential_fail(
         failure.doubt.replays,
         failure.unrecognised.0,
         failure.unrecognised.1,
-        failure.due_at
+        failure.due_at,
+        failure.doubt.likely_unspent
     )? == 1)
 }
 
@@ -446,7 +457,7 @@ pub async fn credential_needs_reauth(
         tx,
         execute,
         "UPDATE credentials SET status = 'needs_reauth', reason = $5, phase = 'idle', sent_at = NULL, lease_owner = NULL, lease_until = NULL,
-         doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0, next_attempt_at = NULL, last_error = $5, last_error_at = $6, due_at = NULL, slot_at = NULL
+         doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0, doubt_likely_unspent = 0, next_attempt_at = NULL, last_error = $5, last_error_at = $6, due_at = NULL, slot_at = NULL
          WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL AND status = 'active'",
         &name.tenant_id,
         &name.id,
@@ -473,7 +484,7 @@ pub async fn credential_replace(
         execute,
         "UPDATE credentials SET integration_id = $3, access_token = $5, refresh_token = $6, token_type = $7, scopes = $8, obtained_at = $9, expires_at = $10,
          refresh_expires_at = $11, due_at = $12, slot_at = NULL, generation = $4 + 1, fence = fence + 1, consents = consents + 1, stored_fence = NULL,
-         lease_owner = NULL, lease_until = NULL, phase = 'idle', sent_at = NULL, doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0,
+         lease_owner = NULL, lease_until = NULL, phase = 'idle', sent_at = NULL, doubt_first_sent = NULL, doubt_since = NULL, doubt_replays = 0, doubt_likely_unspent = 0,
          status = 'active', reason = NULL, attempts = 0, next_attempt_at = NULL, unrecognised_count = 0, unrecognised_since = 0,
          last_error = NULL, last_error_at = NULL
          WHERE tenant_id = $1 AND id = $2 AND generation = $4 AND deleted_at IS NULL",

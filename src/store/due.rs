@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::credentials::CredentialName;
+use super::credentials::{CredentialName, DoubtColumns};
 use super::{Connection, StoreError, Tx, sql, to_json};
 use crate::caller::{SystemScope, TenantScope};
 
@@ -31,8 +31,11 @@ pub struct DueRow {
     pub refresh_expires_at: Option<i64>,
     /// The end that was last warned of.
     pub warned_for: Option<i64>,
-    /// 1 when the outcome of its last request is unknown.
-    pub in_doubt: i64,
+    /// `idle`, or `sent` when the holder of its last claim has not come to an end.
+    pub phase: String,
+    /// What is known of a token of unknown fate.
+    #[sqlx(flatten)]
+    pub doubt: DoubtColumns,
 }
 
 impl DueRow {
@@ -65,7 +68,7 @@ pub async fn credential_claim_due(
              (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
              UPDATE credentials SET due_at = $2, slot_at = COALESCE(slot_at, $4) WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due)
              RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for,
-             CAST(CASE WHEN doubt_since IS NOT NULL OR phase = 'sent' THEN 1 ELSE 0 END AS BIGINT) AS in_doubt",
+             phase, doubt_first_sent, doubt_since, doubt_replays, doubt_likely_unspent",
             horizon,
             next,
             limit,
@@ -78,7 +81,7 @@ pub async fn credential_claim_due(
             "UPDATE credentials SET due_at = $2, slot_at = COALESCE(slot_at, $4) WHERE (tenant_id, id) IN
              (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3)
              RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for,
-             CAST(CASE WHEN doubt_since IS NOT NULL OR phase = 'sent' THEN 1 ELSE 0 END AS BIGINT) AS in_doubt",
+             phase, doubt_first_sent, doubt_since, doubt_replays, doubt_likely_unspent",
             horizon,
             next,
             limit,

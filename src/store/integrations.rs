@@ -49,6 +49,8 @@ pub struct IntegrationRow {
     pub unanswered: i64,
     /// Since when they are an outage.
     pub unreachable_since: Option<i64>,
+    /// The last attempt that was part of an outage.
+    pub silent_at: Option<i64>,
     /// What the last of them met.
     pub outage: Option<String>,
     /// Credentials in a row whose users seem to have withdrawn.
@@ -90,6 +92,7 @@ impl IntegrationRow {
             answered: None,
             unanswered: 0,
             unreachable_since: None,
+            silent_at: None,
             outage: None,
             refused: 0,
             refused_since: None,
@@ -405,6 +408,7 @@ pub async fn integration_strain(
         optional (i64,),
         "UPDATE integrations SET unanswered = unanswered + 1, outage = $3, answered = 0,
          unreachable_since = CASE WHEN unanswered + 1 >= $4 THEN COALESCE(unreachable_since, $6) ELSE unreachable_since END,
+         silent_at = CASE WHEN unanswered + 1 >= $4 THEN $6 ELSE silent_at END,
          probe_at = CASE WHEN unanswered + 1 >= $4 AND status = 'active' THEN $5 ELSE probe_at END
          WHERE tenant_id = $1 AND id = $2 RETURNING unanswered",
         tenant,

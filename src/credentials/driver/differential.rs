@@ -80,7 +80,8 @@ impl<'a> Story<'a> {
     fn doubt(&mut self) -> Option<Doubt> {
         let replays = u8::try_from(self.dice.roll(3)).unwrap();
         let (first_sent, since) = (self.soon(1), self.soon(9));
-        self.dice.once_in(2).then_some(Doubt { first_sent, since, replays })
+        let likely_unspent = self.dice.once_in(2);
+        self.dice.once_in(2).then_some(Doubt { first_sent, since, replays, likely_unspent })
     }
 
     /// Mostly the row as it is, sometimes an older claim, sometimes one that never was.

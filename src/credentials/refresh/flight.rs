@@ -1,5 +1,6 @@
 //! The machine: one flight of one credential.
 
+mod doubt;
 mod landing;
 
 use std::mem;
@@ -236,7 +237,7 @@ impl<T: Clone> Flight<T> {
             return self.wait_for_rival(now, &view, until);
         }
         let doubt = self.policy.doubt(&view);
-        if let Some(doubt) = doubt.filter(|doubt| !self.policy.may_replay(doubt, now)) {
+        if let Some(doubt) = doubt.filter(|doubt| !self.may_leave(now, &view, doubt)) {
             return self.in_doubt(now, view, doubt);
         }
         if !view.has_refresh_token {
@@ -273,30 +274,6 @@ impl<T: Clone> Flight<T> {
         (State::Waiting, Action::Wait { until })
     }
 
-    /// The token must not be sent again. Has a late answer had its time to come?
-    fn in_doubt(&mut self, now: Millis, view: View, doubt: Doubt) -> Next<T> {
-        let (span, lease) = (self.policy.deadlines.doubt, self.policy.deadlines.lease);
-        if doubt.since > self.policy.believable(now, lease) {
-            // The doubt was written by a clock that has jumped. It begins anew, or it would last as long as the jump.
-            let doubt = Doubt { since: now, ..doubt };
-            let failure = self.failure(now, &view, view.fence, Code::IN_DOUBT, Some(doubt));
-            let failure = Failure { attempts: view.attempts, next_attempt_at: now.after(span), ..failure };
-            let after = self.doubtful(now, &failure);
-            return record(Record::Failure(failure), view, false, after);
-        }
-        let over_at = doubt.since.after(span);
-        if now < over_at {
-            let otherwise = Verdict::RefreshInProgress { retry_after: over_at.left(now) };
-            return over(serve_or(now, &view, Code::IN_DOUBT, otherwise));
-        }
-        // Whoever was stopped since it has read the row does not know that the holder lives and renews its lease.
-        let is_old = now >= self.asked_at.after(lease / 2) || now < self.asked_at;
-        if is_old && self.looks < MOST_LOOKS {
-            return self.load();
-        }
-        mark_reauth(view, Code::ROTATION_RESPONSE_LOST, false)
-    }
-
     /// Pauses of the integration and of the credential, then the claim.
     fn gate(&mut self, now: Millis, view: View, doubt: Option<Doubt>) -> Next<T> {
         let mut probe = None;
@@ -309,7 +286,7 @@ impl<T: Clone> Flight<T> {
                 return over(serve_or(now, &view, code.clone(), Verdict::Misconfigured));
             }
             // A replay inside the grace cannot wait for the provider to be well again.
-            Integration::Unreachable { .. } if doubt.is_some() => {}
+            Integration::Unreachable { .. } if doubt.is_some_and(|doubt| self.policy.may_replay(&doubt, now)) => {}
             Integration::Unreachable { code, probe_at } if self.policy.holds(*probe_at, now) => {
                 let otherwise = Verdict::Unavailable { code: code.clone(), retry_after: probe_at.left(now) };
                 return over(serve_or(now, &view, code.clone(), otherwise));
@@ -368,8 +345,8 @@ impl<T: Clone> Flight<T> {
     /// Sends, unless the claim has grown old: somebody may be about to take it for dead.
     fn send(&mut self, now: Millis, held: Held) -> Next<T> {
         let stale = now >= held.at.after(self.policy.deadlines.lease / 2) || now < held.at;
-        let grace_is_over = held.doubt.is_some_and(|doubt| !self.policy.may_replay(&doubt, now));
-        if stale || grace_is_over || self.stopping {
+        let too_late = held.doubt.is_some_and(|doubt| !self.may_leave(now, &held.view, &doubt));
+        if stale || too_late || self.stopping {
             let code = if self.stopping { Code::SHUTTING_DOWN } else { Code::NOT_SENT };
             let failure = self.failure(now, &held.view, held.claimed.fence, code.clone(), held.doubt);
             let failure = Failure { attempts: held.view.attempts, next_attempt_at: now, ..failure };
@@ -405,7 +382,9 @@ impl<T: Clone> Flight<T> {
                 store(Cargo { tokens, claimed, generation, only_fence: false, since: now, old: Some(held.view) })
             }
             Outcome::Ambiguous if self.policy.replay == Replay::Safe => self.unanswered(now, held, Code::RESPONSE_LOST),
-            Outcome::Ambiguous => self.lost_answer(now, held),
+            Outcome::Ambiguous => self.lost_answer(now, held, Code::RESPONSE_LOST, false),
+            Outcome::ServerError(code) if self.policy.replay == Replay::Safe => self.unanswered(now, held, code),
+            Outcome::ServerError(code) => self.lost_answer(now, held, code, true),
             Outcome::NotSent => self.unanswered(now, held, Code::NOT_SENT),
             Outcome::Transient(code) => self.unanswered(now, held, code),
             Outcome::Reauth(code) => (State::Rereading { held, code }, Action::Load),
@@ -460,23 +439,6 @@ impl<T: Clone> Flight<T> {
         let deadlines = &self.policy.deadlines;
         let again = now < last.after(deadlines.probe);
         failure.next_attempt_at.max(if again { now.after(deadlines.outage_probe) } else { now })
-    }
-
-    fn lost_answer(&mut self, now: Millis, held: Held) -> Next<T> {
-        let replays = held.doubt.map_or(0, |doubt| doubt.replays.saturating_add(1));
-        let doubt = Doubt { first_sent: held.doubt.map_or(held.at, |doubt| doubt.first_sent), since: now, replays };
-        let again = self.policy.may_replay(&doubt, now);
-        let failure = self.failure(now, &held.view, held.claimed.fence, Code::RESPONSE_LOST, Some(doubt));
-        let next_attempt_at = if again { now } else { now.after(self.policy.deadlines.doubt) };
-        let failure = Failure { next_attempt_at, ..failure };
-        let after = if again { After::Replay } else { self.doubtful(now, &failure) };
-        record(self.strain(now, failure), held.view, true, after)
-    }
-
-    fn doubtful(&self, now: Millis, failure: &Failure) -> After {
-        let retry_after = failure.next_attempt_at.left(now);
-        let otherwise = Verdict::RefreshInProgress { retry_after };
-        After::Failed { retry_at: failure.next_attempt_at, code: Code::IN_DOUBT, otherwise }
     }
 
     fn unrecognised(&mut self, now: Millis, held: Held, code: Code) -> Next<T> {

@@ -191,11 +191,11 @@ impl Policy {
         }
         let Phase::Sent { since } = view.phase else { return view.doubt };
         let (first_sent, replays) = view.doubt.map_or((since, 0), |doubt| (doubt.first_sent, doubt.replays));
-        Some(Doubt { first_sent, since: view.lease_until.unwrap_or(since), replays })
+        Some(Doubt { first_sent, since: view.lease_until.unwrap_or(since), replays, likely_unspent: false })
     }
 
     /// Whether the provider tolerates the same token once more.
-    pub(super) fn may_replay(&self, doubt: &Doubt, now: Millis) -> bool {
+    pub(in crate::credentials) fn may_replay(&self, doubt: &Doubt, now: Millis) -> bool {
         self.replay == Replay::Safe || self.replayable_until(doubt, now).is_some_and(|end| now < end)
     }
 
@@ -207,6 +207,25 @@ impl Policy {
         let bearable = doubt.first_sent <= now.after(self.grace_skew(grace));
         let end = doubt.first_sent.after(grace).before(self.deadlines.connect).before(self.grace_skew(grace));
         (bearable && doubt.replays < self.replays).then_some(end)
+    }
+
+    /// When a token that may be good can be tried once more: when nobody can come with a late answer. Where a holder never came
+    /// to an end, its clock may differ from that of whoever has written the doubt down.
+    pub(super) fn last_try_at(&self, doubt: &Doubt) -> Millis {
+        let over = doubt.since.after(self.deadlines.doubt);
+        if doubt.likely_unspent { over } else { over.after(self.deadlines.skew) }
+    }
+
+    /// Whether a doubtful token may be good all the same: a server said that it failed, or the provider answered nobody
+    /// at that time. Such a token is tried once more when its access token has ended, rather than given up.
+    pub(in crate::credentials) fn may_hope(&self, silent_at: Option<Millis>, doubt: &Doubt) -> bool {
+        doubt.likely_unspent || silent_at.is_some_and(|silent_at| silent_at >= doubt.first_sent)
+    }
+
+    /// Whether the access token is over. One whose end no good clock can have written is as good as over: nobody knows
+    /// how old it is.
+    pub(super) fn has_ended(&self, view: &View, now: Millis) -> bool {
+        view.expires_at.is_some_and(|end| end <= now || is_unbelievable(view, end, now))
     }
 
     /// What the clocks of nodes may differ by where a grace is counted: a sixth of it. More would leave nothing of a
@@ -280,6 +299,11 @@ pub(super) fn alive(view: &View, now: Millis) -> bool {
     view.expires_at.is_none_or(|end| end > now)
 }
 
+/// Whether no rule can have put the token's end there: one of two clocks has jumped, and nobody knows how old the token is.
+fn is_unbelievable(view: &View, end: Millis, now: Millis) -> bool {
+    view.original_life.is_some_and(|life| end > now.after(life).after(SKEW))
+}
+
 /// Whether the stored token fulfils the wish, so that nothing needs to be written.
 ///
 /// Needed life is the smaller of what was asked and half of the original life. Tokens that do not expire always
@@ -294,8 +318,7 @@ pub fn enough(view: &View, wish: &Wish, now: Millis) -> bool {
         return false;
     }
     let Some(end) = view.expires_at else { return true };
-    if view.original_life.is_some_and(|life| end > now.after(life).after(SKEW)) {
-        // No rule can have put the end there: one of the two clocks has jumped, and nobody knows how old the token is.
+    if is_unbelievable(view, end, now) {
         return false;
     }
     let half = view.original_life.map_or(Duration::MAX, |life| life / 2);
@@ -370,17 +393,26 @@ fn refresh_at(view: &View, policy: &Policy, jitter: Jitter) -> Option<Millis> {
 }
 
 /// When an unfinished attempt can be settled: by another one as soon as nothing stands in its way, if that is allowed by
-/// then, else when the doubt is over.
+/// then; else when the doubt is over, or, for a token that may be good all the same, when its access token is.
 fn settled_at(view: &View, policy: &Policy, held: Millis, now: Millis) -> Millis {
     let lease_end = view.lease_until.unwrap_or(Millis(0));
     let free = lease_end.max(view.next_attempt_at.unwrap_or(lease_end));
     let Some(doubt) = policy.doubt(view) else { return free.max(held) };
-    // An outage holds up no replay.
-    let free = if matches!(view.integration, Integration::Unreachable { .. }) { free } else { free.max(held) };
     let over = doubt.since.after(policy.deadlines.doubt);
-    match policy.replayable_until(&doubt, now) {
-        Some(until) if free.max(now) < until => free,
+    // An outage holds up no replay.
+    let replay = if matches!(view.integration, Integration::Unreachable { .. }) { free } else { free.max(held) };
+    let over = match policy.replayable_until(&doubt, now) {
+        Some(until) if replay.max(now) < until => return replay,
         Some(until) => over.max(until),
         None => over,
+    };
+    if view.phase != Phase::Idle || !policy.may_hope(view.silent_at, &doubt) {
+        return over;
     }
+    let end = match view.expires_at {
+        Some(end) if !is_unbelievable(view, end, now) => end,
+        Some(_) => now,
+        None => return NEVER,
+    };
+    policy.last_try_at(&doubt).max(end).max(free).max(held)
 }

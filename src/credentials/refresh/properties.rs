@@ -57,6 +57,7 @@ impl Bits {
             doubt,
             status,
             integration,
+            silent_at: (self.pick(4) == 0).then(|| self.time(now)),
             keep: [Keep::Always, Keep::OnDemand][usize::try_from(self.pick(2)).unwrap()],
             expires_at: self.maybe().then(|| self.time(now)),
             original_life: self.maybe().then(|| Duration::from_secs(self.pick(4000))),
@@ -71,10 +72,13 @@ impl Bits {
         }
     }
     fn doubt(&mut self, now: Millis) -> Doubt {
-        Doubt { first_sent: self.time(now), since: self.time(now), replays: u8::try_from(self.pick(3)).unwrap() }
+        let (first_sent, since) = (self.time(now), self.time(now));
+        let replays = u8::try_from(self.pick(3)).unwrap();
+        Doubt { first_sent, since, replays, likely_unspent: self.maybe() }
     }
     fn outcome(&mut self, now: Millis) -> Outcome<u64> {
-        match self.pick(10) {
+        match self.pick(11) {
+            10 => Outcome::ServerError(Code::new("http_500")),
             0 | 1 => Outcome::Fresh(self.pick(1000)),
             2 => Outcome::NotSent,
             3 | 4 => Outcome::Ambiguous,
@@ -174,6 +178,9 @@ struct Books {
     now: Millis,
     under_way: Action<u64>,
     sending: Option<i64>,
+    wish: Wish,
+    /// The row as it was last read.
+    view: Option<View>,
     /// Generations whose token may have been spent without an answer.
     in_doubt: HashSet<i64>,
     /// Generations known to be durable.
@@ -184,10 +191,21 @@ impl Books {
     fn open(bits: &mut Bits) -> Self {
         let policy = bits.policy();
         let jitter = Jitter(u32::try_from(bits.pick(1 << 32)).unwrap());
-        let mut flight = Flight::new(policy, bits.wish(), jitter);
+        let wish = bits.wish();
+        let mut flight = Flight::new(policy, wish, jitter);
         let now = Millis(NOW);
         let under_way = flight.step(now, Event::Begin);
-        Self { flight, policy, now, under_way, sending: None, in_doubt: HashSet::new(), durable: HashSet::new() }
+        Self {
+            flight,
+            policy,
+            now,
+            under_way,
+            sending: None,
+            wish,
+            view: None,
+            in_doubt: HashSet::new(),
+            durable: HashSet::new(),
+        }
     }
 
     fn step(&mut self, mut event: Event<u64>) {
@@ -197,10 +215,11 @@ impl Books {
                 view.phase = Phase::Sent { since: self.now };
             }
             self.durable.insert(view.generation);
+            self.view = Some(view.clone());
         }
         if let (Some(generation), Event::Answered(outcome)) = (self.sending, &event) {
             self.sending = None;
-            if matches!(outcome, Outcome::Ambiguous) {
+            if matches!(outcome, Outcome::Ambiguous | Outcome::ServerError(_)) {
                 self.in_doubt.insert(generation);
             }
         }
@@ -212,7 +231,8 @@ impl Books {
             Action::Continue => return,
             Action::Send { claimed, .. } => {
                 let again = self.in_doubt.contains(&claimed.generation);
-                assert!(!again || self.policy.replay != Replay::Unsafe, "an unsafe token was sent twice");
+                let allowed = self.policy.replay != Replay::Unsafe || self.last_try_is_allowed();
+                assert!(!again || allowed, "an unsafe token was sent twice");
                 self.sending = Some(claimed.generation);
             }
             Action::Done(Verdict::Serve { generation, .. }) => {
@@ -221,6 +241,18 @@ impl Books {
             _ => {}
         }
         self.under_way = action;
+    }
+
+    /// Something speaks for the token, its late answer has had its time, and its access token is of no use any more.
+    fn last_try_is_allowed(&self) -> bool {
+        let Some(view @ View { phase: Phase::Idle, doubt: Some(doubt), .. }) = &self.view else { return false };
+        let hope = doubt.likely_unspent || view.silent_at.is_some_and(|at| at >= doubt.first_sent);
+        let span = Duration::from_secs(if doubt.likely_unspent { 120 } else { 420 });
+        let waited = self.now >= doubt.since.after(span);
+        let life = view.original_life.unwrap_or(Duration::MAX).saturating_add(Duration::from_secs(300));
+        let over = view.expires_at.is_some_and(|end| end <= self.now || end.left(self.now) > life);
+        let insists = self.wish.forced || self.wish.newer_than.is_some_and(|generation| view.generation <= generation);
+        hope && waited && (over || insists)
     }
 
     /// No more faults: every flight ends, and soon.
@@ -268,6 +300,8 @@ proptest! {
         let due = due_at(&view, &bits.policy(), Millis(now), Jitter(jitter));
         prop_assert!(due.0 >= 0);
         let unfinished = view.doubt.is_some() || view.phase != Phase::Idle;
-        prop_assert!(view.status != Status::Active || !unfinished || due != NEVER);
+        // A token that never ends is served for ever, and never has to be tried a last time.
+        let ends = view.expires_at.is_some() || view.phase != Phase::Idle;
+        prop_assert!(view.status != Status::Active || !unfinished || !ends || due != NEVER);
     }
 }

@@ -111,7 +111,7 @@ fn rl_06_one_lost_answer_is_survived_where_the_provider_gives_grace_and_reported
             let mut world = World::new(Plan::plain(seed, family, Weather::ONE_LOST_ANSWER));
             world.play();
             assert!(world.broken().is_none(), "seed {seed}, {family:?}: {:?}", world.broken());
-            let lost = world.tally().of(Deed::CutAfter);
+            let lost = world.tally().of(Deed::CutAfter) + world.tally().of(Deed::FailedAfter);
             if matches!(family, Family::F4 | Family::F5) {
                 assert_eq!(lost == 1, world.needs_reauth(), "seed {seed}, {family:?}: said honestly");
                 reported += lost;
@@ -122,6 +122,21 @@ fn rl_06_one_lost_answer_is_survived_where_the_provider_gives_grace_and_reported
         }
     }
     assert!(survived > 100 && reported > 100, "{survived} {reported}");
+}
+
+#[test]
+fn rl_06_a_proxys_502_costs_no_connection_whatever_the_family() {
+    let mut saved = 0;
+    for family in Family::ALL {
+        for seed in 0..100 {
+            let mut world = World::new(Plan::plain(seed, family, Weather::BAD_GATEWAY));
+            world.play();
+            assert!(world.broken().is_none(), "seed {seed}, {family:?}: {:?}", world.broken());
+            assert!(family == Family::F0 || !world.needs_reauth(), "seed {seed}, {family:?}");
+            saved += world.tally().of(Deed::LastTrySaved);
+        }
+    }
+    assert!(saved > 100, "{saved}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One story per rule. Tokens are plain words here: the machine does not care.
 
 mod crowds;
+mod doubts;
 mod stop;
 mod times;
 
@@ -41,6 +42,7 @@ fn view() -> View {
         doubt: None,
         status: Status::Active,
         integration: Integration::Working,
+        silent_at: None,
         keep: Keep::Always,
         expires_at: Some(NOW.after(s(30))),
         original_life: Some(s(3600)),
@@ -265,74 +267,6 @@ fn invalid_grant_after_an_unresolved_attempt_means_that_the_rotated_answer_was_l
     let action = story.on(Event::Loaded(same));
     let Action::Record(Record::Reauth { reason, .. }) = action else { panic!("{action:?}") };
     assert_eq!(reason, Code::ROTATION_RESPONSE_LOST);
-}
-
-#[test]
-fn rl_06_an_unsafe_token_is_never_sent_again_but_in_doubt_for_120_s_and_then_reported() {
-    // A dead lease: 30 s of lease and 120 s of doubt make the 150 s of RL-33.
-    for (row, end) in [
-        (dead_lease(view()), served(4, Some(Code::IN_DOUBT))),
-        (dead_lease(dead()), Action::Done(Verdict::RefreshInProgress { retry_after: s(110) })),
-    ] {
-        assert_eq!(Story::new(unsafe_policy(), reader()).on(Event::Loaded(row.clone())), end);
-        assert_eq!(Story::new(unsafe_policy(), Wish::sweep()).on(Event::Loaded(row)), end);
-    }
-    let mut late = Story::new(unsafe_policy(), Wish::sweep());
-    late.pass(s(110));
-    assert_eq!(late.on(Event::Loaded(dead_lease(dead()))), Action::Load, "asked for at the begin");
-    let action = late.on(Event::Loaded(dead_lease(dead())));
-    let Action::Record(Record::Reauth { reason, fence: 10, .. }) = action else { panic!("{action:?}") };
-    assert_eq!(reason, Code::ROTATION_RESPONSE_LOST);
-}
-
-#[test]
-fn rl_06_a_lost_answer_of_an_unsafe_token_is_recorded_as_a_doubt() {
-    let mut story = Story::sent(unsafe_policy(), reader(), dead());
-    story.pass(s(7));
-    let failure = failure(story.answer(Outcome::Ambiguous));
-    assert_eq!(failure.doubt, Some(Doubt { first_sent: NOW, since: NOW.after(s(7)), replays: 0 }));
-    assert_eq!(failure.next_attempt_at, NOW.after(s(127)));
-    assert_eq!(story.on(Event::Recorded), Action::Done(Verdict::RefreshInProgress { retry_after: s(120) }));
-}
-
-#[test]
-fn rl_06_a_grace_is_used_once_at_once_and_only_inside_it() {
-    let mut story = Story::sent(grace_policy(), reader(), view());
-    let lost = failure(story.answer(Outcome::Ambiguous));
-    assert_eq!((lost.next_attempt_at, lost.doubt.map(|doubt| doubt.replays)), (NOW, Some(0)));
-    assert_eq!(story.on(Event::Recorded), Action::Load);
-    let row = View { fence: 10, doubt: lost.doubt, attempts: 1, next_attempt_at: Some(NOW), ..view() };
-    let Action::Claim(claim) = story.on(Event::Loaded(row)) else { panic!("no replay") };
-    assert_eq!(claim.doubt.map(|doubt| doubt.replays), Some(1), "a crash during the replay must not allow another");
-    assert!(matches!(story.on(Event::Claimed { fence: 11 }), Action::Send { .. }));
-    let lost = failure(story.answer(Outcome::Ambiguous));
-    assert_eq!(lost.doubt.map(|doubt| doubt.replays), Some(1));
-    assert_eq!(story.on(Event::Recorded), served(4, Some(Code::IN_DOUBT)));
-
-    let mut outside = Story::new(grace_policy(), reader());
-    outside.pass(s(15));
-    let action = outside.on(Event::Loaded(dead_lease(dead())));
-    assert!(
-        matches!(action, Action::Done(Verdict::RefreshInProgress { .. })),
-        "55 s have passed, it would arrive too late: {action:?}"
-    );
-}
-
-#[test]
-fn a_replay_that_was_claimed_inside_the_grace_but_would_leave_after_it_is_given_back() {
-    let mut story = Story::new(grace_policy(), reader());
-    story.pass(s(4));
-    assert!(matches!(story.on(Event::Loaded(dead_lease(view()))), Action::Claim(_)));
-    story.pass(s(1));
-    let failure = failure(story.on(Event::Claimed { fence: 11 }));
-    assert_eq!(failure.doubt.map(|doubt| doubt.replays), Some(0));
-}
-
-#[test]
-fn a_replay_that_never_left_does_not_use_up_the_grace() {
-    let mut story = Story::sent(grace_policy(), reader(), dead_lease(view()));
-    let failure = failure(story.answer(Outcome::NotSent));
-    assert_eq!(failure.doubt.map(|doubt| (doubt.first_sent, doubt.replays)), Some((NOW.before(s(40)), 0)));
 }
 
 #[test]

@@ -86,6 +86,9 @@ pub struct Doubt {
     pub since: Millis,
     /// How often the token has been sent again.
     pub replays: u8,
+    /// Every attempt was answered by a server that said that it failed: the token is probably as good as before, and nobody
+    /// holds an answer.
+    pub likely_unspent: bool,
 }
 
 /// The credential's standing.
@@ -178,6 +181,8 @@ pub struct View {
     pub status: Status,
     /// The integration's standing.
     pub integration: Integration,
+    /// The last attempt, of any credential of the integration, that was part of an outage.
+    pub silent_at: Option<Millis>,
     /// The integration's wish for the sweep.
     pub keep: Keep,
     /// When the access token dies; `None` when it does not, or when the provider does not say.
@@ -209,8 +214,10 @@ pub enum Outcome<T> {
     Fresh(T),
     /// The request never left: name look-up, connection or TLS failed.
     NotSent,
-    /// The request left; timeout, reset, a proxy's 502/503/504, or a 2xx that cannot be read.
+    /// The request left; timeout, reset, or a 2xx that cannot be read.
     Ambiguous,
+    /// A server has answered that it failed (500, 502, 504), which does not say whether it had done its work before.
+    ServerError(Code),
     /// `invalid_grant` and its relatives.
     Reauth(Code),
     /// `invalid_client` and its relatives: the integration is wrong.

@@ -253,7 +253,7 @@ async fn the_numbers_of_refreshing_are_counted_over_all_tenants() {
             attempts: 1,
             next_attempt_at: NOW + 9,
             last_error: "response_lost",
-            doubt: DoubtColumns { first_sent: Some(NOW), since: Some(NOW), replays: 0 },
+            doubt: DoubtColumns { first_sent: Some(NOW), since: Some(NOW), replays: 0, likely_unspent: 0 },
             unrecognised: (0, 0),
             due_at: Some(NOW + 9),
             now: NOW,

@@ -162,12 +162,14 @@ async fn an_outage_begins_with_the_last_of_so_many_silences_and_ends_with_any_an
         }
         let away = seen(&mut tx).await;
         assert_eq!((away.unanswered, away.unreachable_since, away.probe_at), (3, Some(NOW + 2), Some(NOW + 33)));
+        assert_eq!(away.silent_at, Some(NOW + 3));
         assert_eq!((away.status.as_str(), away.outage.as_deref()), ("active", Some("server_error")));
         assert!(!integration_take_probe(&mut tx, TEST, A, client.1, NOW + 32, NOW + 90).await.unwrap(), "too early");
         assert!(integration_take_probe(&mut tx, TEST, A, client.1, NOW + 33, NOW + 90).await.unwrap());
         assert!(resume(&mut tx).await);
         let back = seen(&mut tx).await;
         assert_eq!((back.unanswered, back.unreachable_since, back.probe_at, back.outage), (0, None, None, None));
+        assert_eq!(back.silent_at, Some(NOW + 3), "what was asked until then may have been lost with it");
         assert_eq!((back.retry_credit, back.answered), (600, Some(1)), "the three may be tried again");
         for wanted in (2..25).map(Some).chain([None]) {
             assert!(resume(&mut tx).await);

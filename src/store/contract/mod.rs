@@ -227,6 +227,7 @@ fn credential_row(id: &str) -> CredentialRow {
         doubt_first_sent: None,
         doubt_since: None,
         doubt_replays: 0,
+        doubt_likely_unspent: 0,
         due_at: Some(NOW + 3_000_000),
         slot_at: None,
         warned_for: None,

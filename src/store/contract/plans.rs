@@ -42,10 +42,10 @@ async fn fill(store: &Store) {
         store,
         &format!(
             "INSERT INTO credentials (tenant_id, id, integration_id, provider, kind, owner_kind, owner_id, token_type, scopes, obtained_at, expires_at,
-             generation, fence, consents, phase, lease_until, doubt_replays, doubt_since, due_at, slot_at, status, attempts, unrecognised_count,
+             generation, fence, consents, phase, lease_until, doubt_replays, doubt_likely_unspent, doubt_since, due_at, slot_at, status, attempts, unrecognised_count,
              unrecognised_since, last_used_at, created_at)
              SELECT {owner}, {id}, 'int_' || {owner}, 'google', 'user', 'user', '{USER}', 'Bearer', '[]', {NOW}, {NOW} + 3600000, 1, 0, 1,
-             CASE WHEN n % 1000 = 7 THEN 'sent' ELSE 'idle' END, CASE WHEN n % 1000 = 7 THEN {NOW} - n END, 0, CASE WHEN n % 1000 = 8 THEN {NOW} END,
+             CASE WHEN n % 1000 = 7 THEN 'sent' ELSE 'idle' END, CASE WHEN n % 1000 = 7 THEN {NOW} - n END, 0, 0, CASE WHEN n % 1000 = 8 THEN {NOW} END,
              {NOW} - 1000 + n * 180, CASE WHEN n % 100 = 9 THEN {NOW} - 1000 + n * 180 END, 'active', 0, 0, 0, {NOW}, {NOW} FROM {numbers}"
         ),
     )

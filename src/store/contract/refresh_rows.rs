@@ -6,7 +6,8 @@ use crate::store::credentials::{
     credential_fail, credential_needs_reauth, credential_renew_lease, credential_store,
 };
 
-const DOUBT: DoubtColumns = DoubtColumns { first_sent: Some(NOW - 9), since: Some(NOW - 8), replays: 1 };
+const DOUBT: DoubtColumns =
+    DoubtColumns { first_sent: Some(NOW - 9), since: Some(NOW - 8), replays: 1, likely_unspent: 1 };
 const CLAIM: ClaimColumns<'_> = ClaimColumns {
     generation: 1,
     fence: 0,
@@ -59,6 +60,7 @@ fn claimed() -> CredentialRow {
         doubt_first_sent: Some(NOW - 9),
         doubt_since: Some(NOW - 8),
         doubt_replays: 1,
+        doubt_likely_unspent: 1,
         // Whoever holds the lease may be dead when it ends.
         due_at: Some(NOW + 30_000),
         ..credential_row("crd_1")

@@ -38,6 +38,8 @@ pub struct Weather {
     pub not_sent: u64,
     /// No whole answer arrives: cut before or after the effect, 500 after the commit, garbage.
     pub cut: u64,
+    /// A proxy answers 502 in the provider's place, which spends nothing.
+    pub gateway: u64,
     /// So many answers are cut at most.
     pub most_cut: u64,
     /// A definite refusal: 429 with and without an end, an error, an unknown word, a ban.
@@ -66,6 +68,7 @@ impl Weather {
         store_away: 0,
         not_sent: 0,
         cut: 0,
+        gateway: 0,
         most_cut: u64::MAX,
         refuses: 0,
         slow: 0,
@@ -84,6 +87,7 @@ impl Weather {
         store_away: 300,
         not_sent: 12,
         cut: 5,
+        gateway: 20,
         refuses: 6,
         slow: 10,
         provider_away: 400,
@@ -94,12 +98,22 @@ impl Weather {
     };
     /// The provider takes its time, and nothing else happens.
     const SLOW: Self = Self { slow: 2, ..Self::FAIR };
+    pub const BAD_GATEWAY: Self = Self { gateway: 2, ..Self::FAIR };
     pub const ONE_LOST_ANSWER: Self = Self { cut: 2, most_cut: 1, ..Self::FAIR };
     /// Only the database is in trouble.
     const SHAKY_STORE: Self = Self { store_fails: 6, store_stalls: 12, store_away: 100, slow: 10, ..Self::FAIR };
     /// Only the provider is.
-    const SHAKY_PROVIDER: Self =
-        Self { not_sent: 6, cut: 3, refuses: 3, slow: 5, provider_away: 100, crowd: 40, damage: 60, ..Self::FAIR };
+    const SHAKY_PROVIDER: Self = Self {
+        not_sent: 6,
+        cut: 3,
+        gateway: 4,
+        refuses: 3,
+        slow: 5,
+        provider_away: 100,
+        crowd: 40,
+        damage: 60,
+        ..Self::FAIR
+    };
     /// Nodes come and go.
     const SHAKY_NODES: Self = Self { crash: 25, stop: 40, sleep: 25, slow: 10, ..Self::FAIR };
     /// People do all that people can do, and answers are late.

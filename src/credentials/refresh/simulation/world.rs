@@ -55,6 +55,8 @@ struct Running {
     wish: Wish,
     /// What was claimed, and where a claim of unknown outcome may stand.
     claimed: Option<Claimed>,
+    /// It was claimed for a token that is likely good, although it was sent before.
+    last_try: bool,
     /// Something went wrong since: an orderly end cannot be expected to be in time.
     hindered: bool,
     begun_after_delete: bool,
@@ -109,6 +111,8 @@ struct Set {
     lost: bool,
     /// The provider has refused it.
     refused: bool,
+    /// It was claimed for a last try.
+    tried_last: bool,
 }
 
 pub struct World {

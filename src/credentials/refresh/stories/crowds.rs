@@ -39,7 +39,7 @@ fn rl_14_during_an_outage_one_probe_leaves_every_half_minute_and_a_living_token_
 
 #[test]
 fn a_replay_inside_its_grace_does_not_wait_for_the_end_of_an_outage() {
-    let doubt = Some(Doubt { first_sent: NOW.before(s(5)), since: NOW, replays: 0 });
+    let doubt = Some(Doubt { first_sent: NOW.before(s(5)), since: NOW, replays: 0, likely_unspent: false });
     let integration = Integration::Unreachable { code: Code::NOT_SENT, probe_at: NOW.after(s(30)) };
     let row = View { doubt, integration, ..dead() };
     let action = Story::new(grace_policy(), reader()).on(Event::Loaded(row));
@@ -102,7 +102,7 @@ fn an_employers_sessions_end_together_and_are_no_wave() {
 
 #[test]
 fn a_lost_answer_belongs_to_no_wave() {
-    let doubt = Some(Doubt { first_sent: NOW.before(s(5)), since: NOW, replays: 0 });
+    let doubt = Some(Doubt { first_sent: NOW.before(s(5)), since: NOW, replays: 0, likely_unspent: false });
     let mut story = Story::sent(grace_policy(), reader(), View { doubt, ..dead() });
     assert_eq!(story.answer(Outcome::Reauth(Code::new("invalid_grant"))), Action::Load);
     let phase = Phase::Sent { since: NOW };

@@ -107,7 +107,7 @@ fn the_sweep_does_not_come_before_a_pause_is_over_only_because_something_is_unfi
 fn rl_06_a_grace_leaves_room_for_clocks_that_differ_by_a_sixth_of_it() {
     let policy = Policy { replay: Replay::Grace(s(600)), ..grace_policy() };
     let claims = |first_sent| {
-        let doubt = Some(Doubt { first_sent, since: NOW.before(s(1)), replays: 0 });
+        let doubt = Some(Doubt { first_sent, since: NOW.before(s(1)), replays: 0, likely_unspent: false });
         let row = View { doubt, ..dead() };
         matches!(Story::new(policy, reader()).on(Event::Loaded(row)), Action::Claim(_))
     };

@@ -31,7 +31,7 @@ impl World {
                 let claimed = running.claimed.unwrap();
                 running.cargo = Some(Cargo { claimed, tokens: *tokens, received_at: wall, really_at: now });
             }
-            Event::Answered(Outcome::Ambiguous) => running.sign = now,
+            Event::Answered(Outcome::Ambiguous | Outcome::ServerError(_)) => running.sign = now,
             Event::Withheld => running.withheld = true,
             Event::Shutdown => running.told_to_stop = true,
             _ => {}
@@ -125,6 +125,7 @@ impl World {
             loaded: None,
             wish,
             claimed: None,
+            last_try: false,
             hindered: false,
             begun_after_delete: self.row.status == Status::Deleted && cargo.is_none(),
             from_spool: cargo.is_some(),
@@ -151,7 +152,7 @@ impl World {
         if let Some(call) = &mut running.call {
             if let Some((_, outcome)) = call.answer.take_if(|(at, _)| *at <= now) {
                 let claimed = running.call.take().unwrap().claimed;
-                if outcome == Outcome::Ambiguous {
+                if matches!(outcome, Outcome::Ambiguous | Outcome::ServerError(_)) {
                     self.set_of(claimed.generation).lost = true;
                 }
                 return Some(Event::Answered(outcome));

@@ -58,7 +58,7 @@ impl World {
     /// A token set by consent, not by refresh.
     pub(super) fn consented(&mut self, tokens: Tokens) {
         let good_until = self.now.after(LIFE);
-        self.sets.push(Set { tokens, good_until, unresolved: 0, lost: false, refused: false });
+        self.sets.push(Set { tokens, good_until, unresolved: 0, lost: false, refused: false, tried_last: false });
         if self.plan.family == Family::F0 {
             self.row.has_refresh_token = false;
             if self.plan.seed.is_multiple_of(2) {
@@ -102,8 +102,14 @@ impl World {
         let slow = self.dice.once_in(self.weather.slow);
         let delay = self.dice.millis(if slow { 150_000 } else { 3_000 });
         let cut = self.cuts < self.weather.most_cut && self.dice.once_in(self.weather.cut);
-        // A proxy's 502, a connection cut on the way there: nothing was spent, but nobody can know.
-        if cut && self.dice.once_in(4) && self.weather.most_cut == u64::MAX {
+        let away = self.now < self.provider_away_until;
+        if self.dice.once_in(self.weather.gateway) || (away && self.dice.once_in(4)) {
+            self.tally.note(Deed::FailedBefore);
+            return (server_error(), delay);
+        }
+        // A connection cut on the way there, a provider that hangs: nothing was spent, but nobody can know.
+        let hangs = away && self.dice.once_in(4);
+        if hangs || (cut && self.dice.once_in(4) && self.weather.most_cut == u64::MAX) {
             self.cuts += 1;
             self.tally.note(Deed::CutBefore);
             return (Outcome::Ambiguous, delay);
@@ -114,7 +120,11 @@ impl World {
         }
         let reused = self.provider.reused;
         let reply = self.provider.refresh(token, arrived);
-        self.reuse_is_excused(reused);
+        self.reuse_is_excused(reused, claimed);
+        let last_try = self.nodes[index].running.as_ref().is_some_and(|running| running.last_try);
+        if last_try {
+            self.judge_last_try(index, reused, claimed);
+        }
         match reply {
             Reply::Refused => {
                 self.tally.note(Deed::InvalidGrant);
@@ -124,7 +134,12 @@ impl World {
             }
             Reply::Fresh(tokens) => {
                 self.tally.note(Deed::Refreshed);
-                // Cut on the way back, 500 after the commit, a 2xx that cannot be read.
+                if cut && self.dice.once_in(3) {
+                    self.cuts += 1;
+                    self.tally.note(Deed::FailedAfter);
+                    return (server_error(), delay);
+                }
+                // Cut on the way back, a 2xx that cannot be read.
                 if cut {
                     self.cuts += 1;
                     self.tally.note(Deed::CutAfter);
@@ -160,4 +175,9 @@ impl World {
             _ => Outcome::Admin(Code::new("ban")),
         })
     }
+}
+
+/// 500, 502, 504: some server has failed, before or after the provider did its work.
+fn server_error() -> Outcome<Tokens> {
+    Outcome::ServerError(Code::new("http_502"))
 }

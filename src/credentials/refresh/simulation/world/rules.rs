@@ -89,25 +89,29 @@ impl World {
     pub(super) fn judge_claim(&mut self, index: usize, claim: &Claim) {
         let wall = self.wall(index);
         let Some(running) = &self.nodes[index].running else { return };
-        let Some(view) = &running.loaded else { return };
+        let Some(view) = running.loaded.clone() else { return };
+        let (wish, sends) = (running.wish, running.sends);
         let binds = |until: Millis, span: u64| {
             until > wall && until <= wall.after(Duration::from_secs(span)).after(self.policy.deadlines.skew)
         };
+        let doubt = self.policy.doubt(&view).filter(|_| claim.doubt.is_some());
+        let replays = doubt.is_some_and(|doubt| self.policy.may_replay(&doubt, wall));
+        let last_try = doubt.is_some() && !replays;
         let (paused, probed) = match &view.integration {
             Integration::RateLimited { until } => (binds(*until, 3600), false),
             Integration::Faulty { probe_at, .. } => (false, binds(*probe_at, 3600)),
             // A replay inside the grace cannot wait for the provider to be well again.
-            Integration::Unreachable { probe_at, .. } => (false, binds(*probe_at, 3600) && claim.doubt.is_none()),
+            Integration::Unreachable { probe_at, .. } => (false, binds(*probe_at, 3600) && !replays),
             Integration::Working => (false, false),
         };
         // One of many may probe: whoever does has taken the interval's one probe in the same transaction.
         let probes = match &view.integration {
             Integration::Faulty { probe_at, .. } => *probe_at <= wall,
-            Integration::Unreachable { probe_at, .. } => *probe_at <= wall && claim.doubt.is_none(),
+            Integration::Unreachable { probe_at, .. } => *probe_at <= wall && !replays,
             _ => false,
         };
         let early = view.next_attempt_at.is_some_and(|at| binds(at, 3600));
-        let excused = running.wish.forced && running.sends == 0;
+        let excused = wish.forced && sends == 0;
         let leased = view.lease_until.is_some_and(|until| binds(until, 30)) && view.phase != Phase::Idle;
         let active = view.status == Status::Active;
         let clear = claim.doubt.is_some() || view.phase == Phase::Idle || self.policy.replay == Replay::Safe;
@@ -117,6 +121,52 @@ impl World {
         self.must(!early || excused, "RL-08", "claimed before the back-off had ended");
         self.must(!leased && active, "I1", "claimed what another holds, or what nobody may refresh");
         self.must(clear, "RL-06", "claimed as if the last claim had never been");
+        if let (true, Some(doubt)) = (last_try, doubt) {
+            self.judge_last_claim(&view, wish, wall, doubt);
+        }
+        self.set(index, |running| running.last_try = last_try);
+    }
+
+    /// Where something speaks for the token, nobody can come with a late answer, and nothing that lives can be harmed.
+    fn judge_last_claim(&mut self, view: &View, wish: Wish, wall: Millis, doubt: Doubt) {
+        let hopes = self.policy.may_hope(view.silent_at, &doubt);
+        let span = Duration::from_secs(if doubt.likely_unspent { 120 } else { 420 });
+        let waited = wall >= doubt.since.after(span);
+        // Whoever decides by an old row does not get the claim.
+        let is_old = (self.row.generation, self.row.fence) != (view.generation, view.fence);
+        let since_sign = self.now >= self.doubt_sign.after(Duration::from_secs(120 - 10));
+        let really = since_sign || is_old || !self.good_clocks();
+        let recorded = view.phase == Phase::Idle;
+        let insists = wish.forced || wish.newer_than == Some(view.generation);
+        let far = wall.after(LIFE).after(SKEW);
+        let over = insists || view.expires_at.is_some_and(|end| end <= wall || end > far);
+        self.must(hopes, "RL-06", "a token that may be spent was tried again for nothing");
+        self.must(waited && really && recorded, "RL-06", "a late answer was not waited for");
+        self.must(over, "RL-06", "a token was tried again that still served its readers");
+    }
+
+    /// A last try may find the token spent. That harms nobody but a holder who was held up for all that time.
+    pub(super) fn judge_last_try(&mut self, index: usize, before: u64, claimed: Claimed) {
+        if self.provider.reused == before {
+            return self.tally.note(Deed::LastTrySaved);
+        }
+        self.tally.note(Deed::LastTryLost);
+        self.provider.reused = before;
+        // What was stored while this one was on its way has ended, too.
+        let overtaken = self.row.generation != claimed.generation;
+        let (mut held, mut hindered) = (overtaken, overtaken || !self.good_clocks());
+        for (number, node) in self.nodes.iter().enumerate() {
+            let running = node.running.as_ref();
+            let waits = running.and_then(|running| running.call.as_ref()).filter(|_| number != index);
+            let waits = waits.is_some_and(|call| call.claimed.generation == claimed.generation);
+            let holds = |cargo: &Cargo| cargo.claimed.generation == claimed.generation;
+            let in_hands = running.is_some_and(|running| running.cargo.as_ref().is_some_and(holds));
+            let spooled = node.spool.iter().any(holds);
+            held |= in_hands || spooled || waits;
+            hindered |= spooled || running.is_some_and(|running| running.hindered) || node.asleep_until > self.now;
+        }
+        self.must(!held || hindered, "RL-06", "a last try ended what another was about to store");
+        self.misjudged |= held;
     }
 
     /// I1: at most one refresh of a generation; where a lost answer may be replayed, one replay.
@@ -132,13 +182,23 @@ impl World {
             Replay::Grace(_) => u32::from(self.policy.replays),
             Replay::Unsafe => 0,
         };
-        self.must(sent <= most, "I1", "a token left more often than its provider allows");
+        let running = self.nodes.iter().filter_map(|node| node.running.as_ref());
+        let last_try = running.filter(|running| running.claimed == Some(claimed)).any(|running| running.last_try);
+        self.must(sent <= most || last_try, "I1", "a token left more often than its provider allows");
     }
 
     /// A grace is judged by the clock of one node and counts from the clock of another. The protocol allows for a sixth
     /// of the grace, five minutes at most; beyond that a reuse is the clocks' fault.
-    pub(super) fn reuse_is_excused(&mut self, before: u64) {
-        if self.provider.reused == before || !self.plan.family.gives_grace() {
+    pub(super) fn reuse_is_excused(&mut self, before: u64, claimed: Claimed) {
+        if self.provider.reused == before {
+            return;
+        }
+        // Nobody can tell how long ago a doubt began when clocks have jumped.
+        if self.plan.clocks == Clocks::Jumping && self.set_of(claimed.generation).tried_last {
+            (self.provider.reused, self.misjudged) = (before, true);
+            return;
+        }
+        if !self.plan.family.gives_grace() {
             return;
         }
         let hands = || self.nodes.iter().map(|node| node.ahead);
@@ -178,6 +238,11 @@ impl World {
         self.must(*reason == Code::ROTATION_RESPONSE_LOST, "RL-07", "the provider has never refused this token");
         self.tally.note(Deed::LostForGood);
         self.must(self.policy.replay != Replay::Safe, "RL-07", "a token that can be sent again was given up");
+        let seen = self.nodes[index].running.as_ref().and_then(|running| running.loaded.as_ref());
+        let hoped = seen.is_some_and(|view| {
+            self.policy.doubt(view).is_some_and(|doubt| self.policy.may_hope(view.silent_at, &doubt))
+        });
+        self.must(!hoped, "RL-06", "given up though the token is likely good");
         let doubt = before.phase != Phase::Idle || before.doubt.is_some();
         self.must(doubt, "RL-07", "nothing was in doubt");
         // Who has read a doubt before it began anew may end it by its older times: the answer is lost all the same.

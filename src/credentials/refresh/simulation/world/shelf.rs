@@ -114,6 +114,7 @@ impl Shelf {
             expires_at: Some(now.after(LIFE)),
             refreshed_at: now,
             last_used_at: row.last_used_at,
+            silent_at: row.silent_at,
             keep: row.keep,
             ..new_row()
         };
@@ -133,16 +134,19 @@ impl Shelf {
             }
         };
         self.fail(now, failure).then(|| {
-            self.strain(record);
+            self.strain(now, record);
             Event::Recorded
         })
     }
 
-    fn strain(&mut self, record: &Record) {
+    fn strain(&mut self, now: Millis, record: &Record) {
         self.unanswered += 1;
         match record {
             Record::Failure(_) | Record::Reauth { .. } => self.unanswered -= 1,
             Record::Unanswered { open_after, probe_at, failure } => {
+                if self.unanswered >= *open_after {
+                    self.view.silent_at = Some(now);
+                }
                 if let Some((code, probe)) = &mut self.away {
                     (*code, *probe) = (failure.last_error.clone(), *probe_at);
                 } else if self.unanswered >= *open_after {
@@ -251,6 +255,7 @@ impl Shelf {
             expires_at: Some(now.after(LIFE)),
             refreshed_at: now,
             last_used_at: row.last_used_at,
+            silent_at: row.silent_at,
             keep: row.keep,
             ..new_row()
         };
@@ -283,6 +288,7 @@ fn new_row() -> View {
         doubt: None,
         status: Status::Active,
         integration: Integration::Working,
+        silent_at: None,
         keep: Keep::Always,
         expires_at: Some(START.after(Duration::from_secs(100))),
         original_life: Some(LIFE),

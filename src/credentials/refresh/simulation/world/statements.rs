@@ -110,6 +110,11 @@ impl World {
         };
         self.tally.note(Deed::Claimed);
         let claimed = Claimed { generation: claim.generation, fence, consents: before.consents };
+        let last_try = self.nodes[index].running.as_ref().is_some_and(|running| running.last_try);
+        if last_try {
+            self.tally.note(Deed::LastTry);
+            self.set_of(claim.generation).tried_last = true;
+        }
         if before.phase != Phase::Idle && self.policy.replay != Replay::Safe {
             self.judge_takeover(&before);
         }
@@ -149,7 +154,7 @@ impl World {
             self.tally.note(Deed::Healed);
         }
         let good_until = really_at.after(LIFE);
-        self.sets.push(Set { tokens, good_until, unresolved: 0, lost: false, refused: false });
+        self.sets.push(Set { tokens, good_until, unresolved: 0, lost: false, refused: false, tried_last: false });
         let same_consent = self.provider.consent_of(tokens) == self.row.consents;
         self.must(same_consent, "I4", "a token of another consent was stored");
         self.plan_next_look(index);

@@ -1,0 +1,81 @@
+//! A token was sent and nobody knows what became of it: when it may leave again, and when it is given up.
+
+use super::{
+    After, Code, Doubt, Failure, Flight, Held, MOST_LOOKS, Millis, Next, Phase, Record, Verdict, View, mark_reauth,
+    over, record, serve, serve_or,
+};
+
+impl<T: Clone> Flight<T> {
+    /// Whether a doubtful token may leave now: inside its grace; or, where it is likely unspent, for a last try that can do no
+    /// harm any more.
+    pub(super) fn may_leave(&self, now: Millis, view: &View, doubt: &Doubt) -> bool {
+        if self.policy.may_replay(doubt, now) {
+            return true;
+        }
+        let is_useless = self.policy.has_ended(view, now) || self.insists(view);
+        let is_recorded = view.phase == Phase::Idle;
+        let may_hope = self.policy.may_hope(view.silent_at, doubt);
+        may_hope && is_recorded && is_useless && now >= self.policy.last_try_at(doubt)
+    }
+
+    /// The token must not be sent now. Has a late answer had its time to come?
+    pub(super) fn in_doubt(&mut self, now: Millis, view: View, doubt: Doubt) -> Next<T> {
+        let (span, lease) = (self.policy.deadlines.doubt, self.policy.deadlines.lease);
+        if doubt.since > self.policy.believable(now, lease) {
+            // The doubt was written by a clock that has jumped. It begins anew, or it would last as long as the jump.
+            return self.doubt_anew(now, view, doubt);
+        }
+        let may_hope = self.policy.may_hope(view.silent_at, &doubt);
+        let waits_for_last_try = may_hope && view.phase == Phase::Idle;
+        let over_at = if waits_for_last_try { self.policy.last_try_at(&doubt) } else { doubt.since.after(span) };
+        if now < over_at {
+            let otherwise = Verdict::RefreshInProgress { retry_after: over_at.left(now) };
+            return over(serve_or(now, &view, Code::IN_DOUBT, otherwise));
+        }
+        if waits_for_last_try {
+            return over(serve(&view, Some(Code::IN_DOUBT)));
+        }
+        // Whoever was stopped since it has read the row does not know that the holder lives and renews its lease.
+        let is_old = now >= self.asked_at.after(lease / 2) || now < self.asked_at;
+        if is_old && self.looks < MOST_LOOKS {
+            return self.load();
+        }
+        if may_hope {
+            // Its holder may have been kept from storing by our own database, and comes now, too.
+            return self.doubt_anew(now, view, doubt);
+        }
+        mark_reauth(view, Code::ROTATION_RESPONSE_LOST, false)
+    }
+
+    /// From here on a late answer has its time again, while the database can be written.
+    fn doubt_anew(&self, now: Millis, view: View, doubt: Doubt) -> Next<T> {
+        let doubt = Doubt { since: now, ..doubt };
+        let failure = self.failure(now, &view, view.fence, Code::IN_DOUBT, Some(doubt));
+        let next_attempt_at = now.after(self.policy.deadlines.doubt);
+        let failure = Failure { attempts: view.attempts, next_attempt_at, ..failure };
+        let after = self.doubtful(now, &failure);
+        record(Record::Failure(failure), view, false, after)
+    }
+
+    /// A server that answers that it has failed has seldom spent the token before. Where every attempt has ended so, nobody can
+    /// hold a late answer, either.
+    pub(super) fn lost_answer(&mut self, now: Millis, held: Held, code: Code, failed_there: bool) -> Next<T> {
+        let replays = held.doubt.map_or(0, |doubt| doubt.replays.saturating_add(1));
+        let first_sent = held.doubt.map_or(held.at, |doubt| doubt.first_sent);
+        let likely_unspent = failed_there && held.doubt.is_none_or(|doubt| doubt.likely_unspent);
+        let doubt = Doubt { first_sent, since: now, replays, likely_unspent };
+        let again = self.policy.may_replay(&doubt, now);
+        let failure = self.failure(now, &held.view, held.claimed.fence, code, Some(doubt));
+        let in_doubt = now.after(self.policy.deadlines.doubt);
+        let next_attempt_at = if again { now } else { in_doubt.max(failure.next_attempt_at) };
+        let failure = Failure { next_attempt_at, ..failure };
+        let after = if again { After::Replay } else { self.doubtful(now, &failure) };
+        record(self.strain(now, failure), held.view, true, after)
+    }
+
+    fn doubtful(&self, now: Millis, failure: &Failure) -> After {
+        let retry_after = failure.next_attempt_at.left(now);
+        let otherwise = Verdict::RefreshInProgress { retry_after };
+        After::Failed { retry_at: failure.next_attempt_at, code: Code::IN_DOUBT, otherwise }
+    }
+}
