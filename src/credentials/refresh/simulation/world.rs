@@ -109,6 +109,8 @@ struct Set {
     unresolved: u32,
     /// An answer to its refresh is lost for good, or may be.
     lost: bool,
+    /// Some request of it has got no answer at all, not even that of a failing server.
+    unheard: bool,
     /// The provider has refused it.
     refused: bool,
     /// It was claimed for a last try.
@@ -341,7 +343,9 @@ impl World {
             return;
         }
         if let Some(claimed) = running.claimed {
-            self.set_of(claimed.generation).lost = true;
+            let set = self.set_of(claimed.generation);
+            set.lost = true;
+            set.unheard |= running.call.is_some() || running.cargo.is_some();
         }
     }
 

@@ -153,7 +153,9 @@ impl World {
             if let Some((_, outcome)) = call.answer.take_if(|(at, _)| *at <= now) {
                 let claimed = running.call.take().unwrap().claimed;
                 if matches!(outcome, Outcome::Ambiguous | Outcome::ServerError(_)) {
-                    self.set_of(claimed.generation).lost = true;
+                    let unheard = outcome == Outcome::Ambiguous;
+                    let set = self.set_of(claimed.generation);
+                    (set.lost, set.unheard) = (true, set.unheard || unheard);
                 }
                 return Some(Event::Answered(outcome));
             }
@@ -161,7 +163,8 @@ impl World {
                 let call = running.call.take().unwrap();
                 self.tally.note(Deed::GivenUp);
                 // Only after 120 s may one say that there was no answer (RL-02).
-                self.set_of(call.claimed.generation).lost |= call.left.after(Duration::from_secs(120)) <= now;
+                let set = self.set_of(call.claimed.generation);
+                (set.lost, set.unheard) = (set.lost || call.left.after(Duration::from_secs(120)) <= now, true);
                 return Some(Event::Answered(Outcome::Ambiguous));
             }
             if call.tick_at <= now {

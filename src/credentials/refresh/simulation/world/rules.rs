@@ -136,6 +136,7 @@ impl World {
         let is_old = (self.row.generation, self.row.fence) != (view.generation, view.fence);
         let since_sign = self.now >= self.doubt_sign.after(Duration::from_secs(120 - 10));
         let really = since_sign || is_old || !self.good_clocks();
+        let heard = is_old || !doubt.likely_unspent || !self.set_of(view.generation).unheard;
         let recorded = view.phase == Phase::Idle;
         let insists = wish.forced || wish.newer_than == Some(view.generation);
         let far = wall.after(LIFE).after(SKEW);
@@ -143,6 +144,7 @@ impl World {
         self.must(hopes, "RL-06", "a token that may be spent was tried again for nothing");
         self.must(waited && really && recorded, "RL-06", "a late answer was not waited for");
         self.must(over, "RL-06", "a token was tried again that still served its readers");
+        self.must(heard, "RL-06", "a token was tried again of which some answer is lost");
     }
 
     /// A last try may find the token spent. That harms nobody but a holder who was held up for all that time.
