@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::clock::Millis;
-use crate::credentials::{ends_soon, is_degraded, last_error};
+use crate::credentials::{ends_soon, is_degraded, last_error, may_be_good};
 use crate::store::credentials::CredentialRow;
 use crate::store::integrations::IntegrationRow;
 
@@ -34,6 +34,8 @@ pub enum Health {
 pub enum Renewal {
     /// It is renewed before that.
     Automatic,
+    /// It is renewed when somebody asks for it: the integration's wish.
+    WhenUsed,
     /// It does not run out, so it is only ever used through the broker.
     NoExpiry,
     /// It runs out and cannot be renewed.
@@ -51,6 +53,13 @@ pub enum Trouble {
     Busy,
     /// Nobody knows yet whether the last attempt has reached the provider.
     InDoubt,
+    /// The provider's server failed in the last attempt, so the refresh token is likely good: it is tried once more when the
+    /// access token has ended.
+    ServerFailed,
+    /// The stored tokens cannot be opened, or their provider is not known any more.
+    Damaged,
+    /// The provider keeps answering something that nobody knows.
+    Unrecognised,
     /// The last attempt failed in another way.
     Failing,
 }
@@ -103,7 +112,9 @@ impl Health {
             (false, Some(_)) if is_alive => Self::Working(Renewal::Impossible),
             (false, Some(_)) => Self::NeedsUser(Need::Ended),
             (true, _) if !is_degraded(row, integration, now) => {
-                ends_soon(row, now).map_or(Self::Working(Renewal::Automatic), Self::EndsSoon)
+                let on_demand = integration.is_some_and(|one| one.refresh_policy == "on_demand");
+                let renewal = if on_demand { Renewal::WhenUsed } else { Renewal::Automatic };
+                ends_soon(row, now).map_or(Self::Working(renewal), Self::EndsSoon)
             }
             (true, _) if is_alive => Self::Unsteady(Trouble::of(row, integration, now)),
             (true, _) => Self::Paused(Pause::Trouble(Trouble::of(row, integration, now))),
@@ -115,6 +126,7 @@ impl Health {
     pub fn explanation(&self, provider: &str) -> String {
         match self {
             Self::Working(Renewal::Automatic) => "It works, and is refreshed in time.".to_owned(),
+            Self::Working(Renewal::WhenUsed) => "It works, and is refreshed when somebody asks for it.".to_owned(),
             Self::Working(Renewal::NoExpiry) => {
                 "It works. Its secret never expires, so it is used through the broker only.".to_owned()
             }
@@ -147,8 +159,14 @@ impl Trouble {
             Some(IntegrationHealth::ClientRefused(_) | IntegrationHealth::RefusedWave) => Self::Client,
             Some(IntegrationHealth::Unreachable(_)) => Self::Away,
             Some(IntegrationHealth::RateLimited(_)) => Self::Busy,
-            _ if row.doubt_since.is_some() || last_error(row, now).as_deref() == Some("in_doubt") => Self::InDoubt,
-            _ => Self::Failing,
+            _ if may_be_good(row, integration) => Self::ServerFailed,
+            _ if row.doubt_since.is_some() => Self::InDoubt,
+            _ => match last_error(row, now).as_deref() {
+                Some("in_doubt") => Self::InDoubt,
+                Some("stored_token_unreadable" | "provider_unknown") => Self::Damaged,
+                Some("needs_attention") => Self::Unrecognised,
+                _ => Self::Failing,
+            },
         }
     }
 
@@ -162,6 +180,19 @@ impl Trouble {
             Self::Busy => format!("{provider} wants fewer calls; the refresh follows as soon as it allows."),
             Self::InDoubt => format!(
                 "The line broke during the last refresh. Whether {provider} has carried it out shows within two minutes."
+            ),
+            Self::ServerFailed => format!(
+                "A server failed at {provider} during the last refresh, so its refresh token is likely good: it is tried once \
+                 more when the token has ended."
+            ),
+            Self::Damaged => {
+                "What is stored of it cannot be opened here, so it cannot be refreshed. `valetkey doctor` tells \
+                 more; where nothing helps, its user has to connect again."
+                    .to_owned()
+            }
+            Self::Unrecognised => format!(
+                "{provider} keeps answering something that is not known here, so somebody should look at `last_error`. It is \
+                 asked once an hour."
             ),
             Self::Failing => format!("The last refresh failed at {provider}; it is tried again by itself."),
         }
@@ -181,8 +212,8 @@ impl Need {
         match self {
             Self::AccessRefused => format!("{provider} no longer accepts this access. Its user has to connect again."),
             Self::AnswerLost => format!(
-                "The line broke while {provider} handed out a new refresh token, and the old one is spent. Its user has \
-                 to connect again."
+                "The line broke while {provider} handed out a new refresh token, and the old one is most likely spent. Its \
+                 user has to connect again."
             ),
             Self::Ended => "This access has ended and cannot be refreshed. Its user has to connect again.".to_owned(),
             Self::ClientChanged => format!(

@@ -192,6 +192,13 @@ pub(crate) fn is_degraded(row: &CredentialRow, integration: Option<&IntegrationR
     row.status != "active" || last_error(row, now).is_some() || integration.is_some_and(|one| one.status != "active")
 }
 
+/// Whether the token of a refresh that nobody knows the outcome of is likely good, and tried once more when its access token
+/// has ended.
+pub(crate) fn may_be_good(row: &CredentialRow, integration: Option<&IntegrationRow>) -> bool {
+    row.doubt_likely_unspent == 1
+        || matches!((row.doubt_first_sent, integration.and_then(|one| one.silent_at)), (Some(sent), Some(silent)) if silent >= sent)
+}
+
 /// Why the last refresh brought nothing: what its record says, or that its holder has died before it could say
 /// anything, so that nobody knows yet whether the refresh token was spent.
 pub(crate) fn last_error(row: &CredentialRow, now: Millis) -> Option<String> {

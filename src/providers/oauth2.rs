@@ -161,8 +161,8 @@ pub(super) fn read(
     let said_no = slack && raw.ok != serde_json::Value::Bool(true);
     // It has made tokens and says no in the same breath, or they are no tokens. The one that was sent for them may be
     // spent, and sending it again may end the family.
-    let contradicts = raw.error_code().is_none() && (raw.spoils_tokens() || (said_no && raw.shows_tokens()));
-    if success && spends && contradicts {
+    let contradicts = (success && raw.spoils_tokens()) || ((said_no || answer.status >= 500) && raw.shows_tokens());
+    if spends && raw.error_code().is_none() && contradicts {
         return lost();
     }
     // Some servers put an error into a 200 (fact sheet G.5).
@@ -261,7 +261,7 @@ mod tests {
             (400, b"{\"error\":\"<b>\"}", Failure::Unrecognised { code: code("unlisted") }),
             (401, b"", http(401)),
             (404, b"{\"access_token\":\"a\"}", http(404)),
-            (500, b"{\"access_token\":\"a\"}", Failure::ServerError { code: Code::http(500) }),
+            (500, b"{\"access_token\":\"a\"}", unreadable()),
             (502, b"<html>Bad gateway", Failure::ServerError { code: Code::http(502) }),
             (503, b"", Failure::Transient { code: Code::http(503) }),
             (504, b"", Failure::ServerError { code: Code::http(504) }),

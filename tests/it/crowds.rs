@@ -13,7 +13,7 @@ use crate::harness::{Answer, Client, TestApp, TokenEndpoint, Wishes};
 const HOUR: u64 = 3600;
 
 /// So many in every run, so many when `VK_SCALE=full` asks for the evidence.
-fn size(usual: usize, full: usize) -> usize {
+pub fn size(usual: usize, full: usize) -> usize {
     if full_scale() { full } else { usual }
 }
 
@@ -24,27 +24,40 @@ fn full_scale() -> bool {
 
 /// Figures for the evidence; the harness shows them with `--nocapture`.
 #[expect(clippy::print_stdout, reason = "figures are for whoever runs the evidence")]
-fn figure(what: &str, value: impl std::fmt::Display) {
+pub fn figure(what: &str, value: impl std::fmt::Display) {
     println!("figure: {what}: {value}");
 }
 
-/// A platform with many users, whose Google accounts the story's own endpoint refreshes.
-struct Crowd {
-    app: TestApp,
-    platform: Client,
-    endpoint: TokenEndpoint,
-    ids: Vec<String>,
+/// A platform with many users, whose accounts the story's own endpoint refreshes.
+pub struct Crowd {
+    pub app: TestApp,
+    pub platform: Client,
+    pub endpoint: TokenEndpoint,
+    pub ids: Vec<String>,
+    /// `google`, whose refresh tokens stay; or `slack`, whose are good once.
+    provider: &'static str,
 }
 
 impl Crowd {
     /// `count` connections whose tokens end `life` seconds from now. None without the database that was wished for.
     async fn gather(count: usize, life: u64, wishes: Wishes) -> Option<Self> {
+        Self::gather_at("google", count, life, wishes).await
+    }
+
+    /// The same at a provider that takes every refresh token once.
+    pub async fn gather_rotating(count: usize, life: u64) -> Self {
+        let wishes = Wishes { providers: vec![("slack", "replay", "unsafe")], ..Wishes::default() };
+        Self::gather_at("slack", count, life, wishes).await.expect("SQLite")
+    }
+
+    async fn gather_at(provider: &'static str, count: usize, life: u64, wishes: Wishes) -> Option<Self> {
         // The endpoint has to be there before the app; its clock is set by the app's.
         let clock = TestClock::at(Millis(crate::harness::START));
-        let endpoint = TokenEndpoint::start(&clock, "one").await;
-        let app = TestApp::start_at(clock, Wishes { google_tokens: Some(endpoint.url.clone()), ..wishes }).await?;
+        let endpoint = TokenEndpoint::start(&clock, "one", provider == "slack").await;
+        let token_endpoint = Some((provider, endpoint.url.clone()));
+        let app = TestApp::start_at(clock, Wishes { token_endpoint, ..wishes }).await?;
         let platform = app.platform().await;
-        let mut crowd = Self { app, platform, endpoint, ids: Vec::new() };
+        let mut crowd = Self { app, platform, endpoint, ids: Vec::new(), provider };
         crowd.join(count, life).await;
         Some(crowd)
     }
@@ -53,7 +66,7 @@ impl Crowd {
         let end = Millis(self.app.clock.now().0).after(Duration::from_secs(life)).rfc3339();
         let first = self.ids.len();
         for chunk in (first..first + count).collect::<Vec<_>>().chunks(250) {
-            let rows: Vec<Value> = chunk.iter().map(|n| row(*n, &end)).collect();
+            let rows: Vec<Value> = chunk.iter().map(|n| row(self.provider, *n, &end)).collect();
             let answer = self.platform.post("/v1/connections/import", &json!({ "connections": rows })).await;
             assert_eq!(answer.status, 201, "{}", answer.text);
             let answer = answer.json();
@@ -63,7 +76,7 @@ impl Crowd {
     }
 
     /// Moves the clock in steps, and at each lets everything land that has left.
-    async fn pass(&self, span: Duration, step: Duration) {
+    pub async fn pass(&self, span: Duration, step: Duration) {
         let end = self.app.clock.now().after(span);
         while self.app.clock.now() < end {
             self.app.clock.advance(step);
@@ -88,26 +101,30 @@ impl Crowd {
         self.app.rows(sql).await[0][0].parse().expect("a number")
     }
 
-    async fn statuses(&self) -> BTreeMap<String, u64> {
+    pub async fn statuses(&self) -> BTreeMap<String, u64> {
         let sql = "SELECT status, CAST(count(*) AS TEXT) FROM credentials GROUP BY status";
         self.app.rows(sql).await.into_iter().map(|row| (row[0].clone(), row[1].parse().expect("a number"))).collect()
     }
 
-    fn all_active(&self) -> BTreeMap<String, u64> {
+    pub fn all_active(&self) -> BTreeMap<String, u64> {
         BTreeMap::from([("active".to_owned(), self.ids.len() as u64)])
     }
 
     /// Credentials whose access token has ended.
-    async fn dead(&self) -> u64 {
+    pub async fn dead(&self) -> u64 {
         let now = self.app.clock.now().0;
         self.number(&format!("SELECT CAST(count(*) AS TEXT) FROM credentials WHERE expires_at <= {now}")).await
     }
 }
 
-fn row(n: usize, end: &str) -> Value {
-    json!({"user": format!("u-{n}"), "provider": "google", "account": {"id": format!("1{n:020}")},
+fn row(provider: &str, n: usize, end: &str) -> Value {
+    let (account, scope) = match provider {
+        "slack" => (format!("T0CROWD/U{n}"), "chat:write"),
+        _ => (format!("1{n:020}"), "openid"),
+    };
+    json!({"user": format!("u-{n}"), "provider": provider, "account": {"id": account},
         "credentials": [{"kind": "user", "access_token": format!("ya29.vkcrowd-first-{n}"), "refresh_token": format!("1//vkcrowd-{n}"),
-            "expires_at": end, "scopes": ["openid"]}]})
+            "expires_at": end, "scopes": [scope]}]})
 }
 
 /// The most calls in any second, by the wall.

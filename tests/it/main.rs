@@ -25,6 +25,7 @@ mod program;
 mod readers;
 mod refresh_tool;
 mod relay;
+mod rotating;
 mod spool;
 mod starts;
 mod stopped;

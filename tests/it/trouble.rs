@@ -172,6 +172,32 @@ async fn a_rotated_token_whose_answer_was_lost_is_never_spent_twice() {
 }
 
 #[tokio::test]
+async fn after_a_servers_error_a_rotating_token_serves_to_its_end_and_is_refreshed_then() {
+    // RL-06; decision 0013
+    let wishes = Wishes { providers: vec![("slack", "replay", "unsafe")], ..Wishes::default() };
+    let app = TestApp::start_with(wishes).await.expect("SQLite");
+    let platform = app.platform().await;
+    let id = app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    app.street.tell("/rotation", json!({"reuse": "family"})).await;
+    app.street.fault("slack", "refresh", "http_502_html", 1).await;
+    app.advance(11 * 60);
+    let got = token(&platform, &id, 6 * 3600).await.ok();
+    assert_eq!((&got["degraded"], &got["generation"]), (&json!(true), &json!(1)));
+    app.advance(30);
+    let shown = connection(&platform, &id).await;
+    assert_eq!(shown["status"], "active", "two minutes of doubt are long over: {shown}");
+    assert!(shown["explanation"].as_str().is_some_and(|words| words.contains("likely good")), "{shown}");
+    let mut user = app.end_user(&platform, "u-1").await;
+    let page = user.get(&format!("/connections/{id}")).await.text;
+    assert!(page.contains("had an error during the last renewal"), "{page}");
+    app.advance(30);
+    let got = token(&platform, &id, 60).await.ok();
+    assert_eq!((&got["degraded"], &got["generation"]), (&json!(false), &json!(2)));
+    assert_eq!(app.street.counter("slack/reuses").await, 0);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn an_answer_lost_within_the_providers_grace_is_fetched_again() {
     // RL-04; B.4: Slack honours the used token for a while.
     let app = TestApp::start().await;

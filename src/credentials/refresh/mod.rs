@@ -39,8 +39,13 @@
 //!
 //! - [`Replay::Safe`] (the token does not rotate, or the old one lives on): not a doubt at all. Try again.
 //! - [`Replay::Grace`]: send the same token once more, as soon as the lease has ended and inside the grace.
-//! - [`Replay::Unsafe`]: never again. In doubt for 120 s, in which a late answer may still come, then
-//!   `needs_reauth` with reason `rotation_response_lost`, which a later answer still heals.
+//! - [`Replay::Unsafe`], and any other token once its grace is used or over: never again. In doubt for 120 s, in which a
+//!   late answer may still come, then `needs_reauth` with reason `rotation_response_lost`, which a later answer still heals.
+//!
+//! Unless something speaks for the token: every attempt was answered by a server that said that it failed
+//! ([`Doubt::likely_unspent`]), or nobody at all was answered at that time ([`View::silent_at`]). Then it serves as long as
+//! the access token lives and is tried once more after that, when nothing is left that reuse detection could end
+//! (decision 0013). Otherwise an hour of 502s would cost every connection that was asked for in it.
 //!
 //! `invalid_grant` is final only after reading the row again (RL-07): another node may have rotated the
 //! token under our feet. A newer generation is used; a newer claim is left to its holder. After a doubt the
@@ -72,8 +77,8 @@
 //!
 //! - *An in-process mutex or a lock service* as the arbiter: a paused holder wakes up and sends.
 //! - *Comparing the fence when storing*: throws away the only live token set after a pause.
-//! - *Trying an unsafe token once more when in doubt* ("what is there to lose?"): reuse detection kills
-//!   the token set that the paused holder may be about to store.
+//! - *Trying any unsafe token once more when in doubt* ("what is there to lose?"): reuse detection kills
+//!   the token set that the paused holder may be about to store, and mostly the token is spent.
 //! - *Ending the doubt at once after a broken connection*: the same rule for all doubts is simpler, the
 //!   stored token is served meanwhile, and a spooled answer may arrive from another node.
 //! - *Letting the newest answer always win*: between two answers of one generation the later *send* wins (the

@@ -13,6 +13,8 @@ pub enum Made {
     Stored(i64),
     /// Nothing that can be read after the request was sent. A provider that rotates may have spent the token.
     Lost,
+    /// A server said that it failed. A provider that rotates may have spent the token, though probably it has not.
+    ServerError(String),
     /// The token is good still, and this is why there is no new one.
     Failed(String),
     /// The provider wants fewer calls.
@@ -115,6 +117,11 @@ fn failed(name: &'static str, code: &str, parts: fn(&Good) -> Vec<Part>) -> Case
 /// Where only a provider that rotates may have spent the token.
 fn half(name: &'static str, code: &str, parts: fn(&Good) -> Vec<Part>) -> Case {
     case(name, Some(Made::Failed(code.to_owned())), Some(Made::Lost), parts)
+}
+
+/// Some server has failed on the way, or at its end.
+fn server_error(name: &'static str, code: &str, parts: fn(&Good) -> Vec<Part>) -> Case {
+    case(name, Some(Made::Failed(code.to_owned())), Some(Made::ServerError(code.to_owned())), parts)
 }
 
 fn stored(name: &'static str, life: i64, parts: fn(&Good) -> Vec<Part>) -> Case {
@@ -377,10 +384,12 @@ fn refused() -> Vec<Case> {
         failed("timeout_408", "http_408", |_| http("408 Request Timeout", "", "")),
         failed("away_503", "http_503", |_| http("503 Service Unavailable", "", HTML)),
         failed("status_999", "http_999", |_| http("999 Denied", "", HTML)),
-        half("page_with_500", "http_500", |_| http("500 Internal Server Error", "", HTML)),
-        half("tokens_with_500", "http_500", |good| http("500 Internal Server Error", "", good.text())),
-        half("page_with_502", "http_502", |_| http("502 Bad Gateway", "", HTML)),
-        half("page_with_504", "http_504", |_| http("504 Gateway Timeout", "", HTML)),
+        server_error("page_with_500", "http_500", |_| http("500 Internal Server Error", "", HTML)),
+        case("tokens_with_500", Some(Made::Failed("http_500".to_owned())), Some(Made::Lost), |good| {
+            http("500 Internal Server Error", "", good.text())
+        }),
+        server_error("page_with_502", "http_502", |_| http("502 Bad Gateway", "", HTML)),
+        server_error("page_with_504", "http_504", |_| http("504 Gateway Timeout", "", HTML)),
         both("too_many", Made::RateLimited, |_| http("429 Too Many Requests", "", "")),
         both("too_many_until_never", Made::RateLimited, |_| {
             http("429 Too Many Requests", "Retry-After: 1000000000000000000\r\n", HTML)

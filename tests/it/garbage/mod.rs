@@ -200,19 +200,21 @@ async fn unchanged(town: &Town, post: &Post, trial: &Trial<'_>, which: &str, was
     let seen = async || town.row(id, "phase, attempts > 0 OR last_error IS NOT NULL").await;
     until(&format!("{name}: it is settled"), Duration::from_secs(45), async || seen().await == ["idle", "1"]).await;
     assert_eq!(town.row(id, UNCHANGED).await, was, "{name}");
-    let row = town.row(id, "status, doubt_since IS NOT NULL, coalesce(last_error, reason, '')").await;
+    let row =
+        town.row(id, "status, doubt_since IS NOT NULL, doubt_likely_unspent, coalesce(last_error, reason, '')").await;
     let rotates = trial.provider == "slack";
     let wanted = match &trial.made {
-        Made::Lost if rotates => ["active", "1", "response_lost"],
-        Made::Lost => ["active", "0", "response_lost"],
-        Made::Failed(code) => ["active", "0", code],
-        Made::RateLimited => ["active", "0", "rate_limited"],
-        Made::Misconfigured(code) => ["active", "0", code],
-        Made::Reauth(reason) => ["needs_reauth", "0", reason],
+        Made::Lost if rotates => ["active", "1", "0", "response_lost"],
+        Made::Lost => ["active", "0", "0", "response_lost"],
+        Made::ServerError(code) => ["active", "1", "1", code],
+        Made::Failed(code) => ["active", "0", "0", code],
+        Made::RateLimited => ["active", "0", "0", "rate_limited"],
+        Made::Misconfigured(code) => ["active", "0", "0", code],
+        Made::Reauth(reason) => ["needs_reauth", "0", "0", reason],
         Made::Stored(_) => unreachable!("looked at elsewhere"),
     };
     assert_eq!(row, wanted, "{name}");
-    if rotates && trial.made == Made::Lost {
+    if rotates && matches!(trial.made, Made::Lost | Made::ServerError(_)) {
         assert_eq!(post.shown(&good(trial.case.name, trial.provider, which).sent), 1, "{name}: sent once");
     }
 }

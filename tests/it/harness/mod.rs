@@ -86,8 +86,8 @@ pub struct Wishes {
     pub slack_without_rotation: bool,
     /// There is a spool.
     pub spool: bool,
-    /// A token endpoint of Google's that the story itself answers for, instead of the sandbox's.
-    pub google_tokens: Option<String>,
+    /// A token endpoint of this provider's that the story itself answers for, instead of the sandbox's.
+    pub token_endpoint: Option<(&'static str, String)>,
     /// How hard providers may be asked, instead of the default.
     pub refresh: Option<RefreshSettings>,
     /// The log holds what it usually holds, for stories with crowds.
@@ -106,8 +106,8 @@ impl Changes {
         let mut providers: Vec<_> =
             wishes.providers.iter().map(|(provider, name, value)| (*provider, *name, (*value).to_owned())).collect();
         let mut allow = Vec::new();
-        if let Some(url) = &wishes.google_tokens {
-            providers.push(("google", "token_url", url.clone()));
+        if let Some((provider, url)) = &wishes.token_endpoint {
+            providers.push((*provider, "token_url", url.clone()));
             allow.push(Url::parse(url).expect("a URL").authority().to_owned());
         }
         Self { providers, allow, refresh: wishes.refresh.unwrap_or_default() }

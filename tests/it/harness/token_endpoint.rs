@@ -1,14 +1,18 @@
 //! A token endpoint that a story answers for, call by call: for crowds, weather and counting, where the sandbox's own
-//! manners are not the point. It is a provider of family F1: refresh tokens stay as they are.
+//! manners are not the point. It is a provider of family F1, whose refresh tokens stay as they are; or, speaking like Slack,
+//! one of family F5, with whom every refresh token is good once.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Form, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use futures_util::stream;
 use http::StatusCode;
 use valetkey::clock::{Clock, Millis, Stopwatch, TestClock, pause};
 
@@ -23,6 +27,10 @@ pub enum Answer {
     TooMany(String),
     /// A token, after so long.
     Late(Duration),
+    /// Some proxy's page with this status; nothing was done.
+    BadGateway(u16),
+    /// The line breaks in the middle of the answer; nothing was done.
+    Cut,
 }
 
 /// A call: when it came by the story's clock and by the wall's, and for whom.
@@ -43,6 +51,8 @@ struct Shared {
     manner: Arc<Mutex<Manner>>,
     issued: Arc<AtomicU64>,
     nonce: Arc<String>,
+    /// The refresh tokens that were spent, where they are good once.
+    spent: Option<Arc<Mutex<HashSet<String>>>>,
 }
 
 pub struct TokenEndpoint {
@@ -57,7 +67,7 @@ struct Asked {
 
 impl TokenEndpoint {
     /// Answers every call with a fresh token until told otherwise. `nonce` makes this story's tokens its own.
-    pub async fn start(clock: &TestClock, nonce: &str) -> Self {
+    pub async fn start(clock: &TestClock, nonce: &str, rotates: bool) -> Self {
         let shared = Shared {
             clock: clock.clone(),
             watch: Arc::new(Stopwatch::start()),
@@ -65,6 +75,7 @@ impl TokenEndpoint {
             manner: Arc::new(Mutex::new(Box::new(|_, _| Answer::Fresh))),
             issued: Arc::default(),
             nonce: Arc::new(nonce.to_owned()),
+            spent: rotates.then(Arc::default),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/token", listener.local_addr().expect("an address"));
@@ -102,10 +113,17 @@ async fn token(State(shared): State<Shared>, Form(asked): Form<Asked>) -> Respon
     };
     let answer = locked(&shared.manner)(number, &call);
     match answer {
-        Answer::Fresh => fresh(&shared),
+        Answer::Fresh => fresh(&shared, call.refresh_token),
         Answer::Late(span) => {
             pause(span).await;
-            fresh(&shared)
+            fresh(&shared, call.refresh_token)
+        }
+        Answer::BadGateway(status) => {
+            (StatusCode::from_u16(status).expect("a status"), "<html>Bad gateway</html>").into_response()
+        }
+        Answer::Cut => {
+            let broken = std::io::Error::other("cut");
+            Body::from_stream(stream::iter([Ok("{\"ok\":"), Err(broken)])).into_response()
         }
         Answer::Error(status, error) => {
             let body = axum::Json(serde_json::json!({ "error": error }));
@@ -118,8 +136,18 @@ async fn token(State(shared): State<Shared>, Form(asked): Form<Asked>) -> Respon
     }
 }
 
-fn fresh(shared: &Shared) -> Response {
+fn fresh(shared: &Shared, refresh_token: String) -> Response {
+    if let Some(spent) = &shared.spent
+        && !locked(spent).insert(refresh_token)
+    {
+        return axum::Json(serde_json::json!({"ok": false, "error": "invalid_refresh_token"})).into_response();
+    }
     let number = shared.issued.fetch_add(1, Ordering::Relaxed);
     let token = format!("ya29.vkcrowd-{}-{number}", shared.nonce);
-    axum::Json(serde_json::json!({"access_token": token, "expires_in": 3600, "token_type": "Bearer"})).into_response()
+    let mut answer = serde_json::json!({"access_token": token, "expires_in": 3600, "token_type": "Bearer"});
+    if shared.spent.is_some() {
+        answer["ok"] = true.into();
+        answer["refresh_token"] = format!("xoxe-1-vkcrowd-{}-{number}", shared.nonce).into();
+    }
+    axum::Json(answer).into_response()
 }

@@ -283,11 +283,15 @@ pub(super) mod samples {
 
     fn every_health() -> Vec<Health> {
         vec![
+            Health::Working(Renewal::WhenUsed),
             Health::Working(Renewal::NoExpiry),
             Health::Working(Renewal::Impossible),
             Health::EndsSoon(moment("in 2 days")),
             Health::Unsteady(Trouble::Failing),
             Health::Unsteady(Trouble::InDoubt),
+            Health::Unsteady(Trouble::ServerFailed),
+            Health::Unsteady(Trouble::Damaged),
+            Health::Unsteady(Trouble::Unrecognised),
             Health::Unsteady(Trouble::Busy),
             Health::NeedsYou(Need::AnswerLost),
             Health::NeedsYou(Need::Ended),

@@ -84,6 +84,7 @@ impl Health {
     pub fn words(&self, provider: &str) -> String {
         match self {
             Self::Working(Renewal::Automatic) => "Access is renewed automatically.".to_owned(),
+            Self::Working(Renewal::WhenUsed) => "Access is renewed when it is used.".to_owned(),
             Self::Working(Renewal::NoExpiry) => {
                 "This access does not expire, so it never leaves Valetkey. Agents use it through us.".to_owned()
             }
@@ -133,7 +134,7 @@ impl Health {
     /// True when what ran out at `at` waits for its next use: nobody used it for a while, so it is not renewed ahead.
     #[must_use]
     pub fn rests(&self, at: &Moment) -> bool {
-        matches!(self, Self::Working(Renewal::Automatic)) && at.past
+        matches!(self, Self::Working(Renewal::Automatic | Renewal::WhenUsed)) && at.past
     }
 
     /// How the page names the time at which the stored access runs out.
@@ -164,6 +165,17 @@ fn in_words(trouble: Trouble, provider: &str) -> String {
             "The line broke during the last renewal, and we do not know yet whether {provider} has heard us. \
              It shows within two minutes."
         ),
+        Trouble::ServerFailed => format!(
+            "{provider} had an error during the last renewal. We renew it when it has ended; there is nothing for you to do."
+        ),
+        Trouble::Damaged => {
+            "What we have stored of it cannot be opened at the moment. The platform has to look into it; \
+             reconnecting mends it, too."
+                .to_owned()
+        }
+        Trouble::Unrecognised => format!(
+            "{provider} answers our renewals with something we do not know. The platform has to look into it; we keep trying."
+        ),
         Trouble::Failing => {
             format!("The last attempt to renew failed at {provider}. We keep trying; there is nothing for you to do.")
         }
@@ -174,7 +186,7 @@ fn what_to_do(need: Need, provider: &str) -> String {
     match need {
         Need::AccessRefused => format!("{provider} no longer accepts our access. Reconnect to give it again."),
         Need::AnswerLost => format!(
-            "The line broke while {provider} was handing us a new key, and the old one is spent. \
+            "The line broke while {provider} was handing us a new key, and the old one is most likely spent. \
              Reconnect once to mend it."
         ),
         Need::Ended => "This access has ended and could not be renewed. Reconnect to go on.".to_owned(),
