@@ -15,6 +15,8 @@ use crate::secret::Secret;
 
 /// How long a request may wait for a connection before it is shed.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
+/// A connection that was idle for longer is asked whether it lives before it is used.
+const TESTED_AFTER: Duration = Duration::from_secs(1);
 
 /// The database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -188,6 +190,7 @@ async fn open_sqlite(path: &Path) -> Result<Store, sqlx::Error> {
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(ACQUIRE_LIMIT)
+        .test_before_acquire(false)
         // A full disk ends a transaction by itself (lang_transaction.html, section 3). sqlx then fails to roll it back and
         // counts it as open for ever, and no other could begin on the one connection that writes.
         .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))))
@@ -196,6 +199,7 @@ async fn open_sqlite(path: &Path) -> Result<Store, sqlx::Error> {
     let readers = SqlitePoolOptions::new()
         .max_connections(4)
         .acquire_timeout(ACQUIRE_LIMIT)
+        .test_before_acquire(false)
         .connect_with(options.pragma("query_only", "ON"))
         .await?;
     Ok(Store::Sqlite { writer, readers })
@@ -206,6 +210,16 @@ async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
     let pool = PgPoolOptions::new()
         .max_connections(20)
         .acquire_timeout(ACQUIRE_LIMIT)
+        // A round trip for every use would be a third of all; what was used a moment ago is there still.
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                if about.idle_for > TESTED_AFTER {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_with(options)
         .await
         .map_err(OpenError::Connect)?;
