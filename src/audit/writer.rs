@@ -9,7 +9,7 @@ use super::AuditError;
 use super::exposed::Durable;
 use crate::clock::deadline;
 use crate::shutdown::Shutdown;
-use crate::store::audit::{AuditRow, audit_insert};
+use crate::store::audit::{AuditRow, audit_insert_all};
 use crate::store::{Store, StoreError};
 
 /// How long a caller waits for its entry before it refuses (AU-01).
@@ -64,9 +64,6 @@ async fn write_batch(store: &Store, batch: &[Waiting]) -> Result<(), StoreError>
     if batch.is_empty() {
         return Ok(());
     }
-    let mut tx = store.begin().await?;
-    for (row, _) in batch {
-        audit_insert(&mut tx, row).await?;
-    }
-    tx.commit().await
+    let rows: Vec<_> = batch.iter().map(|(row, _)| row).collect();
+    audit_insert_all(&mut store.one_statement().await?, &rows).await
 }

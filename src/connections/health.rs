@@ -111,7 +111,7 @@ impl Health {
             (false, None) => Self::Working(Renewal::NoExpiry),
             (false, Some(_)) if is_alive => Self::Working(Renewal::Impossible),
             (false, Some(_)) => Self::NeedsUser(Need::Ended),
-            (true, _) if !is_degraded(row, integration, now) => {
+            (true, _) if !is_degraded(row, integration.map(|one| one.status.as_str()), now) => {
                 let on_demand = integration.is_some_and(|one| one.refresh_policy == "on_demand");
                 let renewal = if on_demand { Renewal::WhenUsed } else { Renewal::Automatic };
                 ends_soon(row, now).map_or(Self::Working(renewal), Self::EndsSoon)

@@ -189,7 +189,8 @@ impl Connections {
         };
         let now = self.around.now();
         let last_error = credentials.iter().find_map(|credential| last_error(credential, now));
-        let degraded = credentials.iter().any(|credential| is_degraded(credential, integration.as_ref(), now));
+        let status = integration.as_ref().map(|one| one.status.as_str());
+        let degraded = credentials.iter().any(|credential| is_degraded(credential, status, now));
         let views = credentials.into_iter().map(|credential| {
             let health = Health::of_credential(&credential, integration.as_ref(), now);
             credential_view(credential, health)

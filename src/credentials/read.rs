@@ -13,11 +13,11 @@ use crate::crash::crash_point;
 use crate::invalid::Invalid;
 use crate::providers::CredentialKind;
 use crate::secret::Secret;
-use crate::store::connections::{ConnectionRow, connection_by_id, connection_touch};
-use crate::store::credentials::{CredentialName, CredentialRow, credential_load, credentials_of_connection};
+use crate::store::connections::{connection_by_id, connection_touch};
+use crate::store::credentials::{CredentialName, CredentialRow};
 use crate::store::due::credential_touch;
 use crate::store::from_json_list;
-use crate::store::integrations::IntegrationRow;
+use crate::store::reading::{ReadableRow, credentials_readable};
 
 /// How long a caller waits for a flight before it is told to come again (RL-02).
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -150,11 +150,6 @@ pub struct Warm {
     pub scopes: Vec<String>,
 }
 
-struct Seen {
-    row: CredentialRow,
-    integration: Option<IntegrationRow>,
-}
-
 impl Credentials {
     /// Lends a token, refreshing it first when the wish is not met by what is stored.
     ///
@@ -171,15 +166,14 @@ impl Credentials {
     /// See [`CredentialError`].
     pub async fn warm(&self, caller: &Caller, want: ReadWish<'_>) -> Result<Warm, CredentialError> {
         let scope = caller.require(Permission::TokensRead)?;
-        let (connection, mut seen) = self.find(&scope, &want).await?;
-        let found = seen.row.generation;
+        let mut seen = self.find(&scope, &want, want.which).await?;
         self.fulfil(&scope, &mut seen, &want).await?;
-        self.look_again(&scope, &connection, seen.row.generation != found).await?;
+        let row = seen.credential;
         Ok(Warm {
-            credential: seen.row.id,
-            generation: seen.row.generation,
-            expires_at: seen.row.expires_at.map(Millis),
-            scopes: from_json_list(&seen.row.scopes),
+            generation: row.generation,
+            expires_at: row.expires_at.map(Millis),
+            scopes: from_json_list(&row.scopes),
+            credential: row.id,
         })
     }
 
@@ -189,75 +183,68 @@ impl Credentials {
         scope: &TenantScope,
         want: ReadWish<'_>,
     ) -> Result<Token, CredentialError> {
-        let (connection, mut seen) = self.find(scope, &want).await?;
-        let found = seen.row.generation;
+        let mut seen = self.find(scope, &want, want.which).await?;
         let degraded = self.fulfil(scope, &mut seen, &want).await?;
-        self.look_again(scope, &connection, seen.row.generation != found).await?;
-        self.lend(caller, scope, &connection, seen, &want, degraded).await
+        self.lend(caller, scope, seen, &want, degraded).await
     }
 
-    /// A refresh may have brought another account's token; then the connection is in quarantine and lends nothing (OA-10).
-    async fn look_again(
+    async fn find(
         &self,
         scope: &TenantScope,
-        connection: &ConnectionRow,
-        was_refreshed: bool,
-    ) -> Result<(), CredentialError> {
-        if !was_refreshed {
-            return Ok(());
+        want: &ReadWish<'_>,
+        which: Which<'_>,
+    ) -> Result<ReadableRow, CredentialError> {
+        let mut tx = self.store.read().await?;
+        let rows = credentials_readable(&mut tx, scope, want.connection).await?;
+        if rows.is_empty() {
+            connection_by_id(&mut tx, scope, want.connection).await?.ok_or(CredentialError::NotFound)?;
         }
-        let mut tx = self.store.read().await?;
-        let now = connection_by_id(&mut tx, scope, &connection.id).await?.ok_or(CredentialError::NotFound)?;
-        usable(&now)
-    }
-
-    async fn find(&self, scope: &TenantScope, want: &ReadWish<'_>) -> Result<(ConnectionRow, Seen), CredentialError> {
-        let mut tx = self.store.read().await?;
-        let connection = connection_by_id(&mut tx, scope, want.connection).await?.ok_or(CredentialError::NotFound)?;
-        let rows = credentials_of_connection(&mut tx, scope, &connection.id).await?;
-        let row = pick(rows, want.which).ok_or(CredentialError::NoSuchKind)?;
-        if row.expires_at.is_none() && !want.forever_is_fine {
+        let seen = pick(rows, which).ok_or(CredentialError::NoSuchKind)?;
+        if seen.credential.expires_at.is_none() && !want.forever_is_fine {
             return Err(CredentialError::NotInjectable);
         }
-        usable(&connection)?;
-        let integration = integration_of(&mut tx, scope, row.integration_id.as_deref()).await?;
-        Ok((connection, Seen { row, integration }))
+        usable(&seen)?;
+        Ok(seen)
     }
 
     /// Makes sure that the wish is met as well as it can be; true when the token is degraded.
-    async fn fulfil(&self, scope: &TenantScope, seen: &mut Seen, want: &ReadWish<'_>) -> Result<bool, CredentialError> {
-        let first = seen.row.generation;
+    async fn fulfil(
+        &self,
+        scope: &TenantScope,
+        seen: &mut ReadableRow,
+        want: &ReadWish<'_>,
+    ) -> Result<bool, CredentialError> {
+        let first = seen.credential.generation;
         let waited = Stopwatch::start();
         // A passenger's flight may have wanted less than we do; then we lead one of our own.
         for _ in 0..3 {
             let now = self.around.now();
-            let stored = view(&seen.row, seen.integration.as_ref(), &self.flights.process);
-            let just_refreshed = seen.row.generation > first;
+            // Whether a token is enough has nothing to do with its integration.
+            let stored = view(&seen.credential, None, &self.flights.process);
+            let just_refreshed = seen.credential.generation > first;
             if enough(&stored, &want.wish, now) || just_refreshed {
-                return Ok(is_degraded(&seen.row, seen.integration.as_ref(), now));
+                return Ok(is_lent_degraded(seen, now));
             }
-            let name = CredentialName { tenant_id: seen.row.tenant_id.clone(), id: seen.row.id.clone() };
+            let id = seen.credential.id.clone();
+            let name = CredentialName { tenant_id: seen.credential.tenant_id.clone(), id: id.clone() };
             let (mut landing, passenger_of) = self.board(&name, want.wish);
             let patience = want.patience.saturating_sub(waited.elapsed());
             let landed = deadline(patience, wait_for_landing(&mut landing)).await;
-            let mut tx = self.store.read().await?;
-            seen.row = credential_load(&mut tx, ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
-            // The flight may have found a fault in it, or proved that there is none any more.
-            seen.integration = integration_of(&mut tx, scope, seen.row.integration_id.as_deref()).await?;
-            drop(tx);
-            let alive = life_left(&seen.row, self.around.now()).is_none_or(|left| !left.is_zero());
+            // The flight may have found a fault in the integration, or brought another account's token (OA-10).
+            *seen = self.find(scope, want, Which::Id(&id)).await?;
+            let alive = life_left(&seen.credential, self.around.now()).is_none_or(|left| !left.is_zero());
             match landed {
                 Ok(Some(Verdict::Serve { degraded: None, .. }))
-                    if passenger_of.is_none() || seen.row.generation > first =>
+                    if passenger_of.is_none() || seen.credential.generation > first =>
                 {
-                    return Ok(is_degraded(&seen.row, seen.integration.as_ref(), now));
+                    return Ok(is_lent_degraded(seen, now));
                 }
                 Ok(Some(Verdict::Serve { degraded: None, .. })) => {}
                 // The sweep waits for nobody and tries once. We do better.
                 Ok(Some(Verdict::RefreshInProgress { .. } | Verdict::Unavailable { .. }))
                     if passenger_of == Some(Whose::TheSweeps) => {}
                 Ok(Some(Verdict::Serve { degraded: Some(_), .. })) if alive && !want.wish.forced => return Ok(true),
-                Ok(Some(verdict)) => return Err(self.refusal(verdict, seen)),
+                Ok(Some(verdict)) => return Err(self.refusal(verdict, &seen.credential)),
                 // The leader crashed, or our patience ended: a token with life is served all the same.
                 Ok(None) | Err(_) if alive && !want.wish.forced && want.wish.newer_than.is_none() => return Ok(true),
                 Ok(None) | Err(_) => return Err(CredentialError::InProgress { retry_after: Duration::from_secs(2) }),
@@ -278,14 +265,14 @@ impl Credentials {
         }
     }
 
-    fn refusal(&self, verdict: Verdict, seen: &Seen) -> CredentialError {
+    fn refusal(&self, verdict: Verdict, row: &CredentialRow) -> CredentialError {
         match verdict {
             Verdict::Serve { degraded, .. } => CredentialError::Upstream {
                 code: degraded.map_or_else(|| "degraded".to_owned(), |code| code.to_string()),
                 retry_after: Duration::from_secs(5),
             },
             Verdict::RefreshInProgress { retry_after } => CredentialError::InProgress { retry_after },
-            Verdict::NeedsReauth { .. } if seen.row.refresh_token.is_none() && seen.row.status == "active" => {
+            Verdict::NeedsReauth { .. } if row.refresh_token.is_none() && row.status == "active" => {
                 CredentialError::NotRefreshable
             }
             Verdict::NeedsReauth { reason } => CredentialError::NeedsReauth { reason: reason.to_string() },
@@ -304,61 +291,55 @@ impl Credentials {
         &self,
         caller: &Caller,
         scope: &TenantScope,
-        connection: &ConnectionRow,
-        seen: Seen,
+        seen: ReadableRow,
         want: &ReadWish<'_>,
         degraded: bool,
     ) -> Result<Token, CredentialError> {
-        let Seen { row, integration } = seen;
+        let row = &seen.credential;
         let sealed = row.access_token.as_ref().ok_or(CredentialError::NotFound)?;
         let mut tx = self.store.read().await?;
-        let secret =
-            self.keys.open_secret(&mut tx, &owner(&row), access_place(&row.id, row.generation), sealed).await?;
+        let secret = self.keys.open_secret(&mut tx, &owner(row), access_place(&row.id, row.generation), sealed).await?;
         drop(tx);
-        let event = Event::done(want.action, "connection", &connection.id)
-            .of_user(connection.user_id.as_deref())
+        let event = Event::done(want.action, "connection", want.connection)
+            .of_user(seen.connection_user_id.as_deref())
             .in_conversation(want.conversation)
             .because(want.reason);
         let durable = self.audit.note(caller, &event).await?;
         let now = self.around.now();
-        self.note_use(scope, connection, &row, integration.as_ref(), now).await;
+        self.note_use(scope, want.connection, &seen, now).await;
         crash_point!(BeforeReply);
+        let row = seen.credential;
         Ok(Token {
             secret,
-            account: Account { connection: connection.id.clone(), provider: connection.provider.clone() },
-            token_type: row.token_type.clone(),
-            expires_at: row.expires_at.map(Millis),
+            account: Account { connection: want.connection.to_owned(), provider: row.provider.clone() },
             expires_in: life_left(&row, now),
+            expires_at: row.expires_at.map(Millis),
             scopes: from_json_list(&row.scopes),
             generation: row.generation,
             degraded,
             refreshable: row.refresh_token.is_some(),
+            token_type: row.token_type,
             credential: row.id,
             durable,
         })
     }
 
     /// "Last used" helps people and the keep-alive; a request never fails or waits for it more than once a minute.
-    async fn note_use(
-        &self,
-        scope: &TenantScope,
-        connection: &ConnectionRow,
-        row: &CredentialRow,
-        integration: Option<&IntegrationRow>,
-        now: Millis,
-    ) {
-        if connection.last_used_at.is_some_and(|at| at > now.0 - 60_000) && row.last_used_at > now.0 - 60_000 {
+    async fn note_use(&self, scope: &TenantScope, connection: &str, seen: &ReadableRow, now: Millis) {
+        let row = &seen.credential;
+        if seen.connection_last_used_at.is_some_and(|at| at > now.0 - 60_000) && row.last_used_at > now.0 - 60_000 {
             return;
         }
         let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.id.clone() };
-        // What was idle is kept fresh again from now on.
-        let used = CredentialRow { last_used_at: now.0, ..row.clone() };
-        let due = self.next_due(&used, integration);
         let written = async {
-            let mut tx = self.store.begin().await?;
-            connection_touch(&mut tx, scope, &connection.id, now.0).await?;
-            credential_touch(&mut tx, ONE_CREDENTIAL, &name, now.0, due).await?;
-            tx.commit().await
+            let mut tx = self.store.read().await?;
+            let integration = integration_of(&mut tx, scope, row.integration_id.as_deref()).await?;
+            drop(tx);
+            // What was idle is kept fresh again from now on.
+            let used = CredentialRow { last_used_at: now.0, ..row.clone() };
+            let due = self.next_due(&used, integration.as_ref());
+            connection_touch(&mut self.store.one_statement().await?, scope, connection, now.0).await?;
+            credential_touch(&mut self.store.one_statement().await?, ONE_CREDENTIAL, &name, now.0, due).await
         };
         if let Err(error) = written.await {
             tracing::warn!(error = %error, "the last use of a connection was not noted");
@@ -366,28 +347,32 @@ impl Credentials {
     }
 }
 
+fn is_lent_degraded(seen: &ReadableRow, now: Millis) -> bool {
+    is_degraded(&seen.credential, seen.integration_status.as_deref(), now)
+}
+
 pub(super) async fn wait_for_landing(landing: &mut Landing) -> Option<Verdict> {
     landing.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone())
 }
 
 /// A connection whose account is in question, or that was never finished, lends nothing.
-fn usable(connection: &ConnectionRow) -> Result<(), CredentialError> {
-    match connection.status.as_str() {
-        "quarantined" | "awaiting_start" => Err(CredentialError::NeedsReauth {
-            reason: connection.reason.clone().unwrap_or_else(|| connection.status.clone()),
-        }),
+fn usable(seen: &ReadableRow) -> Result<(), CredentialError> {
+    match seen.connection_status.as_str() {
+        status @ ("quarantined" | "awaiting_start") => {
+            Err(CredentialError::NeedsReauth { reason: seen.connection_reason.as_deref().unwrap_or(status).to_owned() })
+        }
         "misconfigured" => Err(CredentialError::Misconfigured),
         "revoked" => Err(CredentialError::NotFound),
         _ => Ok(()),
     }
 }
 
-fn pick(rows: Vec<CredentialRow>, which: Which<'_>) -> Option<CredentialRow> {
+fn pick(rows: Vec<ReadableRow>, which: Which<'_>) -> Option<ReadableRow> {
     rows.into_iter().find(|row| match which {
         // `user` sorts before `bot`, and both before nothing.
         Which::Usual => true,
-        Which::Kind(kind) => row.kind == kind,
-        Which::Id(id) => row.id == id,
+        Which::Kind(kind) => row.credential.kind == kind,
+        Which::Id(id) => row.credential.id == id,
     })
 }
 
@@ -395,6 +380,7 @@ fn pick(rows: Vec<CredentialRow>, which: Which<'_>) -> Option<CredentialRow> {
 mod tests {
     use super::super::testing::{CONNECTION, House, consented, furnish, owner_of};
     use super::*;
+    use crate::store::credentials::credentials_of_connection;
     use crate::store::testing::{on_both, scope_of};
 
     /// A flight of `whose` ends without having refreshed, when somebody else just has. What does a reader get who waited for it?

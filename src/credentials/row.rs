@@ -188,8 +188,10 @@ pub(super) fn client_secret_place(id: &str) -> Place<'_> {
 
 /// Whether a token that is lent all the same is less than one could wish: the last refresh failed, or its credential or
 /// integration is faulty, so that no refresh will come. Tokens and views of connections both say it by this rule.
-pub(crate) fn is_degraded(row: &CredentialRow, integration: Option<&IntegrationRow>, now: Millis) -> bool {
-    row.status != "active" || last_error(row, now).is_some() || integration.is_some_and(|one| one.status != "active")
+pub(crate) fn is_degraded(row: &CredentialRow, integration_status: Option<&str>, now: Millis) -> bool {
+    row.status != "active"
+        || last_error(row, now).is_some()
+        || integration_status.is_some_and(|status| status != "active")
 }
 
 /// Whether the token of a refresh that nobody knows the outcome of is likely good, and tried once more when its access token

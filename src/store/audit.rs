@@ -1,10 +1,13 @@
 //! The book's rows and the outbox.
 
-use super::{StoreError, Tx, sql};
+use data_encoding::HEXLOWER;
+use serde::Serialize;
+
+use super::{Connection, StoreError, Tx, sql, to_json};
 use crate::caller::TenantScope;
 
 /// An entry of the book. Ids only; names and e-mails never.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow, Serialize)]
 pub struct AuditRow {
     /// `ten_…`.
     pub tenant_id: String,
@@ -35,6 +38,7 @@ pub struct AuditRow {
     /// The peer's address.
     pub peer: Option<String>,
     /// MAC over all of the above.
+    #[serde(skip)]
     pub mac: Vec<u8>,
 }
 
@@ -64,6 +68,46 @@ pub async fn audit_insert(tx: &mut Tx, row: &AuditRow) -> Result<(), StoreError>
         &row.peer,
         &row.mac
     )?;
+    Ok(())
+}
+
+/// An entry as an element of a list: JSON has no bytes.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    row: &'a AuditRow,
+    mac: String,
+}
+
+/// Adds entries, all or none, with one statement.
+///
+/// # Errors
+/// As every statement.
+pub async fn audit_insert_all(tx: &mut Tx, rows: &[&AuditRow]) -> Result<(), StoreError> {
+    let listed = rows.iter().map(|row| Listed { row, mac: HEXLOWER.encode(&row.mac) });
+    let entries = to_json(&listed.collect::<Vec<_>>())?;
+    if matches!(tx.connection(), Connection::Postgres(_)) {
+        sql!(
+            tx,
+            execute,
+            "INSERT INTO audit_entries (tenant_id, id, at, actor_kind, actor_id, action, object_kind, object_id, user_id, conversation_id, result, reason, request_id, peer, mac)
+             SELECT e.tenant_id, e.id, e.at, e.actor_kind, e.actor_id, e.action, e.object_kind, e.object_id, e.user_id, e.conversation_id, e.result, e.reason,
+             e.request_id, e.peer, decode(e.mac, 'hex') FROM jsonb_to_recordset($1::jsonb) AS e (tenant_id text, id text, at bigint, actor_kind text,
+             actor_id text, action text, object_kind text, object_id text, user_id text, conversation_id text, result text, reason text, request_id text,
+             peer text, mac text)",
+            &entries
+        )?;
+    } else {
+        sql!(
+            tx,
+            execute,
+            "INSERT INTO audit_entries (tenant_id, id, at, actor_kind, actor_id, action, object_kind, object_id, user_id, conversation_id, result, reason, request_id, peer, mac)
+             SELECT e.value ->> 'tenant_id', e.value ->> 'id', e.value ->> 'at', e.value ->> 'actor_kind', e.value ->> 'actor_id', e.value ->> 'action',
+             e.value ->> 'object_kind', e.value ->> 'object_id', e.value ->> 'user_id', e.value ->> 'conversation_id', e.value ->> 'result',
+             e.value ->> 'reason', e.value ->> 'request_id', e.value ->> 'peer', unhex(e.value ->> 'mac') FROM json_each($1) e",
+            &entries
+        )?;
+    }
     Ok(())
 }
 

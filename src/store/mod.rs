@@ -28,6 +28,7 @@ pub mod idempotency;
 pub mod integrations;
 pub mod keys;
 pub mod logins;
+pub mod reading;
 pub mod sessions;
 pub mod tenants;
 pub mod users;
@@ -57,16 +58,16 @@ pub enum Store {
     Postgres(PgPool),
 }
 
-/// A transaction, or a connection that only reads outside of one ([`Store::read`]).
+/// A transaction, or a connection outside of one ([`Store::read`], [`Store::one_statement`]).
 #[derive(Debug)]
 pub struct Tx(Handle);
 
 #[derive(Debug)]
 enum Handle {
     SqliteWrite(Transaction<'static, Sqlite>),
-    SqliteRead(PoolConnection<Sqlite>),
+    SqliteSingle(PoolConnection<Sqlite>),
     PostgresWrite(Transaction<'static, Postgres>),
-    PostgresRead(PoolConnection<Postgres>),
+    PostgresSingle(PoolConnection<Postgres>),
 }
 
 /// What the `sql!` macro runs its text on.
@@ -144,8 +145,20 @@ impl Store {
     /// [`StoreError::Unavailable`] when no connection can be had.
     pub async fn read(&self) -> Result<Tx, StoreError> {
         Ok(Tx(match self {
-            Self::Sqlite { readers, .. } => Handle::SqliteRead(readers.acquire().await?),
-            Self::Postgres(pool) => Handle::PostgresRead(pool.acquire().await?),
+            Self::Sqlite { readers, .. } => Handle::SqliteSingle(readers.acquire().await?),
+            Self::Postgres(pool) => Handle::PostgresSingle(pool.acquire().await?),
+        }))
+    }
+
+    /// A connection for one statement that writes: it commits by itself, without the round trips of BEGIN and COMMIT. Where the
+    /// line breaks, nobody knows whether it did.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no connection can be had.
+    pub async fn one_statement(&self) -> Result<Tx, StoreError> {
+        Ok(Tx(match self {
+            Self::Sqlite { writer, .. } => Handle::SqliteSingle(writer.acquire().await?),
+            Self::Postgres(pool) => Handle::PostgresSingle(pool.acquire().await?),
         }))
     }
 
@@ -171,7 +184,7 @@ impl Store {
 }
 
 impl Tx {
-    /// Makes the transaction's work durable. After [`Store::read`] there is nothing to commit.
+    /// Makes the transaction's work durable. After [`Store::read`] and [`Store::one_statement`] there is nothing to commit.
     ///
     /// # Errors
     /// [`StoreError::CommitUnknown`] when the answer to COMMIT never came.
@@ -179,7 +192,7 @@ impl Tx {
         let outcome = match self.0 {
             Handle::SqliteWrite(transaction) => transaction.commit().await,
             Handle::PostgresWrite(transaction) => transaction.commit().await,
-            Handle::SqliteRead(_) | Handle::PostgresRead(_) => Ok(()),
+            Handle::SqliteSingle(_) | Handle::PostgresSingle(_) => Ok(()),
         };
         outcome.map_err(|error| match error {
             sqlx::Error::Io(_) => StoreError::CommitUnknown(error),
@@ -195,7 +208,7 @@ impl Tx {
         match self.0 {
             Handle::SqliteWrite(transaction) => transaction.rollback().await?,
             Handle::PostgresWrite(transaction) => transaction.rollback().await?,
-            Handle::SqliteRead(_) | Handle::PostgresRead(_) => {}
+            Handle::SqliteSingle(_) | Handle::PostgresSingle(_) => {}
         }
         Ok(())
     }
@@ -203,9 +216,9 @@ impl Tx {
     pub(crate) fn connection(&mut self) -> Connection<'_> {
         match &mut self.0 {
             Handle::SqliteWrite(transaction) => Connection::Sqlite(transaction),
-            Handle::SqliteRead(connection) => Connection::Sqlite(connection),
+            Handle::SqliteSingle(connection) => Connection::Sqlite(connection),
             Handle::PostgresWrite(transaction) => Connection::Postgres(transaction),
-            Handle::PostgresRead(connection) => Connection::Postgres(connection),
+            Handle::PostgresSingle(connection) => Connection::Postgres(connection),
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Credentials: kept, read, claimed by the sweep and ended. What a refresh does to a row is told in `refresh_rows`.
 
 use super::*;
+use crate::store::connections::connection_touch;
 use crate::store::credentials::{
     NewTokens, credential_delete, credential_load_deleted, credential_replace, credentials_of_connection,
     credentials_of_connection_lock, credentials_of_integration_pause,
 };
+use crate::store::integrations::integration_pause;
+use crate::store::reading::{ReadableRow, credentials_readable};
 
 async fn keep(store: &Store) {
     let mut tx = store.begin().await.unwrap();
@@ -34,6 +37,37 @@ async fn a_credential_comes_back_as_it_was_written_and_only_to_its_tenant() {
         assert_eq!(credential_load(&mut tx, TEST, &theirs).await.unwrap(), None);
         tx.commit().await.unwrap();
         assert_conflict(&store, async |tx| credential_insert(tx, &a(), &credential_row("crd_1")).await).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_read_is_told_at_once_what_connection_and_integration_say_about_lending() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let bot = CredentialRow { kind: "bot".to_owned(), integration_id: None, ..credential_row("crd_2") };
+        credential_insert(&mut tx, &a(), &bot).await.unwrap();
+        connection_use_credential(&mut tx, &a(), "con_1", "crd_2", "bot").await.unwrap();
+        connection_touch(&mut tx, &a(), "con_1", NOW).await.unwrap();
+        let client = credential_row("crd_1").integration_id.expect("a client");
+        integration_pause(&mut tx, TEST, A, &client, "invalid_client", NOW).await.unwrap();
+        let seen = |credential, integration_status| ReadableRow {
+            credential,
+            connection_user_id: Some(USER.to_owned()),
+            connection_status: "active".to_owned(),
+            connection_reason: None,
+            connection_last_used_at: Some(NOW),
+            integration_status,
+        };
+        let user = seen(credential_row("crd_1"), Some("misconfigured".to_owned()));
+        let rows = credentials_readable(&mut tx, &a(), "con_1").await.unwrap();
+        assert_eq!(rows, [user.clone(), seen(bot, None)], "user before bot");
+        assert_eq!(credentials_readable(&mut tx, &user_scope(A, USER), "con_1").await.unwrap()[0], user);
+        assert_eq!(credentials_readable(&mut tx, &user_scope(A, OTHER), "con_1").await.unwrap(), []);
+        assert_eq!(credentials_readable(&mut tx, &b(), "con_1").await.unwrap(), []);
+        assert!(credential_delete(&mut tx, &a(), "crd_1", NOW).await.unwrap());
+        assert_eq!(credentials_readable(&mut tx, &a(), "con_1").await.unwrap().len(), 1);
     })
     .await;
 }

@@ -1,7 +1,7 @@
 //! The book, the outbox and remembered answers.
 
 use super::*;
-use crate::store::audit::{AuditRow, audit_insert, audit_list, outbox_insert};
+use crate::store::audit::{AuditRow, audit_insert, audit_insert_all, audit_list, outbox_insert};
 use crate::store::idempotency::{
     IdempotencyRow, RequestName, idempotency_begin, idempotency_delete_expired, idempotency_finish, idempotency_forget,
     idempotency_get,
@@ -47,6 +47,31 @@ async fn the_book_is_read_newest_first_and_only_as_far_as_the_scope_goes() {
         assert_eq!(ids(&audit_list(&mut tx, &b(), "", 10).await.unwrap(), |row| &row.id), ["aud_5"]);
         tx.commit().await.unwrap();
         assert_conflict(&store, async |tx| audit_insert(tx, &entry(A, "aud_1", None)).await).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn entries_are_added_by_one_statement_that_commits_by_itself_all_or_none() {
+    in_a_house(async |store| {
+        let odd = AuditRow {
+            conversation_id: Some("cnv_1".to_owned()),
+            reason: Some("mid_call".to_owned()),
+            peer: None,
+            ..entry(B, "aud_9", None)
+        };
+        let entries = [entry(A, "aud_1", Some(USER)), odd.clone()];
+        let all: Vec<&AuditRow> = entries.iter().collect();
+        audit_insert_all(&mut store.one_statement().await.unwrap(), &all).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(audit_list(&mut tx, &a(), "", 10).await.unwrap(), [entry(A, "aud_1", Some(USER))]);
+        assert_eq!(audit_list(&mut tx, &b(), "", 10).await.unwrap(), [odd], "every column comes back");
+        tx.commit().await.unwrap();
+        let again = [entry(A, "aud_2", None), entry(A, "aud_1", None)];
+        let again: Vec<&AuditRow> = again.iter().collect();
+        assert_conflict(&store, async |tx| audit_insert_all(tx, &again).await).await;
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(audit_list(&mut tx, &a(), "", 10).await.unwrap().len(), 1);
     })
     .await;
 }
