@@ -53,9 +53,9 @@ pub enum Trouble {
     Busy,
     /// Nobody knows yet whether the last attempt has reached the provider.
     InDoubt,
-    /// The provider's server failed in the last attempt, so the refresh token is likely good: it is tried once more when the
-    /// access token has ended.
-    ServerFailed,
+    /// The provider was in trouble itself at the last attempt, so the refresh token is likely good: it is tried again when
+    /// the access token has ended.
+    ProviderTroubled,
     /// The stored tokens cannot be opened, or their provider is not known any more.
     Damaged,
     /// The provider keeps answering something that nobody knows.
@@ -159,7 +159,7 @@ impl Trouble {
             Some(IntegrationHealth::ClientRefused(_) | IntegrationHealth::RefusedWave) => Self::Client,
             Some(IntegrationHealth::Unreachable(_)) => Self::Away,
             Some(IntegrationHealth::RateLimited(_)) => Self::Busy,
-            _ if may_be_good(row, integration) => Self::ServerFailed,
+            _ if may_be_good(row, integration) => Self::ProviderTroubled,
             _ if row.doubt_since.is_some() => Self::InDoubt,
             _ => match last_error(row, now).as_deref() {
                 Some("in_doubt") => Self::InDoubt,
@@ -179,11 +179,11 @@ impl Trouble {
             Self::Away => format!("{provider} does not answer at the moment; it is asked again every half minute."),
             Self::Busy => format!("{provider} wants fewer calls; the refresh follows as soon as it allows."),
             Self::InDoubt => format!(
-                "The line broke during the last refresh. Whether {provider} has carried it out shows within two minutes."
+                "The line broke during the last refresh. Whether {provider} has carried it out shows within some minutes."
             ),
-            Self::ServerFailed => format!(
-                "A server failed at {provider} during the last refresh, so its refresh token is likely good: it is tried once \
-                 more when the token has ended."
+            Self::ProviderTroubled => format!(
+                "{provider} was in trouble during the last refresh, so its refresh token is likely good: it is tried again \
+                 when the token has ended."
             ),
             Self::Damaged => {
                 "What is stored of it cannot be opened here, so it cannot be refreshed. `valetkey doctor` tells \
@@ -282,7 +282,7 @@ impl fmt::Display for Explained<'_> {
                 f,
                 "{provider} refused many users in a row, which points at the client's registration there rather than at \
                  them, so none was asked to connect again. Look at the registration. If they have really withdrawn, save \
-                 the integration once more: then the refusals are believed."
+                 the integration once more as it is, without a secret: then the refusals are believed."
             ),
             IntegrationHealth::Unreachable(since) => write!(
                 f,

@@ -69,6 +69,9 @@ impl Credentials {
         }
         want.wish = Wish::newer_than(token.generation);
         let Ok(newer) = self.read_in(caller, &scope, want).await else { return Ok(filtered(answer)) };
+        if newer.generation == token.generation {
+            return Ok(filtered(answer));
+        }
         let request = provider.attach(broker.call, &newer.secret)?.limits(Limits::api());
         Ok(filtered(self.outbound.send(request).await?))
     }

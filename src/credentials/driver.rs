@@ -190,7 +190,7 @@ impl Driver {
     fn tell_sweep(&self) {
         let integration = self.loaded.as_ref().and_then(|loaded| loaded.row.integration_id.as_deref());
         if let Some(integration) = integration.filter(|_| self.for_reader) {
-            self.room.sweeper.note_reader(&self.name.tenant_id, integration);
+            self.room.sweeper.note_reader(&self.name.tenant_id, integration, self.now());
         }
     }
 
@@ -360,7 +360,7 @@ impl Driver {
             return Ok(());
         }
         let mut tx = self.room.store.begin().await?;
-        credential_set_due(&mut tx, ONE_CREDENTIAL, &self.name, row.fence, due).await?;
+        credential_set_due(&mut tx, ONE_CREDENTIAL, &self.name, row.fence, due, self.now().0).await?;
         tx.commit().await
     }
 }

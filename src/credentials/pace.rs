@@ -93,6 +93,7 @@ impl Queue {
         if row.at_once {
             // Inside its grace a token may be sent once more, and no outage or queue lasts as short as that.
             self.debit(now, 1, interval);
+            self.free = self.free.saturating_sub(1);
             return Decision::Go(now);
         }
         match self.integration.clone() {

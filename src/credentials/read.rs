@@ -231,7 +231,12 @@ impl Credentials {
             let patience = want.patience.saturating_sub(waited.elapsed());
             let landed = deadline(patience, wait_for_landing(&mut landing)).await;
             // The flight may have found a fault in the integration, or brought another account's token (OA-10).
-            *seen = self.find(scope, want, Which::Id(&id)).await?;
+            match self.find(scope, want, Which::Id(&id)).await {
+                Ok(fresh) => *seen = fresh,
+                // The database went away in the meantime; what was read before it may live.
+                Err(CredentialError::Store(error)) if error.is_outage() => {}
+                Err(error) => return Err(error),
+            }
             let alive = life_left(&seen.credential, self.around.now()).is_none_or(|left| !left.is_zero());
             match landed {
                 Ok(Some(Verdict::Serve { degraded: None, .. }))
@@ -338,8 +343,10 @@ impl Credentials {
             // What was idle is kept fresh again from now on.
             let used = CredentialRow { last_used_at: now.0, ..row.clone() };
             let due = self.next_due(&used, integration.as_ref());
-            connection_touch(&mut self.store.one_statement().await?, scope, connection, now.0).await?;
-            credential_touch(&mut self.store.one_statement().await?, ONE_CREDENTIAL, &name, now.0, due).await
+            let mut tx = self.store.begin().await?;
+            connection_touch(&mut tx, scope, connection, now.0).await?;
+            credential_touch(&mut tx, ONE_CREDENTIAL, &name, now.0, due).await?;
+            tx.commit().await
         };
         if let Err(error) = written.await {
             tracing::warn!(error = %error, "the last use of a connection was not noted");

@@ -72,14 +72,16 @@ fn status(row: &CredentialRow) -> Status {
     }
 }
 
+/// How the integration stands. A fault says more than a pause, but its probes wait for the end of the pause, too (RL-09).
 pub(super) fn standing(integration: &IntegrationRow) -> Integration {
+    let paused_until = integration.rate_limited_until.unwrap_or_default();
+    let probe_at = Millis(integration.probe_at.unwrap_or_default().max(paused_until));
+    let code = |word: Option<&str>| Code::new(word.unwrap_or("unknown"));
     if integration.status == "misconfigured" {
-        let code = Code::new(integration.reason.as_deref().unwrap_or("unknown"));
-        return Integration::Faulty { code, probe_at: Millis(integration.probe_at.unwrap_or_default()) };
+        return Integration::Faulty { code: code(integration.reason.as_deref()), probe_at };
     }
     if integration.unreachable_since.is_some() {
-        let code = Code::new(integration.outage.as_deref().unwrap_or("unknown"));
-        return Integration::Unreachable { code, probe_at: Millis(integration.probe_at.unwrap_or_default()) };
+        return Integration::Unreachable { code: code(integration.outage.as_deref()), probe_at };
     }
     integration
         .rate_limited_until
@@ -100,9 +102,14 @@ fn keep(integration: &IntegrationRow) -> Keep {
 /// A person is told so long before the refresh token itself ends, which only connecting again can mend.
 pub(crate) const WARN_AHEAD: Duration = Duration::from_secs(3 * 24 * 3600);
 
+/// Two ends that are closer than this are one, in milliseconds: half of the time that people are told ahead.
+const SAME_END: u64 = 36 * 3_600_000;
+
 /// When the end of a refresh token is warned of; none where it has no end, or where that was done.
 pub(super) fn warn_at(refresh_expires_at: Option<i64>, warned_for: Option<i64>) -> Option<Millis> {
-    let end = refresh_expires_at.filter(|_| warned_for != refresh_expires_at)?;
+    // Some providers tell with every refresh how long is left, so that the same end moves by a little.
+    let is_new = |end: &i64| warned_for.is_none_or(|told| told.abs_diff(*end) > SAME_END);
+    let end = refresh_expires_at.filter(is_new)?;
     Some(Millis(end).before(WARN_AHEAD))
 }
 
@@ -197,8 +204,9 @@ pub(crate) fn is_degraded(row: &CredentialRow, integration_status: Option<&str>,
 /// Whether the token of a refresh that nobody knows the outcome of is likely good, and tried once more when its access token
 /// has ended.
 pub(crate) fn may_be_good(row: &CredentialRow, integration: Option<&IntegrationRow>) -> bool {
-    row.doubt_likely_unspent == 1
-        || matches!((row.doubt_first_sent, integration.and_then(|one| one.silent_at)), (Some(sent), Some(silent)) if silent >= sent)
+    row.phase == "idle"
+        && (row.doubt_likely_unspent == 1
+            || matches!((row.doubt_first_sent, integration.and_then(|one| one.silent_at)), (Some(sent), Some(silent)) if silent >= sent))
 }
 
 /// Why the last refresh brought nothing: what its record says, or that its holder has died before it could say

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::Credentials;
 use super::pace::{ACTIVE_WITHIN, Decision, Due, HORIZON, Limits, Queue};
-use super::refresh::{Deadlines, Policy, Wish};
+use super::refresh::{Deadlines, Policy, Replay, Wish};
 use super::row::{doubt, policy, standing, warn_at};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, SystemScope};
@@ -49,8 +49,8 @@ pub(super) struct Sweeper {
     berths: Arc<Semaphore>,
     berths_per_provider: usize,
     by_provider: Mutex<HashMap<String, Arc<Semaphore>>>,
-    /// Refreshes that readers have caused since the last round.
-    by_readers: Mutex<HashMap<ClientId, i64>>,
+    /// Refreshes that readers have caused since the client's last round, and when the first of them was.
+    by_readers: Mutex<HashMap<ClientId, (Millis, i64)>>,
 }
 
 /// Held while a refresh is in the air.
@@ -69,13 +69,16 @@ impl Sweeper {
     }
 
     /// A reader's own refresh leaves at once; the sweep makes room for it afterwards.
-    pub(super) fn note_reader(&self, tenant: &str, integration: &str) {
+    pub(super) fn note_reader(&self, tenant: &str, integration: &str, now: Millis) {
         let mut counts = self.by_readers.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry((tenant.to_owned(), integration.to_owned())).or_default() += 1;
+        counts.entry((tenant.to_owned(), integration.to_owned())).or_insert((now, 0)).1 += 1;
     }
 
-    fn take_readers(&self) -> HashMap<ClientId, i64> {
-        std::mem::take(&mut *self.by_readers.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What readers have caused at this client; what was long ago needs no room any more.
+    fn take_readers(&self, client: &ClientId, now: Millis) -> i64 {
+        let mut counts = self.by_readers.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.retain(|_, (since, _)| since.after(2 * HORIZON) > now);
+        counts.remove(client).map_or(0, |(_, count)| count)
     }
 
     fn berths_of(&self, provider: &str) -> Arc<Semaphore> {
@@ -170,9 +173,11 @@ impl Credentials {
         tx.commit().await?;
         let looked_at = rows.len();
         self.warn_of_ends(&rows, now).await;
+        let mut left = Vec::new();
         for leaving in self.plan(rows, now, claimed, looked_at == limit).await? {
-            self.send_off(leaving, now);
+            left.extend(self.send_off(leaving, now));
         }
+        self.come_again_soon(&left, now, claimed).await?;
         Ok(Swept { looked_at, more: looked_at == limit })
     }
 
@@ -212,7 +217,6 @@ impl Credentials {
         claimed: Millis,
         crowd: bool,
     ) -> Result<Vec<Leaving>, StoreError> {
-        let mut readers = self.sweeper.take_readers();
         let mut clients: BTreeMap<ClientId, Vec<DueRow>> = BTreeMap::new();
         let mut leaving = Vec::new();
         for row in rows {
@@ -239,7 +243,7 @@ impl Credentials {
                 let in_air = in_air.get(&client).copied().unwrap_or_default();
                 let queue = round.queue(integration, rows.len(), in_air, *free);
                 let before = round.leaving.len();
-                let by_readers = readers.remove(&client).unwrap_or_default();
+                let by_readers = self.sweeper.take_readers(&client, now);
                 let policy = self.providers.get(&integration.provider).map(|one| policy(one.descriptor()));
                 paces.push(round.serve(&mut tx, integration, queue, rows, (by_readers, policy.as_ref())).await?);
                 *free -= (round.leaving.len() - before).min(*free);
@@ -253,9 +257,9 @@ impl Credentials {
         Ok(round.leaving)
     }
 
-    fn send_off(&self, Leaving { row, at }: Leaving, now: Millis) {
-        // Without a berth the row comes again when its claim ends.
-        let Some(berth) = self.sweeper.berth(&row.provider) else { return };
+    /// Gives the row back when there is no berth for it.
+    fn send_off(&self, Leaving { row, at }: Leaving, now: Millis) -> Option<DueRow> {
+        let Some(berth) = self.sweeper.berth(&row.provider) else { return Some(row) };
         let room = self.clone();
         tokio::spawn(async move {
             let _berth = berth;
@@ -267,6 +271,25 @@ impl Credentials {
             // A crashed flight has already been logged by its task; the row comes again.
             let _ = landing.wait_for(Option::is_some).await;
         });
+        None
+    }
+
+    /// What found no berth: a grace may be shorter than the time after which a claim would bring it back.
+    async fn come_again_soon(&self, rows: &[DueRow], now: Millis, claimed: Millis) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let back = |row: &DueRow| PutBack {
+            tenant_id: row.tenant_id.clone(),
+            id: row.id.clone(),
+            claimed: claimed.0,
+            due_at: now.after(2 * HORIZON).0,
+            queued: false,
+        };
+        let back: Vec<_> = rows.iter().map(back).collect();
+        let mut tx = self.store.begin().await?;
+        credentials_put_back(&mut tx, ALL_TENANTS, &back).await?;
+        tx.commit().await
     }
 
     /// Tells once, some days ahead, that only connecting again will keep a connection alive.
@@ -366,12 +389,14 @@ impl Round {
         })
     }
 
-    /// Whether a row waits for no queue: its holder has died, which has to be dealt with inside a grace; or there is a doubt that
-    /// may be replayed now, or that ends without a call. One that is tried a last time is an ordinary retry.
+    /// Whether a row waits for no queue: it has to leave inside a grace, or nothing will be sent. Everything else, a last try
+    /// included, takes its turn.
     fn is_urgent(&self, row: &DueRow, integration: &IntegrationRow, policy: Option<&Policy>) -> bool {
-        let (Some(policy), Some(doubt)) = (policy, doubt(row.doubt)) else { return row.phase == "sent" };
-        let hopes = policy.may_hope(integration.silent_at.map(Millis), &doubt);
-        row.phase == "sent" || !hopes || policy.may_replay(&doubt, self.now)
+        let Some(policy) = policy else { return false };
+        let abandoned = row.phase == "sent";
+        let Some(doubt) = doubt(row.doubt) else { return abandoned && policy.replay != Replay::Safe };
+        let ends = !policy.may_replay(&doubt, self.now) && !policy.may_hope(integration.silent_at.map(Millis), &doubt);
+        policy.replay != Replay::Safe && (abandoned || ends || policy.must_hurry(&doubt, self.now))
     }
 
     fn queue(&self, integration: &IntegrationRow, taken: usize, in_air: i64, berths: usize) -> Queue {

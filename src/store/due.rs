@@ -47,7 +47,8 @@ impl DueRow {
 }
 
 /// Takes up to `limit` credentials that are due by `horizon` by moving their due time to `next`, so that nobody else takes
-/// them meanwhile. Those without a place in the queue get `now` as theirs.
+/// them meanwhile. Those without a place in the queue, or with one that is far because somebody has come to use them meanwhile,
+/// get `now` as theirs.
 ///
 /// # Errors
 /// As every statement.
@@ -66,7 +67,7 @@ pub async fn credential_claim_due(
             // Materialised: a plan that runs the choice more than once would choose more rows than `limit`.
             "WITH due AS MATERIALIZED
              (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-             UPDATE credentials SET due_at = $2, slot_at = COALESCE(slot_at, $4) WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due)
+             UPDATE credentials SET due_at = $2, slot_at = CASE WHEN slot_at <= $1 THEN slot_at ELSE $4 END WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due)
              RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for,
              phase, doubt_first_sent, doubt_since, doubt_replays, doubt_likely_unspent",
             horizon,
@@ -78,7 +79,7 @@ pub async fn credential_claim_due(
         sql!(
             tx,
             all DueRow,
-            "UPDATE credentials SET due_at = $2, slot_at = COALESCE(slot_at, $4) WHERE (tenant_id, id) IN
+            "UPDATE credentials SET due_at = $2, slot_at = CASE WHEN slot_at <= $1 THEN slot_at ELSE $4 END WHERE (tenant_id, id) IN
              (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3)
              RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for,
              phase, doubt_first_sent, doubt_since, doubt_replays, doubt_likely_unspent",
@@ -307,7 +308,8 @@ pub async fn credential_touch(
     Ok(())
 }
 
-/// Sets when the sweep looks next, unless the row has moved on; its plans with the row are over.
+/// Sets when the sweep looks next, unless the row has moved on. Its plans with the row are over, but for a request of somebody
+/// else's that is in the air and goes on counting as such.
 ///
 /// # Errors
 /// As every statement.
@@ -317,15 +319,18 @@ pub async fn credential_set_due(
     name: &CredentialName,
     fence: i64,
     due_at: Option<i64>,
+    now: i64,
 ) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
-        "UPDATE credentials SET due_at = $4, slot_at = NULL WHERE tenant_id = $1 AND id = $2 AND fence = $3 AND deleted_at IS NULL",
+        "UPDATE credentials SET due_at = $4, slot_at = CASE WHEN phase = 'sent' AND lease_until > $5 THEN slot_at END
+         WHERE tenant_id = $1 AND id = $2 AND fence = $3 AND deleted_at IS NULL",
         &name.tenant_id,
         &name.id,
         fence,
-        due_at
+        due_at,
+        now
     )?;
     Ok(())
 }

@@ -49,11 +49,11 @@ pub struct IntegrationRow {
     pub unanswered: i64,
     /// Since when they are an outage.
     pub unreachable_since: Option<i64>,
-    /// The last attempt that was part of an outage.
+    /// The last attempt that got no answer after another that got none.
     pub silent_at: Option<i64>,
     /// What the last of them met.
     pub outage: Option<String>,
-    /// Credentials in a row whose users seem to have withdrawn.
+    /// Credentials whose users seem to have withdrawn, less two for every success between.
     pub refused: i64,
     /// When the first of them was refused.
     pub refused_since: Option<i64>,
@@ -249,6 +249,9 @@ pub async fn integration_pause(
 /// such a row once in 7,000.
 const WELL_AFTER: i64 = 25;
 
+/// A success outweighs so many refusals: where more than two thirds are refused, they become a wave.
+const OUTWEIGHS: i64 = 2;
+
 /// The client works (again), and the provider answers; what failed in an outage may be tried again at once. False when
 /// nothing was known against either.
 ///
@@ -259,12 +262,15 @@ pub async fn integration_resume(tx: &mut Tx, _: SystemScope, tenant: &str, id: &
         tx,
         execute,
         "UPDATE integrations SET retry_credit = retry_credit + CASE WHEN unreachable_since IS NOT NULL THEN 100 * unanswered ELSE 0 END,
-         status = 'active', reason = NULL, probe_at = NULL, unanswered = 0, unreachable_since = NULL, outage = NULL, refused = 0, refused_since = NULL,
+         status = 'active', reason = NULL, probe_at = NULL, unanswered = 0, unreachable_since = NULL, outage = NULL,
+         refused = CASE WHEN status = 'active' AND refused > $4 THEN refused - $4 ELSE 0 END,
+         refused_since = CASE WHEN status = 'active' AND refused > $4 THEN refused_since END,
          answered = CASE WHEN answered + 1 < $3 THEN answered + 1 END
          WHERE tenant_id = $1 AND id = $2 AND (status <> 'active' OR unanswered > 0 OR refused > 0 OR answered IS NOT NULL)",
         tenant,
         id,
-        WELL_AFTER
+        WELL_AFTER,
+        OUTWEIGHS
     )? == 1)
 }
 
@@ -283,6 +289,7 @@ pub async fn integration_limit_rate(
         tx,
         execute,
         "UPDATE integrations SET rate_limited_until = CASE WHEN rate_limited_until > $3 THEN rate_limited_until ELSE $3 END,
+         retry_credit = retry_credit + CASE WHEN unreachable_since IS NOT NULL THEN 100 * unanswered ELSE 0 END,
          unanswered = 0, unreachable_since = NULL, outage = NULL WHERE tenant_id = $1 AND id = $2",
         tenant,
         id,
@@ -408,7 +415,7 @@ pub async fn integration_strain(
         optional (i64,),
         "UPDATE integrations SET unanswered = unanswered + 1, outage = $3, answered = 0,
          unreachable_since = CASE WHEN unanswered + 1 >= $4 THEN COALESCE(unreachable_since, $6) ELSE unreachable_since END,
-         silent_at = CASE WHEN unanswered + 1 >= $4 THEN $6 ELSE silent_at END,
+         silent_at = CASE WHEN unanswered >= 1 THEN $6 ELSE silent_at END,
          probe_at = CASE WHEN unanswered + 1 >= $4 AND status = 'active' THEN $5 ELSE probe_at END
          WHERE tenant_id = $1 AND id = $2 RETURNING unanswered",
         tenant,
@@ -448,6 +455,7 @@ pub async fn integration_count_refusal(
         optional Refusals,
         "UPDATE integrations SET refused = CASE WHEN refused_since > $3 OR reason = 'refused_wave' THEN refused + 1 ELSE 1 END,
          refused_since = CASE WHEN refused_since > $3 OR reason = 'refused_wave' THEN refused_since ELSE $4 END,
+         retry_credit = retry_credit + CASE WHEN unreachable_since IS NOT NULL THEN 100 * unanswered ELSE 0 END,
          unanswered = 0, unreachable_since = NULL, outage = NULL
          WHERE tenant_id = $1 AND id = $2 RETURNING refused, refused_since, believed_until",
         tenant,
@@ -465,7 +473,8 @@ pub async fn integration_accept(tx: &mut Tx, _: SystemScope, tenant: &str, id: &
     sql!(
         tx,
         execute,
-        "UPDATE integrations SET unanswered = 0, unreachable_since = NULL, outage = NULL,
+        "UPDATE integrations SET retry_credit = retry_credit + CASE WHEN unreachable_since IS NOT NULL THEN 100 * unanswered ELSE 0 END,
+         unanswered = 0, unreachable_since = NULL, outage = NULL,
          status = CASE WHEN reason = 'refused_wave' THEN status ELSE 'active' END, reason = CASE WHEN reason = 'refused_wave' THEN reason END,
          probe_at = CASE WHEN reason = 'refused_wave' THEN probe_at END WHERE tenant_id = $1 AND id = $2 AND (status <> 'active' OR unanswered > 0)",
         tenant,

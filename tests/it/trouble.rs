@@ -189,7 +189,7 @@ async fn after_a_servers_error_a_rotating_token_serves_to_its_end_and_is_refresh
     assert!(shown["explanation"].as_str().is_some_and(|words| words.contains("likely good")), "{shown}");
     let mut user = app.end_user(&platform, "u-1").await;
     let page = user.get(&format!("/connections/{id}")).await.text;
-    assert!(page.contains("had an error during the last renewal"), "{page}");
+    assert!(page.contains("was in trouble during the last renewal"), "{page}");
     app.advance(30);
     let got = token(&platform, &id, 60).await.ok();
     assert_eq!((&got["degraded"], &got["generation"]), (&json!(false), &json!(2)));

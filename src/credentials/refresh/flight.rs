@@ -110,8 +110,8 @@ pub struct Flight<T> {
     sends: u8,
     /// The first row seen. Whatever is newer was refreshed while we watched.
     first_generation: Option<i64>,
-    /// Generation and fence of a claim whose commit may have happened.
-    unsure: Option<(i64, i64)>,
+    /// Generation and fence of a claim whose commit may have happened, and the doubt from before it.
+    unsure: Option<(i64, i64, Option<Doubt>)>,
     stopping: bool,
 }
 
@@ -248,7 +248,7 @@ impl<T: Clone> Flight<T> {
 
     /// A commit of unknown outcome did claim for us, and nothing was sent under it.
     fn own_claim(&mut self, now: Millis, view: &View) -> Option<Next<T>> {
-        let (generation, fence) = self.unsure?;
+        let (generation, fence, doubt) = self.unsure?;
         let ours = view.lease_is_mine && (view.generation, view.fence) == (generation, fence);
         if !ours || view.phase == Phase::Idle {
             return None;
@@ -256,8 +256,6 @@ impl<T: Clone> Flight<T> {
         self.unsure = None;
         let claimed = Claimed { generation, fence, consents: view.consents };
         let at = view.lease_until.unwrap_or(now).before(self.policy.deadlines.lease);
-        // The claim has already counted a replay in; taken back, the doubt is as it was before.
-        let doubt = view.doubt.map(|doubt| Doubt { replays: doubt.replays.saturating_sub(1), ..doubt });
         Some(self.send(now, Held { claimed, at, view: view.clone(), doubt }))
     }
 
@@ -286,7 +284,7 @@ impl<T: Clone> Flight<T> {
                 return over(serve_or(now, &view, code.clone(), Verdict::Misconfigured));
             }
             // A replay inside the grace cannot wait for the provider to be well again.
-            Integration::Unreachable { .. } if doubt.is_some_and(|doubt| self.policy.may_replay(&doubt, now)) => {}
+            Integration::Unreachable { .. } if doubt.is_some_and(|doubt| self.policy.must_hurry(&doubt, now)) => {}
             Integration::Unreachable { code, probe_at } if self.policy.holds(*probe_at, now) => {
                 let otherwise = Verdict::Unavailable { code: code.clone(), retry_after: probe_at.left(now) };
                 return over(serve_or(now, &view, code.clone(), otherwise));
@@ -313,10 +311,16 @@ impl<T: Clone> Flight<T> {
             fence: view.fence,
             lease_until: now.after(self.policy.deadlines.lease),
             believable: self.policy.believable(now, self.policy.deadlines.lease),
-            doubt: doubt.map(|doubt| Doubt { replays: doubt.replays.saturating_add(1), ..doubt }),
+            doubt: doubt.map(|doubt| self.counted(now, doubt)),
             probe,
         };
         (State::Claiming { view, claim, at: now }, Action::Claim(claim))
+    }
+
+    /// The doubt with one more sending counted in. A last try is an attempt of its own, and begins anew.
+    fn counted(&self, now: Millis, doubt: Doubt) -> Doubt {
+        let first_sent = if self.policy.may_replay(&doubt, now) { doubt.first_sent } else { now };
+        Doubt { first_sent, replays: doubt.replays.saturating_add(1), ..doubt }
     }
 
     fn claiming(&mut self, now: Millis, view: View, claim: Claim, at: Millis, event: Event<T>) -> Next<T> {
@@ -335,7 +339,7 @@ impl<T: Clone> Flight<T> {
                 over(serve_or(now, &view, code.clone(), unavailable(code)))
             }
             Event::StoreUnknown => {
-                self.unsure = Some((claim.generation, claim.fence.saturating_add(1)));
+                self.unsure = Some((claim.generation, claim.fence.saturating_add(1), self.policy.doubt(&view)));
                 self.load()
             }
             _ => (State::Claiming { view, claim, at }, Action::Continue),

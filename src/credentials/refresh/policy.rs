@@ -133,7 +133,7 @@ pub struct Policy {
     pub retries: u8,
     /// So many attempts in a row without an answer are an outage: 8.
     pub outage: u32,
-    /// So many refusals in a row are the client's fault: 10.
+    /// So many refusals, less two for every success between, are the client's fault: 10.
     pub wave: u32,
     /// An idle credential is refreshed this long after its last refresh; less than half of the provider's
     /// idle expiry (provider facts, D.3 point 11).
@@ -197,6 +197,11 @@ impl Policy {
     /// Whether the provider tolerates the same token once more.
     pub(in crate::credentials) fn may_replay(&self, doubt: &Doubt, now: Millis) -> bool {
         self.replay == Replay::Safe || self.replayable_until(doubt, now).is_some_and(|end| now < end)
+    }
+
+    /// Whether a token has to leave before its grace is over, whatever else there is: its answer was given, and lost.
+    pub(in crate::credentials) fn must_hurry(&self, doubt: &Doubt, now: Millis) -> bool {
+        !doubt.likely_unspent && self.may_replay(doubt, now)
     }
 
     /// The end of the time in which a doubtful token may leave once more, where there is such a time: what leaves has to
@@ -400,7 +405,8 @@ fn settled_at(view: &View, policy: &Policy, held: Millis, now: Millis) -> Millis
     let Some(doubt) = policy.doubt(view) else { return free.max(held) };
     let over = doubt.since.after(policy.deadlines.doubt);
     // An outage holds up no replay.
-    let replay = if matches!(view.integration, Integration::Unreachable { .. }) { free } else { free.max(held) };
+    let hurries = !doubt.likely_unspent && matches!(view.integration, Integration::Unreachable { .. });
+    let replay = if hurries { free } else { free.max(held) };
     let over = match policy.replayable_until(&doubt, now) {
         Some(until) if replay.max(now) < until => return replay,
         Some(until) => over.max(until),

@@ -251,7 +251,8 @@ impl Books {
         let waited = self.now >= doubt.since.after(span);
         let life = view.original_life.unwrap_or(Duration::MAX).saturating_add(Duration::from_secs(300));
         let over = view.expires_at.is_some_and(|end| end <= self.now || end.left(self.now) > life);
-        let insists = self.wish.forced || self.wish.newer_than.is_some_and(|generation| view.generation <= generation);
+        let newer = self.wish.newer_than.is_some_and(|generation| view.generation <= generation);
+        let insists = view.expires_at.is_none() && (self.wish.forced || newer);
         hope && waited && (over || insists)
     }
 

@@ -86,8 +86,8 @@ pub struct Doubt {
     pub since: Millis,
     /// How often the token has been sent again.
     pub replays: u8,
-    /// Every attempt was answered by a server that said that it failed: the token is probably as good as before, and nobody
-    /// holds an answer.
+    /// Every attempt was answered by a server that said that it failed, or was a probe of a provider that answered nobody: the
+    /// token is probably as good as before, and nobody holds an answer.
     pub likely_unspent: bool,
 }
 
@@ -181,7 +181,7 @@ pub struct View {
     pub status: Status,
     /// The integration's standing.
     pub integration: Integration,
-    /// The last attempt, of any credential of the integration, that was part of an outage.
+    /// The last attempt, of any credential of the integration, that got no answer after another that got none.
     pub silent_at: Option<Millis>,
     /// The integration's wish for the sweep.
     pub keep: Keep,
@@ -340,7 +340,7 @@ pub enum Record {
 /// The guard against marking every user of a tenant for what is the client's fault (provider facts, D.5).
 ///
 /// In the transaction of the [`Record::Reauth`] that carries it the refusal is counted, from anew when the first of them is older
-/// than `since`; a success sets the count to nothing. At `most` the integration becomes faulty with
+/// than `since`; a success takes two away, and the fault of the integration sets the count to nothing. At `most` the integration becomes faulty with
 /// [`Code::REFUSED_WAVE`] instead, `failure` is written in place of `needs_reauth`, and the credentials that this wave has
 /// marked so far are active again; the event is [`Event::Withheld`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use super::*;
 use crate::store::connections::{connection_by_id, connections_of_credential_mark};
 use crate::store::credentials::{
-    CredentialRow, DoubtColumns, FailureColumns, credential_delete, credential_fail, credential_insert,
-    credential_needs_reauth, credentials_refused_believe_again,
+    ClaimColumns, CredentialRow, DoubtColumns, FailureColumns, credential_claim, credential_delete, credential_fail,
+    credential_insert, credential_needs_reauth, credentials_refused_believe_again,
 };
 use crate::store::due::{
     Queue, RefreshNumbers, credential_claim_due, credential_patient, credential_set_due, credential_touch,
@@ -42,7 +42,7 @@ async fn the_use_of_a_credential_is_noted_at_most_once_a_minute() {
     in_a_house(async |store| {
         keep(&store).await;
         let mut tx = store.begin().await.unwrap();
-        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 50)).await.unwrap();
+        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 50), NOW).await.unwrap();
         for (now, due, wanted) in [
             (NOW + 60_000, Some(NOW), (NOW, Some(NOW + 50))),
             (NOW + 60_001, None, (NOW + 60_001, Some(NOW + 50))),
@@ -105,7 +105,7 @@ async fn the_next_look_is_set_only_on_the_row_as_it_was_seen() {
         for (fence, due_at, wanted) in
             [(0, Some(NOW + 7), Some(NOW + 7)), (1, Some(NOW + 8), Some(NOW + 7)), (0, None, None)]
         {
-            credential_set_due(&mut tx, TEST, &name_of("crd_1"), fence, due_at).await.unwrap();
+            credential_set_due(&mut tx, TEST, &name_of("crd_1"), fence, due_at, NOW).await.unwrap();
             assert_eq!(load(&mut tx, "crd_1").await.due_at, wanted);
         }
     })
@@ -129,13 +129,50 @@ async fn a_claimed_row_counts_as_in_the_air_until_its_plans_are_over_and_keeps_i
         assert_eq!(air(&mut tx, NOW + 5).await, 2);
         let both = credentials_in_air(&mut tx, TEST, &[(B, CLIENT.1), CLIENT], NOW + 5).await.unwrap();
         assert_eq!(both, [(A.to_owned(), CLIENT.1.to_owned(), 2)], "of each client by itself");
-        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 200)).await.unwrap();
+        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 200), NOW).await.unwrap();
         assert_eq!(air(&mut tx, NOW + 5).await, 1);
         credentials_put_back(&mut tx, TEST, &put_back("crd_2", NOW + 100, NOW + 30, false)).await.unwrap();
         credentials_put_back(&mut tx, TEST, &put_back("crd_1", NOW + 100, NOW + 30, true)).await.unwrap();
         let (landed, resting) = (load(&mut tx, "crd_1").await, load(&mut tx, "crd_2").await);
         assert_eq!((landed.due_at, landed.slot_at), (Some(NOW + 200), None), "it had landed meanwhile");
         assert_eq!((resting.due_at, resting.slot_at), (Some(NOW + 30), None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_comes_upon_a_request_of_somebody_elses_leaves_it_in_the_air() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        plan(&mut tx, &[("crd_1", Some(NOW), None)]).await;
+        credential_claim_due(&mut tx, TEST, (NOW, NOW), NOW + 100, 9).await.unwrap();
+        let claim = ClaimColumns {
+            generation: 1,
+            fence: 0,
+            owner: "a rival",
+            now: NOW,
+            lease_until: NOW + 30_000,
+            believable: NOW + 330_000,
+            doubt: DoubtColumns::default(),
+        };
+        assert_eq!(credential_claim(&mut tx, TEST, &name_of("crd_1"), claim).await.unwrap(), Some(1));
+        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 1, Some(NOW + 30_000), NOW + 29_999).await.unwrap();
+        assert_eq!(air(&mut tx, NOW + 50).await, 1);
+        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 1, Some(NOW + 30_001), NOW + 30_000).await.unwrap();
+        assert_eq!(air(&mut tx, NOW + 50).await, 0, "its lease is over");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_far_place_is_given_up_by_a_row_that_is_wanted_now() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        plan(&mut tx, &[("crd_1", Some(NOW), Some(NOW + 90_000))]).await;
+        credential_touch(&mut tx, TEST, &name_of("crd_1"), NOW + 60_001, Some(NOW + 60_001)).await.unwrap();
+        let rows = credential_claim_due(&mut tx, TEST, (NOW + 60_001, NOW + 61_000), NOW + 200_000, 9).await.unwrap();
+        assert_eq!(rows[0].slot_at, NOW + 60_001);
+        assert_eq!(air(&mut tx, NOW + 61_000).await, 1, "it counts from now on");
     })
     .await;
 }

@@ -205,8 +205,15 @@ async fn refusals_are_counted_while_they_come_close_together_and_a_wave_outlasts
         integration_pause(&mut tx, TEST, A, client.1, "invalid_client", NOW).await.unwrap();
         integration_accept(&mut tx, TEST, A, client.1).await.unwrap();
         assert_eq!(seen(&mut tx).await.status, "active");
-        assert!(resume(&mut tx).await, "a success ends the count");
+        assert!(resume(&mut tx).await, "a success outweighs both");
         assert_eq!((seen(&mut tx).await.refused, seen(&mut tx).await.refused_since), (0, None));
+        for _ in 0..4 {
+            integration_count_refusal(&mut tx, TEST, client, NOW - 10, NOW).await.unwrap();
+        }
+        for left in [(2, Some(NOW)), (0, None)] {
+            assert!(resume(&mut tx).await);
+            assert_eq!((seen(&mut tx).await.refused, seen(&mut tx).await.refused_since), left, "one outweighs two");
+        }
         assert_eq!(integration_count_refusal(&mut tx, TEST, (B, "none"), NOW, NOW).await.unwrap(), None);
     })
     .await;

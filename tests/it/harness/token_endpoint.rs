@@ -31,6 +31,8 @@ pub enum Answer {
     BadGateway(u16),
     /// The line breaks in the middle of the answer; nothing was done.
     Cut,
+    /// A server fails after everything was done: the token is spent, and nobody hears of its successor.
+    SpentAndFailed(u16),
 }
 
 /// A call: when it came by the story's clock and by the wall's, and for whom.
@@ -117,6 +119,10 @@ async fn token(State(shared): State<Shared>, Form(asked): Form<Asked>) -> Respon
         Answer::Late(span) => {
             pause(span).await;
             fresh(&shared, call.refresh_token)
+        }
+        Answer::SpentAndFailed(status) => {
+            fresh(&shared, call.refresh_token);
+            (StatusCode::from_u16(status).expect("a status"), "<html>Sorry</html>").into_response()
         }
         Answer::BadGateway(status) => {
             (StatusCode::from_u16(status).expect("a status"), "<html>Bad gateway</html>").into_response()

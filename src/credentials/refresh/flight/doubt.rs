@@ -1,8 +1,8 @@
 //! A token was sent and nobody knows what became of it: when it may leave again, and when it is given up.
 
 use super::{
-    After, Code, Doubt, Failure, Flight, Held, MOST_LOOKS, Millis, Next, Phase, Record, Verdict, View, mark_reauth,
-    over, record, serve, serve_or,
+    After, Code, Doubt, Failure, Flight, Held, Integration, MOST_LOOKS, Millis, Next, Phase, Record, Verdict, View,
+    mark_reauth, over, record, serve, serve_or,
 };
 
 impl<T: Clone> Flight<T> {
@@ -12,7 +12,8 @@ impl<T: Clone> Flight<T> {
         if self.policy.may_replay(doubt, now) {
             return true;
         }
-        let is_useless = self.policy.has_ended(view, now) || self.insists(view);
+        // Also of use to the others whom this caller does not know of, unless it has no end by which one could tell.
+        let is_useless = self.policy.has_ended(view, now) || (view.expires_at.is_none() && self.insists(view));
         let is_recorded = view.phase == Phase::Idle;
         let may_hope = self.policy.may_hope(view.silent_at, doubt);
         may_hope && is_recorded && is_useless && now >= self.policy.last_try_at(doubt)
@@ -57,17 +58,27 @@ impl<T: Clone> Flight<T> {
         record(Record::Failure(failure), view, false, after)
     }
 
-    /// A server that answers that it has failed has seldom spent the token before. Where every attempt has ended so, nobody can
-    /// hold a late answer, either.
+    /// The answer was lost, or a server has answered that it failed, which few do after they have spent the token. Where every
+    /// attempt ended so, or was a probe of a provider that answered nobody, the token is likely good, and nobody holds an answer.
     pub(super) fn lost_answer(&mut self, now: Millis, held: Held, code: Code, failed_there: bool) -> Next<T> {
         let replays = held.doubt.map_or(0, |doubt| doubt.replays.saturating_add(1));
-        let first_sent = held.doubt.map_or(held.at, |doubt| doubt.first_sent);
-        let likely_unspent = failed_there && held.doubt.is_none_or(|doubt| doubt.likely_unspent);
+        // A last try is an attempt of its own: what spoke for the token before it says nothing about its answer, and for the
+        // answers of earlier ones it has been waited.
+        let earlier = held.doubt.filter(|doubt| self.policy.may_replay(doubt, held.at));
+        let first_sent = earlier.map_or(held.at, |doubt| doubt.first_sent);
+        let nobody_was_answered = matches!(held.view.integration, Integration::Unreachable { .. });
+        let so_far = earlier.is_none_or(|doubt| doubt.likely_unspent);
+        let likely_unspent = (failed_there || nobody_was_answered) && so_far;
         let doubt = Doubt { first_sent, since: now, replays, likely_unspent };
-        let again = self.policy.may_replay(&doubt, now);
+        let may_replay = self.policy.may_replay(&doubt, now);
         let failure = self.failure(now, &held.view, held.claimed.fence, code, Some(doubt));
-        let in_doubt = now.after(self.policy.deadlines.doubt);
-        let next_attempt_at = if again { now } else { in_doubt.max(failure.next_attempt_at) };
+        // A provider whose servers fail is not asked again at once; the grace is for answers that were given.
+        let again = may_replay && !failed_there;
+        let next_attempt_at = match (again, may_replay) {
+            (true, _) => now,
+            (false, true) => failure.next_attempt_at,
+            (false, false) => failure.next_attempt_at.max(now.after(self.policy.deadlines.doubt)),
+        };
         let failure = Failure { next_attempt_at, ..failure };
         let after = if again { After::Replay } else { self.doubtful(now, &failure) };
         record(self.strain(now, failure), held.view, true, after)

@@ -111,6 +111,8 @@ struct Set {
     lost: bool,
     /// Some request of it has got no answer at all, not even that of a failing server.
     unheard: bool,
+    /// When it was last sent.
+    last_sent: Millis,
     /// The provider has refused it.
     refused: bool,
     /// It was claimed for a last try.

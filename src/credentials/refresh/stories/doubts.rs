@@ -107,13 +107,52 @@ fn rl_06_a_token_that_is_likely_good_serves_to_its_end_and_is_then_tried_once_mo
     assert_eq!(first_action(Wish::sweep(), failed_at_the_server(view())), degraded);
     assert!(matches!(first_action(Wish::sweep(), failed_at_the_server(dead())), Action::Claim(_)));
     assert!(matches!(first_action(reader(), failed_at_the_server(dead())), Action::Claim(_)));
-    // Whoever says that the stored token is of no use has nothing to lose, either.
-    assert!(matches!(first_action(Wish::forced(), failed_at_the_server(view())), Action::Claim(_)));
-    assert!(matches!(first_action(Wish::newer_than(4), failed_at_the_server(view())), Action::Claim(_)));
+    // Whoever wants another one does not know of those whom the living one serves; only where it has no end nobody can tell.
+    assert_eq!(first_action(Wish::forced(), failed_at_the_server(view())), degraded);
+    assert_eq!(first_action(Wish::newer_than(4), failed_at_the_server(view())), degraded);
+    let endless = failed_at_the_server(View { expires_at: None, ..view() });
+    assert_eq!(first_action(reader(), endless.clone()), served(4, Some(Code::new("http_502"))));
+    assert!(matches!(first_action(Wish::forced(), endless), Action::Claim(_)));
     let doubt =
         Some(Doubt { first_sent: NOW.before(s(20)), since: NOW.before(s(10)), replays: 0, likely_unspent: true });
     let early = View { doubt, ..failed_at_the_server(dead()) };
     assert_eq!(first_action(Wish::forced(), early), Action::Done(Verdict::RefreshInProgress { retry_after: s(110) }));
+}
+
+#[test]
+fn rl_06_a_last_try_whose_answer_is_lost_was_the_last() {
+    // There was an outage when the token was sent first, and the last try is lost when the provider is well again.
+    let hour_ago = NOW.before(s(3600));
+    let doubt = Some(Doubt { first_sent: hour_ago, since: NOW.before(s(500)), replays: 0, likely_unspent: false });
+    let row = View { doubt, fence: 10, silent_at: Some(hour_ago), ..dead() };
+    let Action::Claim(claim) = first_action(Wish::sweep(), row.clone()) else { panic!("no last try") };
+    assert_eq!(claim.doubt.map(|doubt| doubt.first_sent), Some(NOW), "should its holder die, nothing speaks for it");
+    let lost = failure(Story::sent(unsafe_policy(), Wish::sweep(), row.clone()).answer(Outcome::Ambiguous));
+    let after = View { doubt: lost.doubt, next_attempt_at: Some(lost.next_attempt_at), ..row.clone() };
+    let mut later = Story { now: NOW.after(s(120)), ..Story::new(unsafe_policy(), Wish::sweep()) };
+    later.on(Event::Loaded(after.clone()));
+    let action = later.on(Event::Loaded(after));
+    assert!(matches!(action, Action::Record(Record::Reauth { .. })), "{action:?}");
+
+    // As a probe of a provider that answers nobody it was no answer to anything.
+    let away = Integration::Unreachable { code: Code::NOT_SENT, probe_at: NOW };
+    let lost = failure(
+        Story::sent(unsafe_policy(), reader(), View { integration: away, ..dead() }).answer(Outcome::Ambiguous),
+    );
+    assert_eq!(lost.doubt.map(|doubt| doubt.likely_unspent), Some(true));
+}
+
+#[test]
+fn rl_08_a_servers_error_is_no_reason_to_hurry_also_inside_a_grace() {
+    let mut story = Story::sent(grace_policy(), Wish::sweep(), dead());
+    let failed = failure(story.answer(Outcome::ServerError(Code::new("http_500"))));
+    assert!(failed.next_attempt_at > NOW && failed.next_attempt_at < NOW.after(s(3)), "{:?}", failed.next_attempt_at);
+    assert!(matches!(story.on(Event::Recorded), Action::Done(Verdict::RefreshInProgress { .. })));
+    let row = View { doubt: failed.doubt, fence: 10, attempts: 1, ..dead() };
+    let again = |row: View| Story::new(grace_policy(), Wish::sweep()).on(Event::Loaded(row));
+    assert!(matches!(again(row.clone()), Action::Claim(_)), "as a retry like any other, while the grace lasts");
+    let away = Integration::Unreachable { code: Code::NOT_SENT, probe_at: NOW.after(s(9)) };
+    assert!(matches!(again(View { integration: away, ..row }), Action::Done(_)), "which an outage holds up");
 }
 
 #[test]

@@ -289,7 +289,7 @@ pub(super) mod samples {
             Health::EndsSoon(moment("in 2 days")),
             Health::Unsteady(Trouble::Failing),
             Health::Unsteady(Trouble::InDoubt),
-            Health::Unsteady(Trouble::ServerFailed),
+            Health::Unsteady(Trouble::ProviderTroubled),
             Health::Unsteady(Trouble::Damaged),
             Health::Unsteady(Trouble::Unrecognised),
             Health::Unsteady(Trouble::Busy),

@@ -163,10 +163,10 @@ fn in_words(trouble: Trouble, provider: &str) -> String {
         }
         Trouble::InDoubt => format!(
             "The line broke during the last renewal, and we do not know yet whether {provider} has heard us. \
-             It shows within two minutes."
+             It shows within some minutes."
         ),
-        Trouble::ServerFailed => format!(
-            "{provider} had an error during the last renewal. We renew it when it has ended; there is nothing for you to do."
+        Trouble::ProviderTroubled => format!(
+            "{provider} was in trouble during the last renewal. We renew it when it has ended; there is nothing for you to do."
         ),
         Trouble::Damaged => {
             "What we have stored of it cannot be opened at the moment. The platform has to look into it; \

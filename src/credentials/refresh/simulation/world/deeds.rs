@@ -149,11 +149,14 @@ impl World {
         if let Some((at, _)) = running.event {
             return running.event.take_if(|_| at <= now).map(|(_, event)| event);
         }
+        // Sent while nobody was answered.
+        let probes = running.loaded.as_ref();
+        let probes = probes.is_some_and(|view| matches!(view.integration, Integration::Unreachable { .. }));
         if let Some(call) = &mut running.call {
             if let Some((_, outcome)) = call.answer.take_if(|(at, _)| *at <= now) {
                 let claimed = running.call.take().unwrap().claimed;
                 if matches!(outcome, Outcome::Ambiguous | Outcome::ServerError(_)) {
-                    let unheard = outcome == Outcome::Ambiguous;
+                    let unheard = outcome == Outcome::Ambiguous && !probes;
                     let set = self.set_of(claimed.generation);
                     (set.lost, set.unheard) = (true, set.unheard || unheard);
                 }
@@ -164,7 +167,8 @@ impl World {
                 self.tally.note(Deed::GivenUp);
                 // Only after 120 s may one say that there was no answer (RL-02).
                 let set = self.set_of(call.claimed.generation);
-                (set.lost, set.unheard) = (set.lost || call.left.after(Duration::from_secs(120)) <= now, true);
+                (set.lost, set.unheard) =
+                    (set.lost || call.left.after(Duration::from_secs(120)) <= now, set.unheard || !probes);
                 return Some(Event::Answered(Outcome::Ambiguous));
             }
             if call.tick_at <= now {
@@ -228,6 +232,7 @@ impl World {
         let now = self.now;
         let set = self.set_of(claimed.generation);
         set.unresolved += 1;
+        set.last_sent = now;
         let (token, again) = (set.tokens, set.unresolved > 1);
         if again && self.plan.family.gives_grace() {
             self.tally.note(Deed::Replayed);

@@ -95,8 +95,8 @@ impl World {
             until > wall && until <= wall.after(Duration::from_secs(span)).after(self.policy.deadlines.skew)
         };
         let doubt = self.policy.doubt(&view).filter(|_| claim.doubt.is_some());
-        let replays = doubt.is_some_and(|doubt| self.policy.may_replay(&doubt, wall));
-        let last_try = doubt.is_some() && !replays;
+        let replays = doubt.is_some_and(|doubt| self.policy.must_hurry(&doubt, wall));
+        let last_try = doubt.is_some_and(|doubt| !self.policy.may_replay(&doubt, wall));
         let (paused, probed) = match &view.integration {
             Integration::RateLimited { until } => (binds(*until, 3600), false),
             Integration::Faulty { probe_at, .. } => (false, binds(*probe_at, 3600)),
@@ -137,13 +137,18 @@ impl World {
         let since_sign = self.now >= self.doubt_sign.after(Duration::from_secs(120 - 10));
         let really = since_sign || is_old || !self.good_clocks();
         let heard = is_old || !doubt.likely_unspent || !self.set_of(view.generation).unheard;
+        // An outage speaks only for what was sent before its end.
+        let last_sent = self.set_of(view.generation).last_sent;
+        let silent = view.silent_at.is_some_and(|at| at.after(Duration::from_secs(10)) >= last_sent);
+        let spoken_for = doubt.likely_unspent || silent || is_old || !self.good_clocks();
         let recorded = view.phase == Phase::Idle;
-        let insists = wish.forced || wish.newer_than == Some(view.generation);
+        let insists = view.expires_at.is_none() && (wish.forced || wish.newer_than == Some(view.generation));
         let far = wall.after(LIFE).after(SKEW);
         let over = insists || view.expires_at.is_some_and(|end| end <= wall || end > far);
         self.must(hopes, "RL-06", "a token that may be spent was tried again for nothing");
         self.must(waited && really && recorded, "RL-06", "a late answer was not waited for");
         self.must(over, "RL-06", "a token was tried again that still served its readers");
+        self.must(spoken_for, "RL-06", "an outage of long ago spoke for a token");
         self.must(heard, "RL-06", "a token was tried again of which some answer is lost");
     }
 

@@ -44,11 +44,15 @@ impl Shelf {
         Self { view: new_row(), pause: None, lease_owner: 0, unanswered: 0, away: None, refused: (0, None) }
     }
 
-    /// The row as `owner` loads it. A fault says more than a pause.
+    /// The row as `owner` loads it. A fault says more than a pause, but its probes wait for the end of the pause, too.
     pub(in crate::credentials) fn seen_by(&self, owner: u64) -> View {
+        let late = |probe_at: Millis| probe_at.max(self.pause.unwrap_or(Millis(0)));
         let integration = match (&self.view.integration, &self.away, self.pause) {
+            (Integration::Faulty { code, probe_at }, ..) => {
+                Integration::Faulty { code: code.clone(), probe_at: late(*probe_at) }
+            }
             (Integration::Working, Some((code, probe_at)), _) => {
-                Integration::Unreachable { code: code.clone(), probe_at: *probe_at }
+                Integration::Unreachable { code: code.clone(), probe_at: late(*probe_at) }
             }
             (Integration::Working, None, Some(until)) => Integration::RateLimited { until },
             (standing, ..) => standing.clone(),
@@ -104,6 +108,7 @@ impl Shelf {
         }
         let lost = Status::NeedsReauth { reason: Code::ROTATION_RESPONSE_LOST };
         let status = if row.status == lost { Status::Active } else { row.status.clone() };
+        let outweighed = if row.integration == Integration::Working { self.refused.0.saturating_sub(2) } else { 0 };
         // A faulty integration works again; a pause that the provider asked for goes on.
         *row = View {
             generation: generation + 1,
@@ -118,7 +123,8 @@ impl Shelf {
             keep: row.keep,
             ..new_row()
         };
-        (self.unanswered, self.away, self.refused) = (0, None, (0, None));
+        (self.unanswered, self.away) = (0, None);
+        self.refused = (outweighed, self.refused.1.filter(|_| outweighed > 0));
         true
     }
 
@@ -144,7 +150,7 @@ impl Shelf {
         match record {
             Record::Failure(_) | Record::Reauth { .. } => self.unanswered -= 1,
             Record::Unanswered { open_after, probe_at, failure } => {
-                if self.unanswered >= *open_after {
+                if self.unanswered > 1 {
                     self.view.silent_at = Some(now);
                 }
                 if let Some((code, probe)) = &mut self.away {

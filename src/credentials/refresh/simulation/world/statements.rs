@@ -113,7 +113,9 @@ impl World {
         let last_try = self.nodes[index].running.as_ref().is_some_and(|running| running.last_try);
         if last_try {
             self.tally.note(Deed::LastTry);
-            self.set_of(claim.generation).tried_last = true;
+            let set = self.set_of(claim.generation);
+            // For the answers of earlier attempts it has been waited.
+            (set.tried_last, set.unheard) = (true, false);
         }
         if before.phase != Phase::Idle && self.policy.replay != Replay::Safe {
             self.judge_takeover(&before);
@@ -160,6 +162,7 @@ impl World {
             unresolved: 0,
             lost: false,
             unheard: false,
+            last_sent: Millis(0),
             refused: false,
             tried_last: false,
         });
