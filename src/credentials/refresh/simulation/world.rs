@@ -111,8 +111,8 @@ struct Set {
     lost: bool,
     /// Some request of it has got no answer at all, not even that of a failing server.
     unheard: bool,
-    /// When it was last sent.
-    last_sent: Millis,
+    /// When the last of the requests was sent whose answer is lost.
+    lost_at: Millis,
     /// The provider has refused it.
     refused: bool,
     /// It was claimed for a last try.
@@ -348,6 +348,7 @@ impl World {
             let set = self.set_of(claimed.generation);
             set.lost = true;
             set.unheard |= running.call.is_some() || running.cargo.is_some();
+            set.lost_at = running.call.as_ref().map_or(set.lost_at, |call| call.left);
         }
     }
 

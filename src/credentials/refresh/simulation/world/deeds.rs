@@ -154,11 +154,11 @@ impl World {
         let probes = probes.is_some_and(|view| matches!(view.integration, Integration::Unreachable { .. }));
         if let Some(call) = &mut running.call {
             if let Some((_, outcome)) = call.answer.take_if(|(at, _)| *at <= now) {
-                let claimed = running.call.take().unwrap().claimed;
+                let Call { claimed, left, .. } = running.call.take().unwrap();
                 if matches!(outcome, Outcome::Ambiguous | Outcome::ServerError(_)) {
                     let unheard = outcome == Outcome::Ambiguous && !probes;
                     let set = self.set_of(claimed.generation);
-                    (set.lost, set.unheard) = (true, set.unheard || unheard);
+                    (set.lost, set.unheard, set.lost_at) = (true, set.unheard || unheard, left);
                 }
                 return Some(Event::Answered(outcome));
             }
@@ -169,6 +169,7 @@ impl World {
                 let set = self.set_of(call.claimed.generation);
                 (set.lost, set.unheard) =
                     (set.lost || call.left.after(Duration::from_secs(120)) <= now, set.unheard || !probes);
+                set.lost_at = call.left;
                 return Some(Event::Answered(Outcome::Ambiguous));
             }
             if call.tick_at <= now {
@@ -232,7 +233,6 @@ impl World {
         let now = self.now;
         let set = self.set_of(claimed.generation);
         set.unresolved += 1;
-        set.last_sent = now;
         let (token, again) = (set.tokens, set.unresolved > 1);
         if again && self.plan.family.gives_grace() {
             self.tally.note(Deed::Replayed);

@@ -64,7 +64,7 @@ impl World {
             unresolved: 0,
             lost: false,
             unheard: false,
-            last_sent: Millis(0),
+            lost_at: Millis(0),
             refused: false,
             tried_last: false,
         });

@@ -136,11 +136,12 @@ impl World {
         let is_old = (self.row.generation, self.row.fence) != (view.generation, view.fence);
         let since_sign = self.now >= self.doubt_sign.after(Duration::from_secs(120 - 10));
         let really = since_sign || is_old || !self.good_clocks();
-        let heard = is_old || !doubt.likely_unspent || !self.set_of(view.generation).unheard;
-        // An outage speaks only for what was sent before its end.
-        let last_sent = self.set_of(view.generation).last_sent;
-        let silent = view.silent_at.is_some_and(|at| at.after(Duration::from_secs(10)) >= last_sent);
-        let spoken_for = doubt.likely_unspent || silent || is_old || !self.good_clocks();
+        let heard = is_old || !self.good_clocks() || !doubt.likely_unspent || !self.set_of(view.generation).unheard;
+        // An outage speaks only for what was sent before its end, or replayed inside the grace of that.
+        let lost_at = self.set_of(view.generation).lost_at;
+        let silent = view.silent_at.is_some_and(|at| at.after(Duration::from_secs(10)) >= lost_at);
+        let excused = is_old || !self.good_clocks() || self.plan.family.gives_grace();
+        let spoken_for = doubt.likely_unspent || silent || excused;
         let recorded = view.phase == Phase::Idle;
         let insists = view.expires_at.is_none() && (wish.forced || wish.newer_than == Some(view.generation));
         let far = wall.after(LIFE).after(SKEW);
