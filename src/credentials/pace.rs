@@ -23,6 +23,10 @@ pub(super) const ACTIVE_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// A client never earns the right to more retries than this at once, in hundredths; what failed in an outage is given its
 /// retries beside that, when the provider is back.
 const MOST_CREDIT: i64 = 300;
+/// How far places are apart, in hundredths of what the allowed rate asks for.
+const MARGIN: u32 = 107;
+/// Nothing is held back for longer than this on its way out: its lease goes on.
+const MOST_HELD_BACK: Duration = Duration::from_secs(1);
 /// What a first attempt earns, in hundredths of a retry: however many fail, the provider sees 5 % more calls.
 const EARNED: i64 = 5;
 /// A retry is always allowed when the last one was so long ago, so that a lonely credential is not forgotten; half as long
@@ -44,7 +48,25 @@ impl Limits {
     /// A little slower than asked: what leaves evenly arrives a little unevenly, and no second may have one call more than
     /// allowed.
     pub(super) fn new(rate: u32, in_air: u32) -> Self {
-        Self { interval: 1_070_000 / i64::from(rate.max(1)), in_air: in_air as usize }
+        Self { interval: i64::from(MARGIN) * 10_000 / i64::from(rate.max(1)), in_air: in_air as usize }
+    }
+}
+
+/// What left a node last of all that it sends for a client, by a clock of the process that never stands still.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Departure {
+    /// When it was to leave: its place.
+    pub(super) planned: Duration,
+    /// When it really left.
+    pub(super) at: Duration,
+}
+
+impl Departure {
+    /// When the next one may leave, if it is ready `now`: what is late, because the node or its database stood still, makes up
+    /// for it only as fast as places are apart by more than they would have to be.
+    pub(super) fn next(self, planned: Duration, now: Duration) -> Self {
+        let gap = planned.saturating_sub(self.planned) * 100 / MARGIN;
+        Self { planned: planned.max(self.planned), at: now.max((self.at + gap).min(now + MOST_HELD_BACK)) }
     }
 }
 
@@ -318,6 +340,32 @@ mod tests {
         let mut queue = queue();
         assert_eq!(decide(&mut queue, Due { at_once: true, ..RETRY }), Decision::Go(NOW));
         assert_eq!(decide(&mut queue, FIRST), Decision::Go(ms(10)));
+    }
+
+    #[test]
+    fn rl_13_what_a_stall_has_held_up_leaves_no_faster_than_the_rate_allows() {
+        let planned = |n: u64| Duration::from_micros(n * 5350);
+        // Everything is ready at its place, but for a stall of 0.3 s after the hundredth.
+        let stalled = planned(100) + Duration::from_millis(300);
+        let ready = |n: u64| planned(n).max(if n < 100 { Duration::ZERO } else { stalled });
+        let mut last = Departure { planned: Duration::ZERO, at: Duration::ZERO };
+        let mut left = Vec::new();
+        for n in 0..2000 {
+            last = last.next(planned(n), ready(n));
+            left.push(last.at);
+        }
+        let busiest = left
+            .iter()
+            .map(|from| left.iter().filter(|at| **at >= *from && **at - *from < Duration::from_secs(1)).count());
+        assert!(busiest.max() <= Some(201), "at 200 a second");
+        assert_eq!(left[99], planned(99), "what is on time is not held back");
+        assert_eq!(left[1999], planned(1999), "and the time is made up for");
+        let far = Departure { planned: Duration::ZERO, at: Duration::from_secs(50) };
+        assert_eq!(
+            far.next(Duration::ZERO, Duration::from_secs(10)).at,
+            Duration::from_secs(11),
+            "nothing is held for long"
+        );
     }
 
     #[test]

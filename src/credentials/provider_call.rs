@@ -7,7 +7,7 @@ use super::Credentials;
 use super::driver::{Fetched, Loaded, Tokens};
 use super::refresh::{Code, Outcome};
 use super::row::{client_secret_place, owner, refresh_place};
-use crate::clock::{Millis, awake_deadline};
+use crate::clock::{Millis, awake_deadline, pause};
 use crate::crash::crash_point;
 use crate::ids::TenantId;
 use crate::keys::{KeyError, Owner, Sealer};
@@ -46,6 +46,7 @@ impl Credentials {
         };
         let ForRefresh { client_secret, refresh_token, sealer } = opened;
         let client = Client { id: &integration.client_id, secret: &client_secret };
+        pause(self.sweeper.hold_back(&row)).await;
         crash_point!(BeforeSend);
         let answer =
             awake_deadline(give_up_after + CONNECT_LIMIT, provider.refresh(client, kind, &refresh_token)).await;

@@ -6,22 +6,23 @@
 //! Claims and plans are short transactions of their own; a node that dies between them leaves rows that come again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::Credentials;
-use super::pace::{ACTIVE_WITHIN, Decision, Due, HORIZON, Limits, Queue};
+use super::pace::{ACTIVE_WITHIN, Decision, Departure, Due, HORIZON, Limits, Queue};
 use super::refresh::{Deadlines, Policy, Replay, Wish};
 use super::row::{doubt, policy, standing, warn_at};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, SystemScope};
-use crate::clock::{Millis, pause};
+use crate::clock::{Millis, Stopwatch, pause};
 use crate::config::RefreshSettings;
 use crate::ids::TenantId;
 use crate::store::bell::Bell;
+use crate::store::credentials::CredentialRow;
 use crate::store::due::{
     DueRow, PutBack, Queue as Places, RefreshNumbers, credential_claim_due, credential_patient, credential_warn,
     credentials_in_air, credentials_put_back, credentials_queue_up, refresh_numbers,
@@ -51,6 +52,10 @@ pub(super) struct Sweeper {
     by_provider: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Refreshes that readers have caused since the client's last round, and when the first of them was.
     by_readers: Mutex<HashMap<ClientId, (Millis, i64)>>,
+    /// Credentials that were sent off, and when each was to leave.
+    on_the_way: Mutex<HashMap<String, Duration>>,
+    departures: Mutex<HashMap<ClientId, Departure>>,
+    watch: Stopwatch,
 }
 
 /// Held while a refresh is in the air.
@@ -65,24 +70,42 @@ impl Sweeper {
             berths_per_provider: workers / 4,
             by_provider: Mutex::default(),
             by_readers: Mutex::default(),
+            on_the_way: Mutex::default(),
+            departures: Mutex::default(),
+            watch: Stopwatch::start(),
         }
     }
 
     /// A reader's own refresh leaves at once; the sweep makes room for it afterwards.
     pub(super) fn note_reader(&self, tenant: &str, integration: &str, now: Millis) {
-        let mut counts = self.by_readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = locked(&self.by_readers);
         counts.entry((tenant.to_owned(), integration.to_owned())).or_insert((now, 0)).1 += 1;
     }
 
     /// What readers have caused at this client; what was long ago needs no room any more.
     fn take_readers(&self, client: &ClientId, now: Millis) -> i64 {
-        let mut counts = self.by_readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = locked(&self.by_readers);
         counts.retain(|_, (since, _)| since.after(2 * HORIZON) > now);
         counts.remove(client).map_or(0, |(_, count)| count)
     }
 
+    /// How long a request that is about to leave has to wait, so that what was held up does not leave all at once. A
+    /// reader's own does not wait.
+    pub(super) fn hold_back(&self, row: &CredentialRow) -> Duration {
+        let (Some(planned), Some(integration)) = (locked(&self.on_the_way).remove(&row.id), &row.integration_id) else {
+            return Duration::ZERO;
+        };
+        let now = self.watch.elapsed();
+        let mut departures = locked(&self.departures);
+        let last = departures
+            .entry((row.tenant_id.clone(), integration.clone()))
+            .or_insert(Departure { planned, at: Duration::ZERO });
+        *last = last.next(planned, now);
+        last.at - now
+    }
+
     fn berths_of(&self, provider: &str) -> Arc<Semaphore> {
-        let mut all = self.by_provider.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = locked(&self.by_provider);
         let most = self.berths_per_provider;
         Arc::clone(all.entry(provider.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(most))))
     }
@@ -261,6 +284,7 @@ impl Credentials {
     fn send_off(&self, Leaving { row, at }: Leaving, now: Millis) -> Option<DueRow> {
         let Some(berth) = self.sweeper.berth(&row.provider) else { return Some(row) };
         let room = self.clone();
+        locked(&self.sweeper.on_the_way).insert(row.id.clone(), self.sweeper.watch.elapsed() + at.left(now));
         tokio::spawn(async move {
             let _berth = berth;
             pause(at.left(now)).await;
@@ -270,6 +294,7 @@ impl Credentials {
             let (mut landing, _) = room.board(&row.name(), Wish::sweep());
             // A crashed flight has already been logged by its task; the row comes again.
             let _ = landing.wait_for(Option::is_some).await;
+            locked(&room.sweeper.on_the_way).remove(&row.id);
         });
         None
     }
@@ -429,6 +454,10 @@ impl Round {
         let (tenant_id, id) = (row.tenant_id.clone(), row.id.clone());
         PutBack { tenant_id, id, claimed: self.claimed.0, due_at, queued }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn gauge(count: i64) -> f64 {
