@@ -360,7 +360,7 @@ impl Driver {
             return Ok(());
         }
         let mut tx = self.room.store.begin().await?;
-        credential_set_due(&mut tx, ONE_CREDENTIAL, &self.name, row.fence, due, self.now().0).await?;
+        credential_set_due(&mut tx, ONE_CREDENTIAL, &self.name, row.fence, due).await?;
         tx.commit().await
     }
 }

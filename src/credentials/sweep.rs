@@ -253,7 +253,7 @@ impl Credentials {
             let names: Vec<(&str, &str)> = clients.keys().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
             let mut tx = self.store.begin().await?;
             let integrations = integrations_lock(&mut tx, ALL_TENANTS, &names).await?;
-            let in_air = credentials_in_air(&mut tx, ALL_TENANTS, &names, now.after(HORIZON).0).await?;
+            let in_air = credentials_in_air(&mut tx, ALL_TENANTS, &names, (now.0, now.after(HORIZON).0)).await?;
             let in_air: HashMap<ClientId, i64> =
                 in_air.into_iter().map(|(tenant, id, count)| ((tenant, id), count)).collect();
             let (mut berths, mut paces) = (HashMap::new(), Vec::new());

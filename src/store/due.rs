@@ -229,8 +229,15 @@ pub async fn credential_patient(
     )
 }
 
-/// How many credentials of these integrations (tenant and id) were taken to be sent and have not come to an end, on all
-/// nodes together; integrations with none are left out.
+/// A row that was taken to be sent and has not claimed so long after its place, in milliseconds, is not in the air: its node
+/// has died, or has come to think better of it.
+const TAKEN_FOR: i64 = 5_000;
+
+/// How many credentials of each of these integrations (tenant and id) are on their way, on all nodes together: taken to be sent
+/// at a place until `horizon`, or sent under a lease that lives.
+///
+/// Both parts are bounded in time, since an index keeps what it held until somebody cleans up: in the middle of a crowd that is
+/// all those who have landed.
 ///
 /// # Errors
 /// As every statement.
@@ -238,27 +245,36 @@ pub async fn credentials_in_air(
     tx: &mut Tx,
     _: SystemScope,
     clients: &[(&str, &str)],
-    horizon: i64,
+    (now, horizon): (i64, i64),
 ) -> Result<Vec<(String, String, i64)>, StoreError> {
     let names = to_json(&clients)?;
     if matches!(tx.connection(), Connection::Postgres(_)) {
         sql!(
             tx,
             all (String, String, i64),
-            "SELECT c.tenant_id, c.integration_id, count(*) FROM jsonb_array_elements($1::jsonb) AS list (e) CROSS JOIN credentials c
-             WHERE c.tenant_id = e ->> 0 AND c.integration_id = e ->> 1 AND c.slot_at <= $2 AND c.due_at > c.slot_at GROUP BY c.tenant_id, c.integration_id",
+            "SELECT e ->> 0, e ->> 1,
+             (SELECT count(*) FROM credentials c WHERE c.tenant_id = e ->> 0 AND c.integration_id = e ->> 1 AND c.slot_at > $4 AND c.slot_at <= $3
+             AND c.due_at > c.slot_at AND NOT (c.phase = 'sent' AND c.lease_until > $2))
+             + (SELECT count(*) FROM credentials c WHERE c.tenant_id = e ->> 0 AND c.integration_id = e ->> 1 AND c.phase = 'sent' AND c.lease_until > $2)
+             FROM jsonb_array_elements($1::jsonb) AS list (e)",
             &names,
-            horizon
+            now,
+            horizon,
+            now - TAKEN_FOR
         )
     } else {
         sql!(
             tx,
             all (String, String, i64),
-            "SELECT c.tenant_id, c.integration_id, count(*) FROM json_each($1) e CROSS JOIN credentials c
-             WHERE c.tenant_id = e.value ->> 0 AND c.integration_id = e.value ->> 1 AND c.slot_at <= $2 AND c.due_at > c.slot_at
-             GROUP BY c.tenant_id, c.integration_id",
+            "SELECT e.value ->> 0, e.value ->> 1,
+             (SELECT count(*) FROM credentials c WHERE c.tenant_id = e.value ->> 0 AND c.integration_id = e.value ->> 1 AND c.slot_at > $4 AND c.slot_at <= $3
+             AND c.due_at > c.slot_at AND NOT (c.phase = 'sent' AND c.lease_until > $2))
+             + (SELECT count(*) FROM credentials c WHERE c.tenant_id = e.value ->> 0 AND c.integration_id = e.value ->> 1 AND c.phase = 'sent' AND c.lease_until > $2)
+             FROM json_each($1) e",
             &names,
-            horizon
+            now,
+            horizon,
+            now - TAKEN_FOR
         )
     }
 }
@@ -308,8 +324,7 @@ pub async fn credential_touch(
     Ok(())
 }
 
-/// Sets when the sweep looks next, unless the row has moved on. Its plans with the row are over, but for a request of somebody
-/// else's that is in the air and goes on counting as such.
+/// Sets when the sweep looks next, unless the row has moved on; its plans with the row are over.
 ///
 /// # Errors
 /// As every statement.
@@ -319,18 +334,15 @@ pub async fn credential_set_due(
     name: &CredentialName,
     fence: i64,
     due_at: Option<i64>,
-    now: i64,
 ) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
-        "UPDATE credentials SET due_at = $4, slot_at = CASE WHEN phase = 'sent' AND lease_until > $5 THEN slot_at END
-         WHERE tenant_id = $1 AND id = $2 AND fence = $3 AND deleted_at IS NULL",
+        "UPDATE credentials SET due_at = $4, slot_at = NULL WHERE tenant_id = $1 AND id = $2 AND fence = $3 AND deleted_at IS NULL",
         &name.tenant_id,
         &name.id,
         fence,
-        due_at,
-        now
+        due_at
     )?;
     Ok(())
 }

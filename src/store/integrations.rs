@@ -49,7 +49,7 @@ pub struct IntegrationRow {
     pub unanswered: i64,
     /// Since when they are an outage.
     pub unreachable_since: Option<i64>,
-    /// The last attempt that got no answer after another that got none.
+    /// The last attempt that got no answer after three others that got none.
     pub silent_at: Option<i64>,
     /// What the last of them met.
     pub outage: Option<String>,
@@ -397,6 +397,9 @@ pub async fn integrations_set_pace(tx: &mut Tx, _: SystemScope, paces: &[Pace<'_
     Ok(())
 }
 
+/// So many attempts in a row without an answer are no accident of one of them: what was sent by then may be unspent.
+const SILENT_AFTER: i64 = 4;
+
 /// One attempt more that the provider did not answer; from `open_after` in a row on it is an outage, with a probe at
 /// `probe_at`. True when the outage begins with this one.
 ///
@@ -415,7 +418,7 @@ pub async fn integration_strain(
         optional (i64,),
         "UPDATE integrations SET unanswered = unanswered + 1, outage = $3, answered = 0,
          unreachable_since = CASE WHEN unanswered + 1 >= $4 THEN COALESCE(unreachable_since, $6) ELSE unreachable_since END,
-         silent_at = CASE WHEN unanswered >= 1 THEN $6 ELSE silent_at END,
+         silent_at = CASE WHEN unanswered + 1 >= $7 THEN $6 ELSE silent_at END,
          probe_at = CASE WHEN unanswered + 1 >= $4 AND status = 'active' THEN $5 ELSE probe_at END
          WHERE tenant_id = $1 AND id = $2 RETURNING unanswered",
         tenant,
@@ -423,7 +426,8 @@ pub async fn integration_strain(
         code,
         open_after,
         probe_at,
-        now
+        now,
+        SILENT_AFTER
     )?;
     Ok(unanswered == Some((open_after,)))
 }

@@ -181,7 +181,7 @@ pub struct View {
     pub status: Status,
     /// The integration's standing.
     pub integration: Integration,
-    /// The last attempt, of any credential of the integration, that got no answer after another that got none.
+    /// The last attempt, of any credential of the integration, that got no answer after three others in a row.
     pub silent_at: Option<Millis>,
     /// The integration's wish for the sweep.
     pub keep: Keep,

@@ -25,7 +25,7 @@ async fn claim_due(tx: &mut Tx, now: i64, limit: i64) -> Vec<String> {
 }
 
 async fn air(tx: &mut Tx, horizon: i64) -> i64 {
-    credentials_in_air(tx, TEST, &[CLIENT], horizon).await.unwrap().first().map_or(0, |(_, _, count)| *count)
+    credentials_in_air(tx, TEST, &[CLIENT], (NOW, horizon)).await.unwrap()[0].2
 }
 
 async fn plan(tx: &mut Tx, rows: &[(&str, Option<i64>, Option<i64>)]) {
@@ -42,7 +42,7 @@ async fn the_use_of_a_credential_is_noted_at_most_once_a_minute() {
     in_a_house(async |store| {
         keep(&store).await;
         let mut tx = store.begin().await.unwrap();
-        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 50), NOW).await.unwrap();
+        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 50)).await.unwrap();
         for (now, due, wanted) in [
             (NOW + 60_000, Some(NOW), (NOW, Some(NOW + 50))),
             (NOW + 60_001, None, (NOW + 60_001, Some(NOW + 50))),
@@ -105,7 +105,7 @@ async fn the_next_look_is_set_only_on_the_row_as_it_was_seen() {
         for (fence, due_at, wanted) in
             [(0, Some(NOW + 7), Some(NOW + 7)), (1, Some(NOW + 8), Some(NOW + 7)), (0, None, None)]
         {
-            credential_set_due(&mut tx, TEST, &name_of("crd_1"), fence, due_at, NOW).await.unwrap();
+            credential_set_due(&mut tx, TEST, &name_of("crd_1"), fence, due_at).await.unwrap();
             assert_eq!(load(&mut tx, "crd_1").await.due_at, wanted);
         }
     })
@@ -127,9 +127,12 @@ async fn a_claimed_row_counts_as_in_the_air_until_its_plans_are_over_and_keeps_i
         let places: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.slot_at)).collect();
         assert_eq!(places, [("crd_1", NOW + 2), ("crd_2", NOW + 5)]);
         assert_eq!(air(&mut tx, NOW + 5).await, 2);
-        let both = credentials_in_air(&mut tx, TEST, &[(B, CLIENT.1), CLIENT], NOW + 5).await.unwrap();
-        assert_eq!(both, [(A.to_owned(), CLIENT.1.to_owned(), 2)], "of each client by itself");
-        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 200), NOW).await.unwrap();
+        let both = credentials_in_air(&mut tx, TEST, &[(B, CLIENT.1), CLIENT], (NOW, NOW + 5)).await.unwrap();
+        let client = |tenant: &str, count| (tenant.to_owned(), CLIENT.1.to_owned(), count);
+        assert_eq!(both, [client(B, 0), client(A, 2)], "of each client by itself");
+        let later = credentials_in_air(&mut tx, TEST, &[CLIENT], (NOW + 5_005, NOW + 6_000)).await.unwrap();
+        assert_eq!(later, [client(A, 0)], "nobody has claimed them in five seconds");
+        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW + 200)).await.unwrap();
         assert_eq!(air(&mut tx, NOW + 5).await, 1);
         credentials_put_back(&mut tx, TEST, &put_back("crd_2", NOW + 100, NOW + 30, false)).await.unwrap();
         credentials_put_back(&mut tx, TEST, &put_back("crd_1", NOW + 100, NOW + 30, true)).await.unwrap();
@@ -156,10 +159,11 @@ async fn who_comes_upon_a_request_of_somebody_elses_leaves_it_in_the_air() {
             doubt: DoubtColumns::default(),
         };
         assert_eq!(credential_claim(&mut tx, TEST, &name_of("crd_1"), claim).await.unwrap(), Some(1));
-        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 1, Some(NOW + 30_000), NOW + 29_999).await.unwrap();
-        assert_eq!(air(&mut tx, NOW + 50).await, 1);
-        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 1, Some(NOW + 30_001), NOW + 30_000).await.unwrap();
-        assert_eq!(air(&mut tx, NOW + 50).await, 0, "its lease is over");
+        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 1, Some(NOW + 30_000)).await.unwrap();
+        for (now, count) in [(NOW, 1), (NOW + 29_999, 1), (NOW + 30_000, 0)] {
+            let seen = credentials_in_air(&mut tx, TEST, &[CLIENT], (now, now + 50)).await.unwrap();
+            assert_eq!(seen[0].2, count, "as long as its lease lives");
+        }
     })
     .await;
 }

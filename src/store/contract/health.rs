@@ -31,8 +31,8 @@ async fn a_backlog_counts_what_is_due_queued_in_doubt_failing_and_ending_of_one_
         }
         let ending = CredentialRow { refresh_expires_at: Some(NOW + 70), ..credential_row("crd_6") };
         credential_insert(&mut tx, &a(), &ending).await.unwrap();
-        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW - 9), NOW).await.unwrap();
-        credential_set_due(&mut tx, TEST, &name_of("crd_2"), 0, Some(NOW - 3), NOW).await.unwrap();
+        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 0, Some(NOW - 9)).await.unwrap();
+        credential_set_due(&mut tx, TEST, &name_of("crd_2"), 0, Some(NOW - 3)).await.unwrap();
         credentials_put_back(&mut tx, TEST, &put_back("crd_3", NOW + 3_000_000, NOW + 9, true)).await.unwrap();
         let doubt = DoubtColumns { first_sent: Some(NOW), since: Some(NOW), replays: 0, likely_unspent: 0 };
         fail(&mut tx, "crd_4", doubt, NOW).await;

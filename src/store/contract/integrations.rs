@@ -155,22 +155,21 @@ async fn an_outage_begins_with_the_last_of_so_many_silences_and_ends_with_any_an
     in_a_house(async |store| {
         let mut tx = store.begin().await.unwrap();
         let client = (A, "int_ten_a");
-        for (n, begins) in [(1, false), (2, true), (3, false)] {
+        for (n, begins, silent_at) in [(1, false, None), (2, true, None), (3, false, None), (4, false, Some(NOW + 4))] {
             let at = NOW + n;
             let opened = integration_strain(&mut tx, TEST, client, "server_error", (2, at + 30), at).await.unwrap();
-            assert_eq!(opened, begins, "{n}");
+            assert_eq!((opened, seen(&mut tx).await.silent_at), (begins, silent_at), "{n}");
         }
         let away = seen(&mut tx).await;
-        assert_eq!((away.unanswered, away.unreachable_since, away.probe_at), (3, Some(NOW + 2), Some(NOW + 33)));
-        assert_eq!(away.silent_at, Some(NOW + 3));
+        assert_eq!((away.unanswered, away.unreachable_since, away.probe_at), (4, Some(NOW + 2), Some(NOW + 34)));
         assert_eq!((away.status.as_str(), away.outage.as_deref()), ("active", Some("server_error")));
-        assert!(!integration_take_probe(&mut tx, TEST, A, client.1, NOW + 32, NOW + 90).await.unwrap(), "too early");
-        assert!(integration_take_probe(&mut tx, TEST, A, client.1, NOW + 33, NOW + 90).await.unwrap());
+        assert!(!integration_take_probe(&mut tx, TEST, A, client.1, NOW + 33, NOW + 90).await.unwrap(), "too early");
+        assert!(integration_take_probe(&mut tx, TEST, A, client.1, NOW + 34, NOW + 90).await.unwrap());
         assert!(resume(&mut tx).await);
         let back = seen(&mut tx).await;
         assert_eq!((back.unanswered, back.unreachable_since, back.probe_at, back.outage), (0, None, None, None));
-        assert_eq!(back.silent_at, Some(NOW + 3), "what was asked until then may have been lost with it");
-        assert_eq!((back.retry_credit, back.answered), (600, Some(1)), "the three may be tried again");
+        assert_eq!(back.silent_at, Some(NOW + 4), "what was asked until then may have been lost with it");
+        assert_eq!((back.retry_credit, back.answered), (700, Some(1)), "the four may be tried again");
         for wanted in (2..25).map(Some).chain([None]) {
             assert!(resume(&mut tx).await);
             assert_eq!(seen(&mut tx).await.answered, wanted);

@@ -180,9 +180,9 @@ async fn what_the_sweep_asks_every_second_is_answered_by_indexes() {
             assert!(credentials_queue_up(tx, TEST, CLIENT, queue).await.unwrap() > 0);
         })
         .await;
-        let air = [Text(r#"[["ten_a","int_ten_a"]]"#), Number(NOW + 1000)];
-        assert_uses(&store, &["credentials_slot_idx"], &air, async |tx| {
-            credentials_in_air(tx, TEST, &[CLIENT], NOW + 1000).await.unwrap();
+        let air = [Text(r#"[["ten_a","int_ten_a"]]"#), Number(NOW), Number(NOW + 1000), Number(NOW - 5000)];
+        assert_uses(&store, &["credentials_slot_idx", "credentials_sent_idx"], &air, async |tx| {
+            credentials_in_air(tx, TEST, &[CLIENT], (NOW, NOW + 1000)).await.unwrap();
         })
         .await;
         let patient = [Text(CLIENT.0), Text(CLIENT.1), Number(NOW + 1000), Number(NOW), Number(200)];

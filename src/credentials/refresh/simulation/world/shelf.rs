@@ -150,7 +150,7 @@ impl Shelf {
         match record {
             Record::Failure(_) | Record::Reauth { .. } => self.unanswered -= 1,
             Record::Unanswered { open_after, probe_at, failure } => {
-                if self.unanswered > 1 {
+                if self.unanswered >= 4 {
                     self.view.silent_at = Some(now);
                 }
                 if let Some((code, probe)) = &mut self.away {
