@@ -198,7 +198,7 @@ impl Credentials {
         self.warn_of_ends(&rows, now).await;
         let mut left = Vec::new();
         for leaving in self.plan(rows, now, claimed, looked_at == limit).await? {
-            left.extend(self.send_off(leaving, now));
+            left.extend(self.send_off(leaving));
         }
         self.come_again_soon(&left, now, claimed).await?;
         Ok(Swept { looked_at, more: looked_at == limit })
@@ -281,13 +281,15 @@ impl Credentials {
     }
 
     /// Gives the row back when there is no berth for it.
-    fn send_off(&self, Leaving { row, at }: Leaving, now: Millis) -> Option<DueRow> {
+    fn send_off(&self, Leaving { row, at }: Leaving) -> Option<DueRow> {
         let Some(berth) = self.sweeper.berth(&row.provider) else { return Some(row) };
+        // By the clock as it is now: where the database took its time, the round that is late must not leave beside the next.
+        let wait = at.left(self.around.now());
         let room = self.clone();
-        locked(&self.sweeper.on_the_way).insert(row.id.clone(), self.sweeper.watch.elapsed() + at.left(now));
+        locked(&self.sweeper.on_the_way).insert(row.id.clone(), self.sweeper.watch.elapsed() + wait);
         tokio::spawn(async move {
             let _berth = berth;
-            pause(at.left(now)).await;
+            pause(wait).await;
             if room.shutdown.has_begun() {
                 return;
             }
