@@ -473,11 +473,15 @@ impl<T: Clone> Flight<T> {
 
     fn failure(&self, now: Millis, view: &View, fence: i64, code: Code, doubt: Option<Doubt>) -> Failure {
         let attempts = view.attempts.saturating_add(1);
+        let pause = self.policy.pause(attempts, self.jitter);
+        // A provider that is away is asked by probes; a credential that made one must not be asleep when it is back (RL-14).
+        let is_away = matches!(view.integration, Integration::Unreachable { .. });
+        let pause = if is_away { pause.min(self.policy.deadlines.outage_probe) } else { pause };
         Failure {
             generation: view.generation,
             fence,
             attempts,
-            next_attempt_at: now.after(self.policy.pause(attempts, self.jitter)),
+            next_attempt_at: now.after(pause),
             last_error: code,
             doubt,
             unrecognised: view.unrecognised,

@@ -38,6 +38,18 @@ fn rl_14_during_an_outage_one_probe_leaves_every_half_minute_and_a_living_token_
 }
 
 #[test]
+fn rl_14_who_has_probed_a_silent_provider_does_not_sleep_when_it_is_back() {
+    let row = |integration| View { attempts: 12, integration, ..dead() };
+    let pause = |integration| {
+        let mut story = Story::sent(safe_policy(), Wish::sweep(), row(integration));
+        failure(story.answer(Outcome::NotSent)).next_attempt_at.left(NOW)
+    };
+    assert!(pause(Integration::Working) > s(1000));
+    let away = Integration::Unreachable { code: Code::NOT_SENT, probe_at: NOW };
+    assert_eq!(pause(away), s(30));
+}
+
+#[test]
 fn a_replay_inside_its_grace_does_not_wait_for_the_end_of_an_outage() {
     let doubt = Some(Doubt { first_sent: NOW.before(s(5)), since: NOW, replays: 0, likely_unspent: false });
     let integration = Integration::Unreachable { code: Code::NOT_SENT, probe_at: NOW.after(s(30)) };
