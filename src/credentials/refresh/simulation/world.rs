@@ -119,6 +119,13 @@ struct Set {
     tried_last: bool,
 }
 
+impl Set {
+    fn new(tokens: Tokens, good_until: Millis) -> Self {
+        let (lost, unheard, refused, tried_last) = (false, false, false, false);
+        Self { tokens, good_until, unresolved: 0, lost, unheard, lost_at: Millis(0), refused, tried_last }
+    }
+}
+
 pub struct World {
     plan: Plan,
     /// The plan's, until the storm is over.

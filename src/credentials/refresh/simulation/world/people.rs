@@ -58,16 +58,7 @@ impl World {
     /// A token set by consent, not by refresh.
     pub(super) fn consented(&mut self, tokens: Tokens) {
         let good_until = self.now.after(LIFE);
-        self.sets.push(Set {
-            tokens,
-            good_until,
-            unresolved: 0,
-            lost: false,
-            unheard: false,
-            lost_at: Millis(0),
-            refused: false,
-            tried_last: false,
-        });
+        self.sets.push(Set::new(tokens, good_until));
         if self.plan.family == Family::F0 {
             self.row.has_refresh_token = false;
             if self.plan.seed.is_multiple_of(2) {

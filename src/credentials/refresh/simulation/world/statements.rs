@@ -156,16 +156,7 @@ impl World {
             self.tally.note(Deed::Healed);
         }
         let good_until = really_at.after(LIFE);
-        self.sets.push(Set {
-            tokens,
-            good_until,
-            unresolved: 0,
-            lost: false,
-            unheard: false,
-            lost_at: Millis(0),
-            refused: false,
-            tried_last: false,
-        });
+        self.sets.push(Set::new(tokens, good_until));
         let same_consent = self.provider.consent_of(tokens) == self.row.consents;
         self.must(same_consent, "I4", "a token of another consent was stored");
         self.plan_next_look(index);
