@@ -84,6 +84,20 @@ impl Crowd {
         }
     }
 
+    /// How long it takes from now until no access token is over; less than `bound`.
+    pub async fn until_fresh(&self, bound: Duration) -> Duration {
+        let begin = self.app.clock.now();
+        loop {
+            let waited = self.app.clock.now().left(begin);
+            let dead = self.dead().await;
+            assert!(waited < bound, "{dead} are not fresh after {waited:?}");
+            if dead == 0 {
+                return waited;
+            }
+            self.pass(Duration::from_secs(2), Duration::from_secs(1)).await;
+        }
+    }
+
     async fn settle(&self) {
         self.app.rooms().credentials.sweep().await.expect("sweeps");
         self.app.until("nothing is in the air", async || self.in_air().await == 0).await;
@@ -180,13 +194,7 @@ async fn rl_08_rl_14_an_hour_without_the_provider_costs_a_few_probes_and_no_conn
     assert_eq!(shown["status"], "active", "nobody has to mend anything");
     assert_eq!(crowd.statuses().await, crowd.all_active());
     crowd.endpoint.answer(|_, _| Answer::Fresh);
-    let back = crowd.app.clock.now();
-    let mut until_fresh = Duration::ZERO;
-    while crowd.dead().await > 0 {
-        crowd.pass(Duration::from_secs(2), Duration::from_secs(1)).await;
-        until_fresh = crowd.app.clock.now().left(back);
-        assert!(until_fresh < Duration::from_secs(35 + count as u64 / 40), "{until_fresh:?}");
-    }
+    let until_fresh = crowd.until_fresh(Duration::from_secs(35 + count as u64 / 40)).await;
     let total = crowd.endpoint.count() - healthy;
     figure(
         "an hour down: calls while down, all calls until fresh, credentials (bars 1.1 and 2.2 a credential)",

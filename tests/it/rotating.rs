@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use valetkey::clock::{Clock, Entropy, SeededEntropy};
+use valetkey::clock::{Entropy, SeededEntropy};
 
 use crate::crowds::{Crowd, figure, size};
 use crate::harness::Answer;
@@ -24,13 +24,7 @@ async fn an_hour_of(answer: Answer, replay: &'static str, count: usize, patience
     let down = crowd.endpoint.count() - healthy;
     assert_eq!(crowd.statuses().await, crowd.all_active(), "{what}");
     crowd.endpoint.answer(|_, _| Answer::Fresh);
-    let back = crowd.app.clock.now();
-    let mut until_fresh = Duration::ZERO;
-    while crowd.dead().await > 0 {
-        crowd.pass(Duration::from_secs(2), Duration::from_secs(1)).await;
-        until_fresh = crowd.app.clock.now().left(back);
-        assert!(until_fresh < Duration::from_secs(35 + patience + count as u64 / 40), "{what}: {until_fresh:?}");
-    }
+    let until_fresh = crowd.until_fresh(Duration::from_secs(35 + patience + count as u64 / 40)).await;
     let total = crowd.endpoint.count() - healthy;
     figure(
         "an hour of a rotating provider's trouble: answer, manner, credentials; calls while down, calls until fresh, seconds",
