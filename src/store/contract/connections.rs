@@ -6,7 +6,7 @@ use crate::store::connections::{
     connection_list, connection_touch, connection_update, connections_of_credential_mark,
     connections_of_integration_mark, credential_account, credential_other_uses,
 };
-use crate::store::credentials::credentials_of_connection;
+use crate::store::credentials::{credential_needs_reauth, credentials_of_connection};
 
 const ALL: ConnectionFilter<'_> = ConnectionFilter { user: None, provider: None, status: None, after: "", limit: 50 };
 
@@ -202,6 +202,16 @@ async fn a_credentials_fate_reaches_its_connections_but_not_those_that_wait_for_
         assert_eq!(status(&mut tx, "con_4").await.0, "awaiting_start");
         connections_of_credential_mark(&mut tx, TEST, A, "crd_1", "active", None, NOW + 2).await.unwrap();
         assert_eq!(status(&mut tx, "con_1").await, ("active".to_owned(), None));
+
+        connection_use_credential(&mut tx, &a(), "con_1", "crd_2", "bot").await.unwrap();
+        for credential in ["crd_1", "crd_2"] {
+            let name = name_of(credential);
+            assert!(credential_needs_reauth(&mut tx, TEST, &name, 1, 0, "x", NOW + 3).await.unwrap());
+            let mark = Some("x");
+            connections_of_credential_mark(&mut tx, TEST, A, credential, "needs_reauth", mark, NOW + 3).await.unwrap();
+        }
+        connections_of_credential_mark(&mut tx, TEST, A, "crd_1", "active", None, NOW + 4).await.unwrap();
+        assert_eq!(status(&mut tx, "con_1").await.0, "needs_reauth", "its other credential needs its user still");
     })
     .await;
 }
