@@ -8,7 +8,7 @@ use valetkey::clock::{Clock, Stopwatch, SystemClock, pause};
 
 use crate::endpoint::busiest_second;
 use crate::figures::{Spans, Table};
-use crate::stage::{Kind, Stage, timed, until};
+use crate::stage::{Kind, Stage, timed};
 
 struct Size {
     crowd: usize,
@@ -53,22 +53,23 @@ pub async fn run(full: bool, wanted: Option<usize>, table: &mut Table) {
 
     let now = SystemClock.now().0 + 500;
     let spread = i64::try_from(size.spread.as_millis()).expect("short");
+    let end = now + 600_000;
     stage
         .database
         .execute(&format!(
-            "UPDATE credentials SET due_at = {now} + (ctid::text::point)[0]::bigint * 7919 % {spread}, expires_at = {now} + 600000, obtained_at = {now} - 3000000
+            "UPDATE credentials SET due_at = {now} + (ctid::text::point)[0]::bigint * 7919 % {spread}, expires_at = {end}, obtained_at = {now} - 3000000
              WHERE id NOT IN (SELECT credential_id FROM connection_credentials WHERE connection_id IN ({}))",
             fresh.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",")
         ))
         .await;
     let watch = Stopwatch::start();
     let busy = read_steadily(&stage, &fresh, &size, expected * 4, || stage.endpoint.count() >= crowd).await;
-    until("all are fresh", expected, || stage.endpoint.count() >= crowd).await;
+    stage.database.until_refreshed(end, expected).await;
     let took = watch.elapsed();
     pause(Duration::from_secs(2)).await;
     let calls = stage.endpoint.calls();
     let span = (*calls.last().expect("calls") - calls[0]).as_secs_f64();
-    table.row("calls for credentials", format!("{} for {crowd}", calls.len()));
+    table.at_most("calls", calls.len() as f64, crowd as f64, "");
     table.row("calls a second on the average", format!("{:.1}", calls.len() as f64 / span));
     table.at_most(
         "calls in the busiest second, wherever it begins",

@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt};
 use valetkey::clock::{Clock, Stopwatch, SystemClock};
 
 use crate::figures::Table;
-use crate::stage::{Kind, Stage, until};
+use crate::stage::{Kind, Stage};
 
 pub async fn run(full: bool, table: &mut Table) {
     let count = if full { 5_000 } else { 20 };
@@ -17,12 +17,12 @@ pub async fn run(full: bool, table: &mut Table) {
         stage.move_in(0, count, Duration::from_secs(12 * 3600)).await;
         stage.database.settle().await;
         let now = SystemClock.now().0;
-        let due = format!(
-            "UPDATE credentials SET due_at = {now}, expires_at = {now} + 600000, obtained_at = {now} - 3000000"
-        );
+        let end = now + 600_000;
+        let due = format!("UPDATE credentials SET due_at = {now}, expires_at = {end}, obtained_at = {now} - 3000000");
         stage.database.execute(&due).await;
-        until("every token is refreshed", Duration::from_secs(600), || stage.endpoint.count() >= count).await;
+        stage.database.until_refreshed(end, Duration::from_secs(600)).await;
         let calls = stage.endpoint.calls();
+        assert_eq!(calls.len(), count, "one call for each");
         let sustained = count as f64 / (calls[count - 1] - calls[0]).as_secs_f64();
 
         let watch = Stopwatch::start();

@@ -83,6 +83,34 @@ impl Database {
         }
     }
 
+    /// Waits until no token has this end any more: each has been refreshed, and its successor is stored.
+    pub async fn until_refreshed(&self, old_end: i64, patience: Duration) {
+        let watch = Stopwatch::start();
+        let sql = format!("SELECT count(*) FROM credentials WHERE expires_at = {old_end}");
+        while self.number(&sql).await > 0 {
+            assert!(watch.elapsed() < patience.max(PATIENCE), "not every token was refreshed in time");
+            pause(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn number(&self, sql: &str) -> i64 {
+        match self.kind() {
+            Kind::Sqlite => {
+                let options: sqlx::sqlite::SqliteConnectOptions = self.url.parse().expect("a URL");
+                let mut connection = SqliteConnection::connect_with(&options).await.expect("opens");
+                let number = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await.expect("a number");
+                connection.close().await.expect("closed");
+                number
+            }
+            Kind::Postgres => {
+                let mut connection = PgConnection::connect(&self.url).await.expect("connects");
+                let number = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await.expect("a number");
+                connection.close().await.expect("closed");
+                number
+            }
+        }
+    }
+
     /// What autovacuum does in its own time after a crowd of rows has come. SQLite does nothing by itself, but the disk has to
     /// have taken everything.
     pub async fn settle(&self) {
@@ -266,13 +294,4 @@ pub async fn timed(question: reqwest::RequestBuilder) -> Duration {
     let text = answer.text().await.expect("text");
     assert_eq!(status, 200, "{text}");
     watch.elapsed()
-}
-
-/// Waits for a state.
-pub async fn until(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) {
-    let watch = Stopwatch::start();
-    while !is_so() {
-        assert!(watch.elapsed() < patience.max(PATIENCE), "it did not come about in time: {what}");
-        pause(Duration::from_millis(5)).await;
-    }
 }
