@@ -109,13 +109,13 @@ fn conclude(title: &str, outcomes: &[(String, Outcome)]) {
     assert!(complaints.is_empty(), "{title}\n{table}\n{}", complaints.join("\n"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_death_at_any_point_leaves_a_connection_that_works_or_says_why_not() {
     // RL-03, RL-04, RL-06
     conclude("killed at every crash point", &play_all(cases(wished("VK_KILL_EACH"))).await);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_death_at_a_random_moment_under_load_leaves_connections_that_work_or_say_why_not() {
     // RL-03, RL-06
     conclude("killed at random moments under load", &random::play_all(wished("VK_KILL_RANDOM")).await);
