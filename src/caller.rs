@@ -342,6 +342,12 @@ impl SystemScope {
     pub const fn because(reason: &'static str) -> Self {
         Self(reason)
     }
+
+    /// The whole of one of the tenants that it may look at.
+    #[must_use]
+    pub fn within(self, tenant: TenantId) -> TenantScope {
+        TenantScope { tenant, user: None }
+    }
 }
 
 impl fmt::Debug for SystemScope {

@@ -160,7 +160,7 @@ impl Trouble {
             Some(IntegrationHealth::Unreachable(_)) => Self::Away,
             Some(IntegrationHealth::RateLimited(_)) => Self::Busy,
             _ if may_be_good(row, integration) => Self::ProviderTroubled,
-            _ if row.doubt_since.is_some() => Self::InDoubt,
+            _ if row.doubt.since.is_some() => Self::InDoubt,
             _ => match last_error(row, now).as_deref() {
                 Some("in_doubt") => Self::InDoubt,
                 Some("stored_token_unreadable" | "provider_unknown") => Self::Damaged,

@@ -17,6 +17,7 @@ use super::refresh::{
     Action, Claim, Claimed, Code, Event, Flight, Jitter, Outcome, Policy, Replay, Revocation, Verdict, View, Wish,
 };
 use super::row::{doubt_columns, integration_of, look_at, policy, view};
+use super::sweep::Planned;
 use super::{Credentials, ONE_CREDENTIAL};
 use crate::caller::Caller;
 use crate::clock::{Millis, pause};
@@ -64,8 +65,8 @@ struct Driver {
     held: Option<Held>,
     /// Where the answer of this flight comes from the spool: whether it has to stay there.
     spooled: Option<StaysInSpool>,
-    /// Whether somebody waits, so that the sweep did not plan this flight.
-    for_reader: bool,
+    /// When its request is to leave; none where somebody waits, and the sweep did not plan this flight.
+    planned: Option<Planned>,
     /// The look that a flight begins with, until the protocol asks for it.
     first_look: Option<(Millis, View)>,
     /// Whether new tokens were stored, and with them when to look next.
@@ -82,8 +83,8 @@ const ONE_RETRY: i64 = 100;
 
 impl Credentials {
     /// Flies: from the first look to the landing.
-    pub(super) async fn fly(self, seat: Seat, wish: Wish) {
-        let mut driver = Driver::new(self, seat.name().clone());
+    pub(super) async fn fly(self, seat: Seat, wish: Wish, planned: Option<Planned>) {
+        let mut driver = Driver { planned, ..Driver::new(self, seat.name().clone()) };
         let verdict = driver.fly(wish).await;
         if let Err(error) = driver.plan_next_look().await {
             tracing::warn!(credential = %driver.name.id, error = %error, "the sweep will look at this credential a little late");
@@ -117,7 +118,7 @@ impl Driver {
             loaded: None,
             held: None,
             spooled: None,
-            for_reader: false,
+            planned: None,
             first_look: None,
             has_stored: false,
         }
@@ -128,7 +129,6 @@ impl Driver {
         match self.load().await {
             Ok(Some(view)) => {
                 self.first_look = Some((at, view));
-                self.for_reader = !wish.sweep;
                 self.run(Flight::new(self.policy, wish, self.jitter)).await
             }
             Ok(None) => Verdict::Gone,
@@ -163,9 +163,7 @@ impl Driver {
                 Action::Claim(claim) => self.on_claim(claim).await,
                 Action::Send { give_up_after, tick_every, .. } => {
                     self.tell_sweep();
-                    let driver = self.room.clone();
-                    let loaded = self.loaded.clone();
-                    let call = async move { driver.call_provider(loaded, give_up_after).await };
+                    let call = self.room.clone().call_provider(self.loaded.clone(), self.planned, give_up_after);
                     wait_for(in_air.insert(tokio::spawn(call)), tick_every).await
                 }
                 Action::Continue => match &mut in_air {
@@ -189,7 +187,7 @@ impl Driver {
 
     fn tell_sweep(&self) {
         let integration = self.loaded.as_ref().and_then(|loaded| loaded.row.integration_id.as_deref());
-        if let Some(integration) = integration.filter(|_| self.for_reader) {
+        if let Some(integration) = integration.filter(|_| self.planned.is_none()) {
             self.room.sweeper.note_reader(&self.name.tenant_id, integration, self.now());
         }
     }
@@ -215,10 +213,8 @@ impl Driver {
     }
 
     async fn know(&mut self, tx: &mut Tx, row: CredentialRow) -> Result<View, StoreError> {
-        let integration = match self.system().require(crate::caller::Permission::ConnectionsRead) {
-            Ok(scope) => integration_of(tx, &scope, row.integration_id.as_deref()).await?,
-            Err(_) => None,
-        };
+        let scope = ONE_CREDENTIAL.within(TenantId::stored(row.tenant_id.clone()));
+        let integration = integration_of(tx, &scope, row.integration_id.as_deref()).await?;
         if let Some(provider) = self.room.providers.get(&row.provider) {
             self.policy = policy(provider.descriptor());
         }

@@ -25,7 +25,9 @@ pub(super) struct Held {
 
 impl HeldTokens {
     pub(super) fn new(health: Health) -> Self {
-        Self { count: Arc::default(), health }
+        let none = Self { count: Arc::default(), health };
+        none.say(0);
+        none
     }
 
     pub(super) fn one_more(&self) -> Held {

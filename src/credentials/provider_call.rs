@@ -7,6 +7,7 @@ use super::Credentials;
 use super::driver::{Fetched, Loaded, Tokens};
 use super::refresh::{Code, Outcome};
 use super::row::{client_secret_place, owner, refresh_place};
+use super::sweep::Planned;
 use crate::clock::{Millis, awake_deadline, pause};
 use crate::crash::crash_point;
 use crate::ids::TenantId;
@@ -28,7 +29,12 @@ struct ForRefresh {
 
 impl Credentials {
     /// The one place where a refresh token is shown to a provider.
-    pub(super) async fn call_provider(self, loaded: Option<Loaded>, give_up_after: Duration) -> Outcome<Tokens> {
+    pub(super) async fn call_provider(
+        self,
+        loaded: Option<Loaded>,
+        planned: Option<Planned>,
+        give_up_after: Duration,
+    ) -> Outcome<Tokens> {
         let Some(Loaded { row, integration: Some(integration) }) = loaded else {
             return Outcome::Configuration(Code::new("integration_deleted"));
         };
@@ -46,7 +52,9 @@ impl Credentials {
         };
         let ForRefresh { client_secret, refresh_token, sealer } = opened;
         let client = Client { id: &integration.client_id, secret: &client_secret };
-        pause(self.sweeper.hold_back(&row)).await;
+        if let Some(planned) = planned {
+            pause(self.sweeper.hold_back(&integration, planned)).await;
+        }
         crash_point!(BeforeSend);
         let answer =
             awake_deadline(give_up_after + CONNECT_LIMIT, provider.refresh(client, kind, &refresh_token)).await;

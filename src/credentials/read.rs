@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::flights::{Boarding, Landing, Whose};
 use super::refresh::{Verdict, Wish, enough};
 use super::row::{access_place, integration_of, is_degraded, life_left, owner, view};
+use super::sweep::Planned;
 use super::{CredentialError, Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action, Durable, Event, Exposed};
 use crate::caller::{Caller, Permission, TenantScope};
@@ -21,6 +22,9 @@ use crate::store::reading::{ReadableRow, credentials_readable};
 
 /// How long a caller waits for a flight before it is told to come again (RL-02).
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What callers are told whose patience has ended before the flight has landed.
+pub(super) const COME_AGAIN: Duration = Duration::from_secs(2);
 
 /// The book's reason for a token that a running conversation asked for, other than the one it began with.
 pub const IN_MID_CALL: &str = "mid_call";
@@ -227,7 +231,7 @@ impl Credentials {
             }
             let id = seen.credential.id.clone();
             let name = CredentialName { tenant_id: seen.credential.tenant_id.clone(), id: id.clone() };
-            let (mut landing, passenger_of) = self.board(&name, want.wish);
+            let (mut landing, passenger_of) = self.board(&name, want.wish, None);
             let patience = want.patience.saturating_sub(waited.elapsed());
             let landed = deadline(patience, wait_for_landing(&mut landing)).await;
             // The flight may have found a fault in the integration, or brought another account's token (OA-10).
@@ -252,25 +256,31 @@ impl Credentials {
                 Ok(Some(verdict)) => return Err(self.refusal(verdict, &seen.credential)),
                 // The leader crashed, or our patience ended: a token with life is served all the same.
                 Ok(None) | Err(_) if alive && !want.wish.forced && want.wish.newer_than.is_none() => return Ok(true),
-                Ok(None) | Err(_) => return Err(CredentialError::InProgress { retry_after: Duration::from_secs(2) }),
+                Ok(None) | Err(_) => return Err(CredentialError::InProgress { retry_after: COME_AGAIN }),
             }
         }
-        Err(CredentialError::InProgress { retry_after: Duration::from_secs(2) })
+        Err(CredentialError::InProgress { retry_after: COME_AGAIN })
     }
 
-    /// Joins the flight of a credential, or leads a new one in a task of its own: then it is nobody else's.
-    pub(super) fn board(&self, name: &CredentialName, wish: Wish) -> (Landing, Option<Whose>) {
-        let who = if wish.sweep { Whose::TheSweeps } else { Whose::AReaders };
+    /// Joins the flight of a credential, or leads a new one in a task of its own: then it is nobody else's. Only the sweep plans
+    /// its flights.
+    pub(super) fn board(
+        &self,
+        name: &CredentialName,
+        wish: Wish,
+        planned: Option<Planned>,
+    ) -> (Landing, Option<Whose>) {
+        let who = if planned.is_some() { Whose::TheSweeps } else { Whose::AReaders };
         match self.flights.board(name, who) {
             Boarding::Passenger(landing, whose) => (landing, Some(whose)),
             Boarding::Leader(seat, landing) => {
-                tokio::spawn(self.clone().fly(seat, wish));
+                tokio::spawn(self.clone().fly(seat, wish, planned));
                 (landing, None)
             }
         }
     }
 
-    fn refusal(&self, verdict: Verdict, row: &CredentialRow) -> CredentialError {
+    pub(super) fn refusal(&self, verdict: Verdict, row: &CredentialRow) -> CredentialError {
         match verdict {
             Verdict::Serve { degraded, .. } => CredentialError::Upstream {
                 code: degraded.map_or_else(|| "degraded".to_owned(), |code| code.to_string()),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::refresh::{
-    Code, Doubt, Integration, Jitter, Keep, NEVER, Phase, Policy, Replay, Revocation, Status, Unrecognised, View,
-    due_at,
+    Code, Deadlines, Doubt, Integration, Jitter, Keep, NEVER, Phase, Policy, Replay, Revocation, Status, Unrecognised,
+    View, due_at,
 };
 use crate::caller::TenantScope;
 use crate::clock::Millis;
@@ -27,12 +27,7 @@ pub(super) fn view(row: &CredentialRow, integration: Option<&IntegrationRow>, pr
             "sent" => Phase::Sent { since: Millis(row.sent_at.unwrap_or_default()) },
             _ => Phase::Idle,
         },
-        doubt: doubt(DoubtColumns {
-            first_sent: row.doubt_first_sent,
-            since: row.doubt_since,
-            replays: row.doubt_replays,
-            likely_unspent: row.doubt_likely_unspent,
-        }),
+        doubt: doubt(row.doubt),
         status: status(row),
         // Without an integration there is nothing to refresh with, and nothing that could stand in the way.
         integration: integration.map_or(Integration::Working, standing),
@@ -74,8 +69,8 @@ fn status(row: &CredentialRow) -> Status {
 
 /// How the integration stands. A fault says more than a pause, but its probes wait for the end of the pause, too (RL-09).
 pub(super) fn standing(integration: &IntegrationRow) -> Integration {
-    let paused_until = integration.rate_limited_until.unwrap_or_default();
-    let probe_at = Millis(integration.probe_at.unwrap_or_default().max(paused_until));
+    let paused_until = integration.rate_limited_until.map(Millis);
+    let probe_at = Deadlines::default().probe_after(paused_until, Millis(integration.probe_at.unwrap_or_default()));
     let code = |word: Option<&str>| Code::new(word.unwrap_or("unknown"));
     if integration.status == "misconfigured" {
         return Integration::Faulty { code: code(integration.reason.as_deref()), probe_at };
@@ -83,9 +78,7 @@ pub(super) fn standing(integration: &IntegrationRow) -> Integration {
     if integration.unreachable_since.is_some() {
         return Integration::Unreachable { code: code(integration.outage.as_deref()), probe_at };
     }
-    integration
-        .rate_limited_until
-        .map_or(Integration::Working, |until| Integration::RateLimited { until: Millis(until) })
+    paused_until.map_or(Integration::Working, |until| Integration::RateLimited { until })
 }
 
 fn keep(integration: &IntegrationRow) -> Keep {
@@ -204,9 +197,8 @@ pub(crate) fn is_degraded(row: &CredentialRow, integration_status: Option<&str>,
 /// Whether the token of a refresh that nobody knows the outcome of is likely good, and tried once more when its access token
 /// has ended.
 pub(crate) fn may_be_good(row: &CredentialRow, integration: Option<&IntegrationRow>) -> bool {
-    row.phase == "idle"
-        && (row.doubt_likely_unspent == 1
-            || matches!((row.doubt_first_sent, integration.and_then(|one| one.silent_at)), (Some(sent), Some(silent)) if silent >= sent))
+    let silent_at = integration.and_then(|one| one.silent_at).map(Millis);
+    row.phase == "idle" && doubt(row.doubt).is_some_and(|doubt| doubt.may_hope(silent_at))
 }
 
 /// Why the last refresh brought nothing: what its record says, or that its holder has died before it could say

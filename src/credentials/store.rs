@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::read::{PATIENCE, wait_for_landing};
-use super::refresh::{Jitter, Wish};
+use super::read::{COME_AGAIN, PATIENCE, wait_for_landing};
+use super::refresh::{Code, Jitter, Verdict, Wish};
 use super::row::{access_place, integration_of, look_at, owner, policy, refresh_place};
 use super::{CredentialError, Credentials};
 use crate::audit::{Action, Event};
@@ -15,7 +15,7 @@ use crate::providers::{CredentialKind, RevokeTokens};
 use crate::secret::Secret;
 use crate::store::connections::{connection_use_credential, credential_other_uses};
 use crate::store::credentials::{
-    CredentialName, CredentialRow, NewTokens, credential_delete, credential_insert, credential_load,
+    CredentialName, CredentialRow, DoubtColumns, NewTokens, credential_delete, credential_insert, credential_load,
     credential_replace, credentials_of_connection, credentials_of_connection_lock,
 };
 use crate::store::integrations::IntegrationRow;
@@ -131,11 +131,11 @@ impl Credentials {
         let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.id.clone() };
         let waited = Stopwatch::start();
         loop {
-            let (mut landing, passenger_of) = self.board(&name, Wish::forced());
+            let (mut landing, passenger_of) = self.board(&name, Wish::forced(), None);
             let patience = PATIENCE.saturating_sub(waited.elapsed());
-            if deadline(patience, wait_for_landing(&mut landing)).await.is_err() {
-                return Err(CredentialError::InProgress { retry_after: Duration::from_secs(2) });
-            }
+            let Ok(verdict) = deadline(patience, wait_for_landing(&mut landing)).await else {
+                return Err(CredentialError::InProgress { retry_after: COME_AGAIN });
+            };
             let mut tx = self.store.read().await?;
             let after =
                 credential_load(&mut tx, super::ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
@@ -146,8 +146,41 @@ impl Credentials {
             }
             // Others may have wanted less than a refresh, whatever it takes.
             if passenger_of.is_none() {
-                return Err(failed_refresh(&after, integration.as_ref()));
+                return Err(self.failed_refresh(verdict, &after, integration.as_ref()));
             }
+        }
+    }
+
+    /// Why there is no newer token set. What no attempt can mend is told as what it is, whatever this attempt met (API.md section
+    /// 6, point 4).
+    fn failed_refresh(
+        &self,
+        verdict: Option<Verdict>,
+        row: &CredentialRow,
+        integration: Option<&IntegrationRow>,
+    ) -> CredentialError {
+        match row.status.as_str() {
+            "needs_reauth" => {
+                return CredentialError::NeedsReauth { reason: row.reason.clone().unwrap_or_default() };
+            }
+            "misconfigured" => return CredentialError::Misconfigured,
+            _ if integration.is_some_and(|one| one.status == "misconfigured") => return CredentialError::Misconfigured,
+            _ => {}
+        }
+        let left = |until: Option<i64>| until.map_or(Duration::ZERO, |until| Millis(until).left(self.around.now()));
+        let Some(verdict) = verdict else { return CredentialError::InProgress { retry_after: COME_AGAIN } };
+        match &verdict {
+            // Whoever reads it is served, since it lives; here only the refresh counts.
+            Verdict::Serve { degraded: Some(code), .. } if *code == Code::RATE_LIMITED => {
+                let until = integration.and_then(|one| one.rate_limited_until);
+                CredentialError::RateLimited { retry_after: left(until) }
+            }
+            Verdict::Serve { degraded: Some(code), .. }
+                if [Code::IN_DOUBT, Code::REFRESH_IN_PROGRESS].contains(code) =>
+            {
+                CredentialError::InProgress { retry_after: left(row.next_attempt_at).max(COME_AGAIN) }
+            }
+            _ => self.refusal(verdict, row),
         }
     }
 
@@ -284,10 +317,7 @@ impl Credentials {
             lease_until: None,
             phase: "idle".to_owned(),
             sent_at: None,
-            doubt_first_sent: None,
-            doubt_since: None,
-            doubt_replays: 0,
-            doubt_likely_unspent: 0,
+            doubt: DoubtColumns::default(),
             due_at: None,
             slot_at: None,
             warned_for: None,
@@ -303,18 +333,5 @@ impl Credentials {
             last_used_at: tokens.obtained_at,
             created_at: tokens.obtained_at,
         }
-    }
-}
-
-fn failed_refresh(row: &CredentialRow, integration: Option<&IntegrationRow>) -> CredentialError {
-    match row.status.as_str() {
-        "needs_reauth" => CredentialError::NeedsReauth { reason: row.reason.clone().unwrap_or_default() },
-        "misconfigured" => CredentialError::Misconfigured,
-        // What no attempt can mend is told as what it is, whatever this attempt met (API.md section 6, point 4).
-        _ if integration.is_some_and(|one| one.status == "misconfigured") => CredentialError::Misconfigured,
-        _ => CredentialError::Upstream {
-            code: row.last_error.clone().unwrap_or_else(|| "unknown".to_owned()),
-            retry_after: Duration::from_secs(5),
-        },
     }
 }

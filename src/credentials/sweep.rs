@@ -1,6 +1,6 @@
 //! The sweep: credentials that are due are refreshed ahead of their readers, by the same flights.
 //!
-//! A round takes what is due within the next second, asks [`pace`](super::pace) what may leave, sends that, and puts the
+//! A round takes what is due, and whose place comes within the next second, asks [`pace`](super::pace) what may leave, sends that, and puts the
 //! rest back into the schedule with a place in its client's queue. It never waits for a provider: flights are tasks of their
 //! own, in berths of which one provider has a quarter at most, so that a hanging one holds up nobody else (RL-17).
 //! Claims and plans are short transactions of their own; a node that dies between them leaves rows that come again.
@@ -22,7 +22,6 @@ use crate::clock::{Millis, Stopwatch, pause};
 use crate::config::RefreshSettings;
 use crate::ids::TenantId;
 use crate::store::bell::Bell;
-use crate::store::credentials::CredentialRow;
 use crate::store::due::{
     DueRow, PutBack, Queue as Places, RefreshNumbers, credential_claim_due, credential_patient, credential_warn,
     credentials_in_air, credentials_put_back, credentials_queue_up, refresh_numbers,
@@ -52,11 +51,14 @@ pub(super) struct Sweeper {
     by_provider: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Refreshes that readers have caused since the client's last round, and when the first of them was.
     by_readers: Mutex<HashMap<ClientId, (Millis, i64)>>,
-    /// Credentials that were sent off, and when each was to leave.
-    on_the_way: Mutex<HashMap<String, Duration>>,
+    /// The last departure of each client.
     departures: Mutex<HashMap<ClientId, Departure>>,
     watch: Stopwatch,
 }
+
+/// When a request of the sweep is to leave, by the sweeper's watch. A reader's own leaves at once and has none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Planned(Duration);
 
 /// Held while a refresh is in the air.
 type Berth = (OwnedSemaphorePermit, OwnedSemaphorePermit);
@@ -70,7 +72,6 @@ impl Sweeper {
             berths_per_provider: workers / 4,
             by_provider: Mutex::default(),
             by_readers: Mutex::default(),
-            on_the_way: Mutex::default(),
             departures: Mutex::default(),
             watch: Stopwatch::start(),
         }
@@ -89,16 +90,13 @@ impl Sweeper {
         counts.remove(client).map_or(0, |(_, count)| count)
     }
 
-    /// How long a request that is about to leave has to wait, so that what was held up does not leave all at once. A
-    /// reader's own does not wait.
-    pub(super) fn hold_back(&self, row: &CredentialRow) -> Duration {
-        let (Some(planned), Some(integration)) = (locked(&self.on_the_way).remove(&row.id), &row.integration_id) else {
-            return Duration::ZERO;
-        };
+    /// How long a request that is about to leave has to wait, so that what was held up does not leave all at once.
+    pub(super) fn hold_back(&self, integration: &IntegrationRow, Planned(planned): Planned) -> Duration {
         let now = self.watch.elapsed();
         let mut departures = locked(&self.departures);
+        departures.retain(|_, last| last.at + 2 * HORIZON > now);
         let last = departures
-            .entry((row.tenant_id.clone(), integration.clone()))
+            .entry((integration.tenant_id.clone(), integration.id.clone()))
             .or_insert(Departure { planned, at: Duration::ZERO });
         *last = last.next(planned, now);
         last.at - now
@@ -213,7 +211,9 @@ impl Credentials {
         let now = self.around.now();
         let numbers = refresh_numbers(&mut tx, ALL_TENANTS, now.0).await?;
         let oldest = numbers.oldest_due.map_or(Duration::ZERO, |due| now.left(Millis(due)));
+        let longest_queue = numbers.queued_until.map_or(Duration::ZERO, |until| Millis(until).left(now));
         metrics::gauge!("valetkey_refresh_oldest_overdue_seconds").set(oldest.as_secs_f64());
+        metrics::gauge!("valetkey_refresh_longest_queue_seconds").set(longest_queue.as_secs_f64());
         for (name, count) in [
             ("valetkey_refresh_overdue", numbers.overdue),
             ("valetkey_refresh_queued", numbers.queued),
@@ -285,18 +285,17 @@ impl Credentials {
         let Some(berth) = self.sweeper.berth(&row.provider) else { return Some(row) };
         // By the clock as it is now: where the database took its time, the round that is late must not leave beside the next.
         let wait = at.left(self.around.now());
+        let planned = Planned(self.sweeper.watch.elapsed() + wait);
         let room = self.clone();
-        locked(&self.sweeper.on_the_way).insert(row.id.clone(), self.sweeper.watch.elapsed() + wait);
         tokio::spawn(async move {
             let _berth = berth;
             pause(wait).await;
             if room.shutdown.has_begun() {
                 return;
             }
-            let (mut landing, _) = room.board(&row.name(), Wish::sweep());
+            let (mut landing, _) = room.board(&row.name(), Wish::sweep(), Some(planned));
             // A crashed flight has already been logged by its task; the row comes again.
             let _ = landing.wait_for(Option::is_some).await;
-            locked(&room.sweeper.on_the_way).remove(&row.id);
         });
         None
     }
@@ -398,7 +397,7 @@ impl Round {
         }
         if waits && self.crowd {
             let places = Places {
-                horizon: self.now.after(HORIZON).0,
+                now: self.now.0,
                 pace_at: queue.pace_at,
                 interval: self.limits.interval,
                 active_since,
@@ -422,7 +421,7 @@ impl Round {
         let Some(policy) = policy else { return false };
         let abandoned = row.phase == "sent";
         let Some(doubt) = doubt(row.doubt) else { return abandoned && policy.replay != Replay::Safe };
-        let ends = !policy.may_replay(&doubt, self.now) && !policy.may_hope(integration.silent_at.map(Millis), &doubt);
+        let ends = !policy.may_replay(&doubt, self.now) && !doubt.may_hope(integration.silent_at.map(Millis));
         policy.replay != Replay::Safe && (abandoned || ends || policy.must_hurry(&doubt, self.now))
     }
 

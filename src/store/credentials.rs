@@ -55,14 +55,9 @@ pub struct CredentialRow {
     pub phase: String,
     /// When the last claim was made.
     pub sent_at: Option<i64>,
-    /// When a token of unknown fate was first sent.
-    pub doubt_first_sent: Option<i64>,
-    /// When the last attempt ended without an outcome.
-    pub doubt_since: Option<i64>,
-    /// How often it has been sent again.
-    pub doubt_replays: i64,
-    /// 1 when a server has said that it failed, so that the token is probably good.
-    pub doubt_likely_unspent: i64,
+    /// What is known of a token of unknown fate.
+    #[sqlx(flatten)]
+    pub doubt: DoubtColumns,
     /// When the sweep looks next.
     pub due_at: Option<i64>,
     /// When the sweep means to send it, or took it to be sent; none while neither is so.
@@ -224,7 +219,7 @@ pub struct DoubtColumns {
     /// How often it was sent again.
     #[sqlx(rename = "doubt_replays")]
     pub replays: i64,
-    /// 1 when a server has said that it failed.
+    /// 1 when a server has said that it failed, or a provider that answered nobody was probed: the token is probably good.
     #[sqlx(rename = "doubt_likely_unspent")]
     pub likely_unspent: i64,
 }

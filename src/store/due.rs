@@ -2,7 +2,8 @@
 //!
 //! `due_at` is the schedule: whoever claims a row moves it forward, so that nobody else takes it meanwhile. `slot_at` stands
 //! beside it while the sweep has plans with the row. Equal to `due_at` it is a place in the queue; earlier than `due_at`
-//! it marks a row that was taken to be sent. Whatever ends a flight clears it.
+//! it marks a row that was taken to be sent; later, a row in the queue that somebody has come to use. Whatever ends a flight
+//! clears it.
 
 use serde::Serialize;
 
@@ -21,7 +22,7 @@ pub struct DueRow {
     pub integration_id: Option<String>,
     /// Catalogue id.
     pub provider: String,
-    /// Its place in the queue, or the time of the claim when it had none.
+    /// Its place in the queue, or the time of the claim when it had none that is still to come.
     pub slot_at: i64,
     /// Failed attempts since the last success.
     pub attempts: i64,
@@ -46,9 +47,9 @@ impl DueRow {
     }
 }
 
-/// Takes up to `limit` credentials that are due by `horizon` by moving their due time to `next`, so that nobody else takes
-/// them meanwhile. Those without a place in the queue, or with one that is far because somebody has come to use them meanwhile,
-/// get `now` as theirs.
+/// Takes up to `limit` credentials that are due, or whose place in the queue comes by `horizon`, by moving their due time to
+/// `next`, so that nobody else takes them meanwhile. Those without a place, with one that has passed, or with one that is far
+/// because somebody has come to use them meanwhile, get `now` as theirs.
 ///
 /// # Errors
 /// As every statement.
@@ -66,8 +67,9 @@ pub async fn credential_claim_due(
             all DueRow,
             // Materialised: a plan that runs the choice more than once would choose more rows than `limit`.
             "WITH due AS MATERIALIZED
-             (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-             UPDATE credentials SET due_at = $2, slot_at = CASE WHEN slot_at <= $1 THEN slot_at ELSE $4 END WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due)
+             (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 AND (due_at <= $4 OR slot_at = due_at) ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+             UPDATE credentials SET due_at = $2, slot_at = CASE WHEN slot_at >= $4 AND slot_at <= $1 THEN slot_at ELSE $4 END
+             WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due)
              RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for,
              phase, doubt_first_sent, doubt_since, doubt_replays, doubt_likely_unspent",
             horizon,
@@ -79,8 +81,8 @@ pub async fn credential_claim_due(
         sql!(
             tx,
             all DueRow,
-            "UPDATE credentials SET due_at = $2, slot_at = CASE WHEN slot_at <= $1 THEN slot_at ELSE $4 END WHERE (tenant_id, id) IN
-             (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 ORDER BY due_at LIMIT $3)
+            "UPDATE credentials SET due_at = $2, slot_at = CASE WHEN slot_at >= $4 AND slot_at <= $1 THEN slot_at ELSE $4 END
+             WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 AND (due_at <= $4 OR slot_at = due_at) ORDER BY due_at LIMIT $3)
              RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for,
              phase, doubt_first_sent, doubt_since, doubt_replays, doubt_likely_unspent",
             horizon,
@@ -139,8 +141,8 @@ pub async fn credentials_put_back(tx: &mut Tx, _: SystemScope, rows: &[PutBack])
 /// Where a queue begins and how it goes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Queue {
-    /// Rows due by then join it.
-    pub horizon: i64,
+    /// Rows due by now join it.
+    pub now: i64,
     /// The first free place, in microseconds UTC.
     pub pace_at: i64,
     /// Microseconds from one place to the next.
@@ -151,8 +153,9 @@ pub struct Queue {
     pub limit: i64,
 }
 
-/// Gives every due row of an integration that has no place in its queue yet one of its own; gives how many there were. The
-/// integration's row must be locked by `tx`.
+/// Gives every due row of an integration that has no place in its queue yet one of its own; gives how many there were. What
+/// somebody was sent for and nobody knows the end of takes no place: a provider's grace is shorter than a queue. The integration's
+/// row must be locked by `tx`.
 ///
 /// # Errors
 /// As every statement.
@@ -168,13 +171,13 @@ pub async fn credentials_queue_up(
             execute,
             "WITH due AS MATERIALIZED
              (SELECT tenant_id, id, due_at, last_used_at FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND due_at <= $3
-             AND slot_at IS NULL ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED),
+             AND slot_at IS NULL AND phase = 'idle' AND (doubt_since IS NULL OR doubt_likely_unspent = 1) ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED),
              placed AS MATERIALIZED (SELECT tenant_id, id, $5 + $6 * (row_number() OVER (ORDER BY CASE WHEN last_used_at > $7 THEN 0 ELSE 1 END, due_at) - 1) AS place FROM due)
              UPDATE credentials SET due_at = placed.place / 1000, slot_at = placed.place / 1000 FROM placed
              WHERE credentials.tenant_id = placed.tenant_id AND credentials.id = placed.id",
             tenant,
             integration,
-            queue.horizon,
+            queue.now,
             queue.limit,
             queue.pace_at,
             queue.interval,
@@ -186,13 +189,13 @@ pub async fn credentials_queue_up(
             execute,
             "WITH due AS MATERIALIZED
              (SELECT tenant_id, id, due_at, last_used_at FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND due_at <= $3
-             AND slot_at IS NULL ORDER BY due_at LIMIT $4),
+             AND slot_at IS NULL AND phase = 'idle' AND (doubt_since IS NULL OR doubt_likely_unspent = 1) ORDER BY due_at LIMIT $4),
              placed AS MATERIALIZED (SELECT tenant_id, id, $5 + $6 * (row_number() OVER (ORDER BY CASE WHEN last_used_at > $7 THEN 0 ELSE 1 END, due_at) - 1) AS place FROM due)
              UPDATE credentials SET due_at = placed.place / 1000, slot_at = placed.place / 1000 FROM placed
              WHERE credentials.tenant_id = placed.tenant_id AND credentials.id = placed.id",
             tenant,
             integration,
-            queue.horizon,
+            queue.now,
             queue.limit,
             queue.pace_at,
             queue.interval,
@@ -381,6 +384,8 @@ pub struct RefreshNumbers {
     pub oldest_due: Option<i64>,
     /// Credentials that wait for their place in a queue; 10,000 at most.
     pub queued: i64,
+    /// The first free place of the longest queue of a client; it may have passed.
+    pub queued_until: Option<i64>,
     /// Requests whose outcome nobody knows (yet).
     pub in_doubt: i64,
     /// Integrations whose provider refuses the client.
@@ -402,6 +407,7 @@ pub async fn refresh_numbers(tx: &mut Tx, _: SystemScope, now: i64) -> Result<Re
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM credentials WHERE due_at <= $1 LIMIT $2) AS few) AS overdue,
          (SELECT min(due_at) FROM credentials WHERE due_at <= $1) AS oldest_due,
          (SELECT count(*) FROM (SELECT 1 FROM credentials WHERE slot_at IS NOT NULL AND slot_at > $1 LIMIT $2) AS few) AS queued,
+         (SELECT max(pace_at) / 1000 FROM integrations WHERE deleted_at IS NULL) AS queued_until,
          (SELECT count(*) FROM credentials WHERE doubt_since IS NOT NULL AND status = 'active' AND deleted_at IS NULL)
          + (SELECT count(*) FROM credentials WHERE phase = 'sent' AND lease_until <= $1 AND doubt_since IS NULL AND status = 'active' AND deleted_at IS NULL) AS in_doubt,
          (SELECT count(*) FROM integrations WHERE status = 'misconfigured' AND deleted_at IS NULL) AS misconfigured,

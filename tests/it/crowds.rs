@@ -151,6 +151,34 @@ fn busiest_second(calls: &[Duration]) -> usize {
 }
 
 #[tokio::test]
+async fn rl_08_a_retry_leaves_in_its_time_and_costs_its_share_of_the_budget_once() {
+    let crowd = Crowd::gather(1, HOUR, Wishes::default()).await.expect("SQLite");
+    crowd.endpoint.answer(|_, _| Answer::Error(500, "server_error"));
+    let budget = async || {
+        let columns = "CAST(retry_credit AS TEXT), CAST(coalesce(retried_at, 0) AS TEXT)";
+        crowd.app.rows(&format!("SELECT {columns} FROM integrations")).await
+    };
+    let now = crowd.app.clock.now();
+    let (began, ends) = (now.before(Duration::from_secs(HOUR)).0, now.after(Duration::from_secs(60)).0);
+    let aged = format!("due_at = 1, obtained_at = {began}, last_used_at = {began}, expires_at = {ends}");
+    crowd.app.rows(&format!("UPDATE credentials SET {aged}")).await;
+    crowd.settle().await;
+    assert_eq!(crowd.endpoint.count(), 1, "it fails");
+    let before = budget().await;
+    let retry_at = now.after(Duration::from_secs(30));
+    let wait = format!("UPDATE credentials SET due_at = {0}, next_attempt_at = {0}", retry_at.0);
+    crowd.app.rows(&wait).await;
+    // The sweep looks a little ahead, for what has a place.
+    let soon = retry_at.before(Duration::from_millis(200)).left(now);
+    crowd.pass(soon, soon).await;
+    assert_eq!((crowd.endpoint.count(), budget().await), (1, before.clone()), "nothing was sent or spent");
+    crowd.pass(Duration::from_millis(200), Duration::from_millis(200)).await;
+    assert_eq!(crowd.endpoint.count(), 2);
+    assert_ne!(budget().await, before);
+    crowd.app.finish().await;
+}
+
+#[tokio::test]
 async fn a_wrong_client_secret_changes_no_connection_and_costs_one_probe_a_minute() {
     let crowd = Crowd::gather(size(250, 1000), HOUR, Wishes::default()).await.expect("SQLite");
     crowd.endpoint.answer(|_, _| Answer::Error(401, "invalid_client"));

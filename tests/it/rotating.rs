@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use valetkey::clock::{Entropy, SeededEntropy};
+use valetkey::clock::{Clock, Entropy, SeededEntropy};
 
 use crate::crowds::{Crowd, figure, size};
 use crate::harness::Answer;
@@ -82,6 +82,32 @@ async fn rl_08_thirty_percent_of_a_rotating_providers_servers_fail_and_no_connec
         format!("{calls:?}, {ratios:.3?}"),
     );
     assert!(ratios[0] <= 1.1 && ratios[1] <= 1.1, "{calls:?}");
+}
+
+#[tokio::test]
+async fn rl_06_in_the_middle_of_a_crowd_what_a_dead_node_had_sent_is_sent_again_inside_the_grace() {
+    let crowd = Crowd::gather_rotating("grace:60", 400, HOUR).await;
+    crowd.pass(Duration::from_secs(60), Duration::from_secs(60)).await;
+    // All are due, and one in fifty was sent by a node that has died since. Nobody knows their answers.
+    let now = crowd.app.clock.now();
+    let (sent, lease) = (now.before(Duration::from_secs(31)).0, now.before(Duration::from_secs(1)).0);
+    let ended = now.after(Duration::from_secs(60)).0;
+    crowd.app.rows(&format!("UPDATE credentials SET due_at = {lease}, slot_at = NULL, expires_at = {ended}")).await;
+    let of_the_dead = "SELECT id FROM credentials ORDER BY id DESC LIMIT 8";
+    crowd
+        .app
+        .rows(&format!(
+            "UPDATE credentials SET phase = 'sent', sent_at = {sent}, lease_owner = 'gone', lease_until = {lease}, fence = fence + 1
+             WHERE id IN ({of_the_dead})"
+        ))
+        .await;
+    crowd.pass(Duration::from_secs(1), Duration::from_secs(1)).await;
+    let fresh = format!("SELECT id FROM credentials WHERE expires_at > {ended} AND id IN ({of_the_dead})");
+    assert_eq!(crowd.app.rows(&fresh).await.len(), 8, "fourteen seconds of their grace were left");
+    assert!(crowd.endpoint.count() < 200, "and the others wait their turn: {}", crowd.endpoint.count());
+    crowd.until_fresh(Duration::from_secs(30)).await;
+    assert_eq!(crowd.statuses().await, crowd.all_active());
+    crowd.app.finish().await;
 }
 
 #[tokio::test]

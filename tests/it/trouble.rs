@@ -198,6 +198,38 @@ async fn after_a_servers_error_a_rotating_token_serves_to_its_end_and_is_refresh
 }
 
 #[tokio::test]
+async fn whoever_forces_a_refresh_is_told_what_stands_in_its_way() {
+    // API.md, errors: 429 with the provider's own time, 503 while the outcome is in doubt; the tokens live all the while.
+    let wishes = Wishes { providers: vec![("slack", "replay", "unsafe")], ..Wishes::default() };
+    let app = TestApp::start_with(wishes).await.expect("SQLite");
+    let platform = app.platform().await;
+    let google = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let slack = app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let refresh =
+        async |id: &str| platform.request(reqwest::Method::POST, &format!("/v1/connections/{id}/refresh"), None).await;
+    app.street.fault("google", "refresh", "http_429:600", 1).await;
+    for attempt in 1..=2 {
+        let got = refresh(&google).await;
+        assert_eq!(got.problem(), (429, "rate_limited".to_owned()), "attempt {attempt}");
+        let wait: u64 = got.header("retry-after").parse().expect("seconds");
+        assert!((595..=600).contains(&wait), "{wait}");
+    }
+    assert_eq!(app.street.counter("google/token_requests/refresh_token").await, 1, "nothing is sent inside the pause");
+
+    app.street.fault("slack", "refresh", "drop_before", 1).await;
+    for attempt in 1..=2 {
+        let got = refresh(&slack).await;
+        assert_eq!(got.problem(), (503, "refresh_in_progress".to_owned()), "attempt {attempt}");
+        let wait: u64 = got.header("retry-after").parse().expect("seconds");
+        assert!((100..=120).contains(&wait), "{wait}");
+    }
+    for id in [google, slack] {
+        assert_eq!(token(&platform, &id, 0).await.ok()["degraded"], true);
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn an_answer_lost_within_the_providers_grace_is_fetched_again() {
     // RL-04; B.4: Slack honours the used token for a while.
     let app = TestApp::start().await;

@@ -19,7 +19,7 @@ use crate::store::credentials::{credential_delete, credentials_of_connection, cr
 use crate::store::integrations::{integration_by_id, integration_update};
 use crate::store::testing::{on_both, scope_of};
 
-const SEEDS: u64 = 25;
+const SEEDS: u64 = 30;
 const STEPS: u64 = 80;
 
 /// One credential of one tenant, and what the model says about it.
@@ -226,7 +226,11 @@ impl<'a> Story<'a> {
         match self.dice.roll(5) {
             0 => Record::Failure(failure),
             3 | 4 => Record::Unanswered { open_after: 2, probe_at: self.soon(30), failure },
-            1 => Record::RateLimited { until: self.soon(40), failure },
+            1 => {
+                // Now and then by a clock that has jumped.
+                let jump = if self.dice.once_in(4) { Duration::from_secs(9 * 3600) } else { Duration::ZERO };
+                Record::RateLimited { until: self.soon(40).after(jump), failure }
+            }
             _ => Record::Configuration { code: Code::new("invalid_client"), probe_at: self.soon(60), failure },
         }
     }

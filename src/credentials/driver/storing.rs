@@ -13,7 +13,7 @@ use crate::credentials::row::{access_place, refresh_place};
 use crate::credentials::spool::SpoolError;
 use crate::keys::KeyError;
 use crate::store::connections::{connections_of_credential_mark, credential_account};
-use crate::store::credentials::{AnswerTo, CredentialRow, NewTokens, credential_store};
+use crate::store::credentials::{AnswerTo, CredentialRow, DoubtColumns, NewTokens, credential_store};
 use crate::store::integrations::{IntegrationRow, integration_resume};
 
 impl Driver {
@@ -126,7 +126,7 @@ impl Driver {
         after.expires_at = expires_at;
         after.status = "active".to_owned();
         after.phase = "idle".to_owned();
-        after.doubt_since = None;
+        after.doubt = DoubtColumns::default();
         after.next_attempt_at = None;
         after.last_error = None;
         after.last_error_at = None;

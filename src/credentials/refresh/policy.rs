@@ -88,6 +88,13 @@ impl Deadlines {
     pub(in crate::credentials) fn holds(&self, until: Millis, now: Millis) -> bool {
         until > now && until <= now.after(self.longest_pause).after(self.skew)
     }
+
+    /// When a probe may leave: not inside a pause that the provider has asked for (RL-09). Such a pause came as the answer of an
+    /// earlier probe; one that ends later than that can explain was written by a clock that has jumped (RL-12).
+    pub(in crate::credentials) fn probe_after(&self, pause_until: Option<Millis>, probe_at: Millis) -> Millis {
+        let latest = probe_at.after(self.longest_pause).after(self.skew);
+        pause_until.filter(|until| *until <= latest).map_or(probe_at, |until| until.max(probe_at))
+    }
 }
 
 impl Default for Deadlines {
@@ -219,12 +226,6 @@ impl Policy {
     pub(super) fn last_try_at(&self, doubt: &Doubt) -> Millis {
         let over = doubt.since.after(self.deadlines.doubt);
         if doubt.likely_unspent { over } else { over.after(self.deadlines.skew) }
-    }
-
-    /// Whether a doubtful token may be good all the same: a server said that it failed, or the provider answered nobody
-    /// at that time. Such a token is tried once more when its access token has ended, rather than given up.
-    pub(in crate::credentials) fn may_hope(&self, silent_at: Option<Millis>, doubt: &Doubt) -> bool {
-        doubt.likely_unspent || silent_at.is_some_and(|silent_at| silent_at >= doubt.first_sent)
     }
 
     /// Whether the access token is over. One whose end no good clock can have written is as good as over: nobody knows
@@ -412,7 +413,7 @@ fn settled_at(view: &View, policy: &Policy, held: Millis, now: Millis) -> Millis
         Some(until) => over.max(until),
         None => over,
     };
-    if view.phase != Phase::Idle || !policy.may_hope(view.silent_at, &doubt) {
+    if view.phase != Phase::Idle || !doubt.may_hope(view.silent_at) {
         return over;
     }
     let end = match view.expires_at {

@@ -91,6 +91,15 @@ pub struct Doubt {
     pub likely_unspent: bool,
 }
 
+impl Doubt {
+    /// Whether the token may be good all the same: a server said that it failed, or the provider answered nobody at that
+    /// time. Such a token is tried once more when its access token has ended, rather than given up.
+    #[must_use]
+    pub fn may_hope(&self, silent_at: Option<Millis>) -> bool {
+        self.likely_unspent || silent_at.is_some_and(|silent_at| silent_at >= self.first_sent)
+    }
+}
+
 /// The credential's standing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {

@@ -11,6 +11,7 @@ use crate::store::due::{
     credential_warn, credentials_in_air, credentials_of_integration_plan, credentials_put_back, credentials_queue_up,
     refresh_numbers,
 };
+use crate::store::integrations::{Pace, integrations_set_pace};
 
 const CLIENT: (&str, &str) = (A, "int_ten_a");
 
@@ -190,7 +191,7 @@ async fn a_crowd_is_given_places_one_after_the_other_those_in_use_first() {
         plan(&mut tx, &[("crd_4", Some(NOW), Some(NOW + 70)), ("crd_5", Some(NOW + 50), None)]).await;
         credential_touch(&mut tx, TEST, &name_of("crd_3"), NOW + 60_001, None).await.unwrap();
         let queue =
-            Queue { horizon: NOW + 10, pace_at: (NOW + 100) * 1000, interval: 2_500, active_since: NOW + 1, limit: 9 };
+            Queue { now: NOW + 10, pace_at: (NOW + 100) * 1000, interval: 2_500, active_since: NOW + 1, limit: 9 };
         assert_eq!(credentials_queue_up(&mut tx, TEST, CLIENT, queue).await.unwrap(), 3);
         for (id, place) in [("crd_3", 100), ("crd_1", 102), ("crd_2", 105), ("crd_4", 70)] {
             let row = load(&mut tx, id).await;
@@ -201,6 +202,74 @@ async fn a_crowd_is_given_places_one_after_the_other_those_in_use_first() {
         let next = credential_patient(&mut tx, TEST, CLIENT, NOW + 70, NOW + 1).await.unwrap();
         assert_eq!(next, Some(("crd_1".to_owned(), NOW + 102)), "crd_3 is in use");
         assert_eq!(credential_patient(&mut tx, TEST, (B, CLIENT.1), NOW, NOW + 1).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_has_a_place_is_taken_a_little_ahead_and_everything_else_in_its_time() {
+    // A retry that left before its time would be turned back, and its share of the budget be gone (RL-08).
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        plan(
+            &mut tx,
+            &[
+                ("crd_1", Some(NOW), Some(NOW + 9)),
+                ("crd_2", Some(NOW + 9), None),
+                ("crd_3", Some(NOW), Some(NOW + 9)),
+                ("crd_4", Some(NOW), Some(NOW + 3)),
+            ],
+        )
+        .await;
+        credential_touch(&mut tx, TEST, &name_of("crd_3"), NOW + 60_001, Some(NOW + 8)).await.unwrap();
+        let mut rows = credential_claim_due(&mut tx, TEST, (NOW + 5, NOW + 9), NOW + 100, 9).await.unwrap();
+        rows.sort_by(|one, other| one.id.cmp(&other.id));
+        let places: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.slot_at)).collect();
+        assert_eq!(places, [("crd_1", NOW + 9), ("crd_4", NOW + 5)], "a place that has passed is lost");
+        assert_eq!(air(&mut tx, NOW + 9).await, 2, "and both are in the air");
+        assert_eq!(claim_due(&mut tx, NOW + 9, 9).await.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_crowd_leaves_what_somebody_was_sent_for_out_of_its_queue() {
+    // RL-06: a provider's grace is shorter than the queue.
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        let plain = |id: &str| CredentialRow { due_at: Some(NOW), ..credential_row(id) };
+        for id in ["crd_1", "crd_2", "crd_3", "crd_4"] {
+            credential_insert(&mut tx, &a(), &plain(id)).await.unwrap();
+        }
+        let claim = ClaimColumns {
+            generation: 1,
+            fence: 0,
+            owner: "a node that dies",
+            now: NOW - 30_000,
+            lease_until: NOW,
+            believable: NOW + 330_000,
+            doubt: DoubtColumns::default(),
+        };
+        assert_eq!(credential_claim(&mut tx, TEST, &name_of("crd_2"), claim).await.unwrap(), Some(1));
+        for (id, likely_unspent) in [("crd_3", 0), ("crd_4", 1)] {
+            let failure = FailureColumns {
+                generation: 1,
+                fence: 0,
+                attempts: 1,
+                next_attempt_at: NOW,
+                last_error: "response_lost",
+                doubt: DoubtColumns { first_sent: Some(NOW), since: Some(NOW), replays: 0, likely_unspent },
+                unrecognised: (0, 0),
+                due_at: Some(NOW),
+                now: NOW,
+            };
+            assert!(credential_fail(&mut tx, TEST, &name_of(id), failure).await.unwrap());
+        }
+        let queue = Queue { now: NOW, pace_at: (NOW + 100) * 1000, interval: 2_500, active_since: NOW, limit: 9 };
+        assert_eq!(credentials_queue_up(&mut tx, TEST, CLIENT, queue).await.unwrap(), 2);
+        for (id, placed) in [("crd_1", true), ("crd_2", false), ("crd_3", false), ("crd_4", true)] {
+            assert_eq!(load(&mut tx, id).await.slot_at.is_some(), placed, "{id}");
+        }
     })
     .await;
 }
@@ -301,11 +370,15 @@ async fn the_numbers_of_refreshing_are_counted_over_all_tenants() {
         };
         plan(&mut tx, &[("crd_4", None, None)]).await;
         assert!(credential_fail(&mut tx, TEST, &name_of("crd_4"), failure).await.unwrap());
+        let (tenant_id, id) = CLIENT;
+        let pace = Pace { tenant_id, id, pace_at: (NOW + 70) * 1000, retry_credit: 0, retried_at: None };
+        integrations_set_pace(&mut tx, TEST, &[pace]).await.unwrap();
         let numbers = refresh_numbers(&mut tx, TEST, NOW).await.unwrap();
         let wanted = RefreshNumbers {
             overdue: 2,
             oldest_due: Some(NOW - 3),
             queued: 1,
+            queued_until: Some(NOW + 70),
             in_doubt: 1,
             misconfigured: 0,
             unreachable: 0,

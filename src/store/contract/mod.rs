@@ -30,7 +30,7 @@ use futures_util::future::join_all;
 
 use super::agents::AgentRow;
 use super::connections::{ConnectionRow, connection_insert, connection_use_credential};
-use super::credentials::{CredentialName, CredentialRow, credential_insert, credential_load};
+use super::credentials::{CredentialName, CredentialRow, DoubtColumns, credential_insert, credential_load};
 use super::due::PutBack;
 use super::integrations::{IntegrationRow, integration_insert};
 use super::tenants::{TenantRow, tenant_insert};
@@ -224,10 +224,7 @@ fn credential_row(id: &str) -> CredentialRow {
         lease_until: None,
         phase: "idle".to_owned(),
         sent_at: None,
-        doubt_first_sent: None,
-        doubt_since: None,
-        doubt_replays: 0,
-        doubt_likely_unspent: 0,
+        doubt: DoubtColumns::default(),
         due_at: Some(NOW + 3_000_000),
         slot_at: None,
         warned_for: None,

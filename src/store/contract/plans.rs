@@ -166,11 +166,11 @@ async fn what_the_sweep_asks_every_second_is_answered_by_indexes() {
             credentials_put_back(tx, TEST, &put_back("crd_00000001", NOW + 1, NOW + 2, true)).await.unwrap();
         })
         .await;
-        let queue = Queue { horizon: NOW + 1000, pace_at: NOW * 1000, interval: 5100, active_since: NOW, limit: 2000 };
+        let queue = Queue { now: NOW + 1000, pace_at: NOW * 1000, interval: 5100, active_since: NOW, limit: 2000 };
         let places = [
             Text(CLIENT.0),
             Text(CLIENT.1),
-            Number(queue.horizon),
+            Number(queue.now),
             Number(queue.limit),
             Number(queue.pace_at),
             Number(queue.interval),

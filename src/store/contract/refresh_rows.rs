@@ -57,10 +57,7 @@ fn claimed() -> CredentialRow {
         lease_until: Some(NOW + 30_000),
         phase: "sent".to_owned(),
         sent_at: Some(NOW),
-        doubt_first_sent: Some(NOW - 9),
-        doubt_since: Some(NOW - 8),
-        doubt_replays: 1,
-        doubt_likely_unspent: 1,
+        doubt: DoubtColumns { first_sent: Some(NOW - 9), since: Some(NOW - 8), replays: 1, likely_unspent: 1 },
         // Whoever holds the lease may be dead when it ends.
         due_at: Some(NOW + 30_000),
         ..credential_row("crd_1")
@@ -107,7 +104,7 @@ async fn a_claim_needs_the_row_as_it_was_seen_and_a_lease_that_is_over_or_unbeli
             Some(2),
             "it is over to the millisecond"
         );
-        assert_eq!(load(&mut tx, "crd_1").await.doubt_since, None, "the doubt is written as it is given");
+        assert_eq!(load(&mut tx, "crd_1").await.doubt.since, None, "the doubt is written as it is given");
         let next = ClaimColumns { fence: 2, believable: NOW + 500_000, ..next };
         assert_eq!(credential_claim(&mut tx, TEST, &name, next).await.unwrap(), None);
         let next = ClaimColumns { believable: NOW + 499_999, ..next };

@@ -15,7 +15,7 @@ impl<T: Clone> Flight<T> {
         // Also of use to the others whom this caller does not know of, unless it has no end by which one could tell.
         let is_useless = self.policy.has_ended(view, now) || (view.expires_at.is_none() && self.insists(view));
         let is_recorded = view.phase == Phase::Idle;
-        let may_hope = self.policy.may_hope(view.silent_at, doubt);
+        let may_hope = doubt.may_hope(view.silent_at);
         may_hope && is_recorded && is_useless && now >= self.policy.last_try_at(doubt)
     }
 
@@ -26,7 +26,7 @@ impl<T: Clone> Flight<T> {
             // The doubt was written by a clock that has jumped. It begins anew, or it would last as long as the jump.
             return self.doubt_anew(now, view, doubt);
         }
-        let may_hope = self.policy.may_hope(view.silent_at, &doubt);
+        let may_hope = doubt.may_hope(view.silent_at);
         let waits_for_last_try = may_hope && view.phase == Phase::Idle;
         let over_at = if waits_for_last_try { self.policy.last_try_at(&doubt) } else { doubt.since.after(span) };
         if now < over_at {

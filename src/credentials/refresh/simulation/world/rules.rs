@@ -129,7 +129,7 @@ impl World {
 
     /// Where something speaks for the token, nobody can come with a late answer, and nothing that lives can be harmed.
     fn judge_last_claim(&mut self, view: &View, wish: Wish, wall: Millis, doubt: Doubt) {
-        let hopes = self.policy.may_hope(view.silent_at, &doubt);
+        let hopes = doubt.may_hope(view.silent_at);
         let span = Duration::from_secs(if doubt.likely_unspent { 120 } else { 420 });
         let waited = wall >= doubt.since.after(span);
         // Whoever decides by an old row does not get the claim.
@@ -247,9 +247,8 @@ impl World {
         self.tally.note(Deed::LostForGood);
         self.must(self.policy.replay != Replay::Safe, "RL-07", "a token that can be sent again was given up");
         let seen = self.nodes[index].running.as_ref().and_then(|running| running.loaded.as_ref());
-        let hoped = seen.is_some_and(|view| {
-            self.policy.doubt(view).is_some_and(|doubt| self.policy.may_hope(view.silent_at, &doubt))
-        });
+        let hoped =
+            seen.is_some_and(|view| self.policy.doubt(view).is_some_and(|doubt| doubt.may_hope(view.silent_at)));
         self.must(!hoped, "RL-06", "given up though the token is likely good");
         let doubt = before.phase != Phase::Idle || before.doubt.is_some();
         self.must(doubt, "RL-07", "nothing was in doubt");

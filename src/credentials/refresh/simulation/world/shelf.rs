@@ -46,7 +46,7 @@ impl Shelf {
 
     /// The row as `owner` loads it. A fault says more than a pause, but its probes wait for the end of the pause, too.
     pub(in crate::credentials) fn seen_by(&self, owner: u64) -> View {
-        let late = |probe_at: Millis| probe_at.max(self.pause.unwrap_or(Millis(0)));
+        let late = |probe_at: Millis| Deadlines::default().probe_after(self.pause, probe_at);
         let integration = match (&self.view.integration, &self.away, self.pause) {
             (Integration::Faulty { code, probe_at }, ..) => {
                 Integration::Faulty { code: code.clone(), probe_at: late(*probe_at) }
@@ -160,7 +160,9 @@ impl Shelf {
                 }
             }
             Record::RateLimited { until, .. } => {
-                self.pause = self.pause.max(Some(*until));
+                let Deadlines { longest_pause, skew, .. } = Deadlines::default();
+                let latest = now.after(longest_pause).after(skew);
+                self.pause = self.pause.filter(|pause| *pause <= latest).max(Some(*until));
                 (self.unanswered, self.away) = (0, None);
             }
             Record::Configuration { code, probe_at, .. } => {
