@@ -135,9 +135,10 @@ impl App {
         let public_url = config.public_url_for(public_address);
         let Foundation { store, bells, shutdown, .. } = &foundation;
         let (store, bells, shutdown) = (store.clone(), bells.clone(), shutdown.clone());
+        // First of all: rooms set gauges when they are furnished.
+        let metrics = start_metrics();
         let rooms = furnish(&config, foundation, public_url).await?;
         warn_of_settings(&config);
-        let metrics = start_metrics();
         let house = House::new(house_parts(&config, &rooms, &store, metrics.clone()).await?)?;
         let note = address::leave(&config, &store, &rooms.public_url, rooms.around.now()).await?;
         let mut clockwork = jobs::start(Clockwork {

@@ -230,16 +230,17 @@ async fn refreshing(store: &Store, around: &Surroundings) -> Check {
         Err(error) => return Check::ill(NAME, error.to_string(), "see the database check"),
     };
     let RefreshNumbers { overdue, queued, in_doubt, .. } = numbers;
+    let queue = match numbers.queued_until.map_or(0, |until| Millis(until).left(now).as_secs()) {
+        0 => format!("{queued} wait their turn, {in_doubt} in doubt"),
+        last => format!("{queued} wait their turn (the last one for {last} s), {in_doubt} in doubt"),
+    };
     let waits = match numbers.oldest_due.map(|due| now.left(Millis(due))) {
         Some(wait) if wait > LATE => wait,
-        _ => return Check::well(NAME, format!("{overdue} due now, {queued} wait their turn, {in_doubt} in doubt")),
+        _ => return Check::well(NAME, format!("{overdue} due now, {queue}")),
     };
     Check::ill(
         NAME,
-        format!(
-            "{overdue} overdue, the oldest for {} s; {queued} wait their turn, {in_doubt} in doubt",
-            waits.as_secs()
-        ),
+        format!("{overdue} overdue, the oldest for {} s; {queue}", waits.as_secs()),
         "see that `valetkey serve` runs with this database and that its log tells of no failing sweep",
     )
 }

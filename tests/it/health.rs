@@ -1,12 +1,16 @@
 //! What people are told about refreshing: in the API, on pages, by metrics and by the doctor.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 use valetkey::caller::Role;
-use valetkey::clock::Clock;
+use valetkey::clock::{Clock, SystemClock};
 
-use crate::harness::{Account, Life, TestApp};
+use crate::harness::{Account, Database, Life, TestApp};
+use crate::program::get;
+use crate::town::Town;
 
 #[tokio::test]
 async fn whatever_keeps_a_token_from_being_refreshed_is_said_in_words_where_people_look() {
@@ -105,4 +109,61 @@ async fn the_coming_end_of_a_refresh_token_is_told_days_ahead() {
     let page = member.get("/admin/health").await.text;
     assert!(page.contains("1 ending soon"), "{page}");
     app.finish().await;
+}
+
+#[tokio::test]
+async fn metrics_and_the_doctor_tell_what_waits_and_why() {
+    let spool = TempDir::new().expect("a folder");
+    let mut town = Town::open(Database::sqlite(), &[("VALETKEY_SPOOL_DIR", spool.path().display().to_string())]).await;
+    town.start_node();
+    town.street.integrate(&town.platform(0)).await;
+    let queued = town.google("u-1", Account::ADA, 7200).await;
+    let doubtful = town.google("u-2", Account::GRACE, 7200).await;
+    let late = town.slack("u-3", Account::ADA, 7200).await;
+    assert_eq!(town.nodes.remove(0).stop("TERM"), Some(0));
+
+    // Google has asked for a pause; one of its tokens waits for the end of that, and of another nobody knows what has
+    // become. Slack's has been due for ten minutes, and no node runs.
+    let now = SystemClock.now().0;
+    let after = now + 300_000;
+    let pause = format!("rate_limited_until = {after}, pace_at = {after}000");
+    town.database.execute(&format!("UPDATE integrations SET {pause} WHERE provider = 'google'")).await;
+    town.set_row(&queued, &format!("due_at = {after}, slot_at = {after}")).await;
+    town.set_row(&doubtful, &format!("due_at = {after}, doubt_since = {now}, doubt_first_sent = {now}")).await;
+    town.set_row(&late, &format!("due_at = {}", now - 600_000)).await;
+    let report = town.bench.run(&["doctor", "--json"]);
+    assert_eq!(report.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&report.stdout).expect("one JSON object");
+    let check = report["checks"].as_array().expect("checks").iter().find(|one| one["name"] == "refreshing");
+    let check = check.expect("the check");
+    let detail = check["detail"].as_str().expect("words");
+    assert!(detail.starts_with("1 overdue, the oldest for 6"), "{detail}");
+    assert!(detail.contains("; 1 wait their turn (the last one for 2") && detail.ends_with(" 1 in doubt"), "{detail}");
+    assert!(check["next"].as_str().is_some_and(|next| next.contains("valetkey serve")), "{check}");
+
+    town.start_node();
+    let admin = town.nodes[0].admin.clone();
+    let metrics = || get(&admin, "/metrics", "");
+    let renewed = "valetkey_refreshes_total{provider=\"slack\",outcome=\"fresh\"} 1";
+    town.until("Slack's is refreshed", async || metrics().contains(renewed)).await;
+    town.until("the numbers are known", async || metrics().contains("valetkey_refresh_in_doubt 1")).await;
+    let shown = metrics();
+    for line in ["valetkey_refresh_queued 1", "valetkey_integrations_held{state=\"rate_limited\"} 1"] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let longest = town.nodes[0].metric("valetkey_refresh_longest_queue_seconds");
+    assert!((200.0..300.0).contains(&longest), "{longest}");
+
+    let guide = include_str!("../../docs/OPERATIONS.md");
+    let told = guide.split('`').filter(|part| part.starts_with("valetkey_")).map(without_labels);
+    // Nobody has misused a ticket here.
+    let told: BTreeSet<&str> = told.filter(|name| *name != "valetkey_tickets_ended_total").collect();
+    let lines = shown.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let there: BTreeSet<&str> = lines.filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(told, there, "what the guide tells of, and what there is");
+    town.close().await;
+}
+
+fn without_labels(metric: &str) -> &str {
+    metric.split(['{', ' ']).next().unwrap_or(metric)
 }

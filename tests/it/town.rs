@@ -126,6 +126,15 @@ impl Town {
         self.database.execute(&sql).await;
     }
 
+    /// Sets columns of a connection's credential.
+    pub async fn set_row(&self, connection: &str, columns: &str) {
+        let sql = format!(
+            "UPDATE credentials SET {columns} WHERE id IN
+             (SELECT credential_id FROM connection_credentials WHERE connection_id = '{connection}')"
+        );
+        self.database.execute(&sql).await;
+    }
+
     /// Columns of a connection's credential, as texts.
     pub async fn row(&self, connection: &str, columns: &str) -> Vec<String> {
         let sql = format!(
