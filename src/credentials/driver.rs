@@ -26,12 +26,10 @@ use crate::ids::TenantId;
 use crate::keys::Sealer;
 use crate::providers::{self, RevokeTokens, TokenSet};
 use crate::secret::Secret;
-use crate::store::credentials::{
-    ClaimColumns, CredentialName, CredentialRow, credential_claim, credential_load, credential_load_deleted,
-    credential_renew_lease,
-};
+use crate::store::credentials::{CredentialName, CredentialRow, credential_load, credential_load_deleted};
 use crate::store::due::credential_set_due;
 use crate::store::integrations::{IntegrationRow, integration_take_probe};
+use crate::store::refresh_rows::{ClaimColumns, credential_claim, credential_renew_lease};
 use crate::store::{StoreError, Tx};
 
 /// Tokens as they came, with what is needed to seal them whatever becomes of the database.

@@ -29,6 +29,7 @@ pub mod integrations;
 pub mod keys;
 pub mod logins;
 pub mod reading;
+pub mod refresh_rows;
 pub mod sessions;
 pub mod tenants;
 pub mod users;

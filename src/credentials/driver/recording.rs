@@ -10,12 +10,12 @@ use crate::credentials::ONE_CREDENTIAL;
 use crate::credentials::refresh::{Code, Event, Failure, Record, Wave};
 use crate::credentials::row::doubt_columns;
 use crate::store::connections::connections_of_credential_mark;
-use crate::store::credentials::{
-    FailureColumns, credential_fail, credential_needs_reauth, credentials_refused_believe_again,
-};
 use crate::store::integrations::{
     Refusals, integration_accept, integration_count_refusal, integration_limit_rate, integration_pause,
     integration_strain,
+};
+use crate::store::refresh_rows::{
+    FailureColumns, credential_fail, credential_needs_reauth, credentials_refused_believe_again,
 };
 use crate::store::{StoreError, Tx};
 

@@ -13,8 +13,9 @@ use crate::credentials::row::{access_place, refresh_place};
 use crate::credentials::spool::SpoolError;
 use crate::keys::KeyError;
 use crate::store::connections::{connections_of_credential_mark, credential_account};
-use crate::store::credentials::{AnswerTo, CredentialRow, DoubtColumns, NewTokens, credential_store};
+use crate::store::credentials::{CredentialRow, DoubtColumns, NewTokens};
 use crate::store::integrations::{IntegrationRow, integration_resume};
+use crate::store::refresh_rows::{AnswerTo, credential_store};
 
 impl Driver {
     pub(super) async fn on_store(

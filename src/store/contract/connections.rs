@@ -6,7 +6,8 @@ use crate::store::connections::{
     connection_list, connection_touch, connection_update, connections_of_credential_mark,
     connections_of_integration_mark, credential_account, credential_other_uses,
 };
-use crate::store::credentials::{credential_needs_reauth, credentials_of_connection};
+use crate::store::credentials::credentials_of_connection;
+use crate::store::refresh_rows::credential_needs_reauth;
 
 const ALL: ConnectionFilter<'_> = ConnectionFilter { user: None, provider: None, status: None, after: "", limit: 50 };
 

@@ -2,16 +2,17 @@
 
 use super::*;
 use crate::store::connections::{connection_by_id, connections_of_credential_mark};
-use crate::store::credentials::{
-    ClaimColumns, CredentialRow, DoubtColumns, FailureColumns, credential_claim, credential_delete, credential_fail,
-    credential_insert, credential_needs_reauth, credentials_refused_believe_again,
-};
+use crate::store::credentials::{CredentialRow, DoubtColumns, credential_delete, credential_insert};
 use crate::store::due::{
     Queue, RefreshNumbers, credential_claim_due, credential_patient, credential_set_due, credential_touch,
     credential_warn, credentials_in_air, credentials_of_integration_plan, credentials_put_back, credentials_queue_up,
     refresh_numbers,
 };
 use crate::store::integrations::{Pace, integrations_set_pace};
+use crate::store::refresh_rows::{
+    ClaimColumns, FailureColumns, credential_claim, credential_fail, credential_needs_reauth,
+    credentials_refused_believe_again,
+};
 
 const CLIENT: (&str, &str) = (A, "int_ten_a");
 

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::store::audit::{AuditRow, audit_insert};
-use crate::store::credentials::{DoubtColumns, FailureColumns, credential_fail, credential_needs_reauth};
+use crate::store::credentials::DoubtColumns;
 use crate::store::due::{credential_claim_due, credential_set_due, credentials_put_back};
 use crate::store::health::{BacklogRow, HeldRow, backlog_list, integrations_held, refresh_outcomes, troubled_list};
 use crate::store::integrations::{integration_pause, integration_strain};
+use crate::store::refresh_rows::{FailureColumns, credential_fail, credential_needs_reauth};
 
 async fn fail(tx: &mut Tx, id: &str, doubt: DoubtColumns, now: i64) {
     let columns = FailureColumns {

@@ -1,9 +1,10 @@
 //! What a refresh does to a credential's row: claim, renew, store, fail, give up.
 
 use super::*;
-use crate::store::credentials::{
-    AnswerTo, ClaimColumns, DoubtColumns, FailureColumns, NewTokens, credential_claim, credential_delete,
-    credential_fail, credential_needs_reauth, credential_renew_lease, credential_store,
+use crate::store::credentials::{DoubtColumns, NewTokens, credential_delete};
+use crate::store::refresh_rows::{
+    AnswerTo, ClaimColumns, FailureColumns, credential_claim, credential_fail, credential_needs_reauth,
+    credential_renew_lease, credential_store,
 };
 
 const DOUBT: DoubtColumns =
