@@ -29,7 +29,7 @@ pub struct IntegrationRow {
     pub status: String,
     /// The provider's error code when misconfigured.
     pub reason: Option<String>,
-    /// When a misconfigured client may be tried again.
+    /// When a misconfigured client or a silent provider may be tried again.
     pub probe_at: Option<i64>,
     /// Until when the provider wants fewer calls of this client.
     pub rate_limited_until: Option<i64>,
@@ -434,7 +434,7 @@ pub async fn integration_strain(
     Ok(unanswered == Some((open_after,)))
 }
 
-/// How many refusals in a row there are now, since when, and until when they are believed.
+/// How many refusals there are now, less two for every success between, since when, and until when they are believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Refusals {
     /// With this one.

@@ -98,6 +98,12 @@ impl Crowd {
         }
     }
 
+    /// Calls since the breaker has opened; it has to be open.
+    pub async fn probes(&self) -> usize {
+        let opened = self.number("SELECT CAST(max(unreachable_since) AS TEXT) FROM integrations").await;
+        self.endpoint.calls().iter().filter(|call| call.at.0 > opened.cast_signed()).count()
+    }
+
     async fn settle(&self) {
         self.app.rooms().credentials.sweep().await.expect("sweeps");
         self.app.until("nothing is in the air", async || self.in_air().await == 0).await;
@@ -140,6 +146,9 @@ fn row(provider: &str, n: usize, end: &str) -> Value {
         "credentials": [{"kind": "user", "access_token": format!("ya29.vkcrowd-first-{n}"), "refresh_token": format!("1//vkcrowd-{n}"),
             "expires_at": end, "scopes": [scope]}]})
 }
+
+/// One in half a minute, for an hour.
+pub const MOST_PROBES: usize = 121;
 
 /// The most calls in any second, by the wall.
 fn busiest_second(calls: &[Duration]) -> usize {
@@ -221,12 +230,14 @@ async fn rl_08_rl_14_an_hour_without_the_provider_costs_a_few_probes_and_no_conn
     assert!(shown["unreachable_since"].is_string(), "{shown}");
     assert_eq!(shown["status"], "active", "nobody has to mend anything");
     assert_eq!(crowd.statuses().await, crowd.all_active());
+    let probes = crowd.probes().await;
+    assert!(probes <= MOST_PROBES, "{probes} calls since the breaker has opened");
     crowd.endpoint.answer(|_, _| Answer::Fresh);
     let until_fresh = crowd.until_fresh(Duration::from_secs(35 + count as u64 / 40)).await;
     let total = crowd.endpoint.count() - healthy;
     figure(
-        "an hour down: calls while down, all calls until fresh, credentials (bars 1.1 and 2.2 a credential)",
-        format!("{down}, {total}, {count}"),
+        "an hour down: calls while down, of these probes, all calls until fresh, credentials (bars 1.1 and 2.2 a credential)",
+        format!("{down}, {probes}, {total}, {count}"),
     );
     figure("an hour down: seconds from recovery until all are fresh", until_fresh.as_secs());
     // A healthy provider would have met every credential at least once in that hour.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use valetkey::clock::{Clock, Entropy, SeededEntropy};
 
-use crate::crowds::{Crowd, figure, size};
+use crate::crowds::{Crowd, MOST_PROBES, figure, size};
 use crate::harness::Answer;
 
 const HOUR: u64 = 3600;
@@ -23,6 +23,11 @@ async fn an_hour_of(answer: Answer, replay: &'static str, count: usize, patience
     crowd.pass(Duration::from_secs(HOUR), Duration::from_secs(10)).await;
     let down = crowd.endpoint.count() - healthy;
     assert_eq!(crowd.statuses().await, crowd.all_active(), "{what}");
+    if count >= 100 {
+        let probes = crowd.probes().await;
+        // Inside a grace a lost answer is fetched again.
+        assert!(probes <= 2 * MOST_PROBES, "{what}: {probes} calls since the breaker has opened");
+    }
     crowd.endpoint.answer(|_, _| Answer::Fresh);
     let until_fresh = crowd.until_fresh(Duration::from_secs(35 + patience + count as u64 / 40)).await;
     let total = crowd.endpoint.count() - healthy;

@@ -185,7 +185,7 @@ impl Driver {
         tracing::error!(
             integration,
             taken_back,
-            "many users in a row seem to have withdrawn: the integration is held, since its client or the provider is more likely to be at fault"
+            "many users at once seem to have withdrawn: the integration is held, since its client or the provider is more likely to be at fault"
         );
         Ok(true)
     }

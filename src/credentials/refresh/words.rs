@@ -33,7 +33,7 @@ impl Code {
     pub const STORE_UNAVAILABLE: Self = Self(Cow::Borrowed("store_unavailable"));
     /// The user's employer lets sessions end after some hours.
     pub const SESSION_POLICY: Self = Self(Cow::Borrowed("session_policy"));
-    /// So many refusals in a row that the client is to blame rather than its users.
+    /// So many more refusals than successes that the client is to blame rather than its users.
     pub const REFUSED_WAVE: Self = Self(Cow::Borrowed("refused_wave"));
     /// A stored token cannot be opened.
     pub const UNREADABLE: Self = Self(Cow::Borrowed("stored_token_unreadable"));
@@ -261,7 +261,7 @@ pub struct Claimed {
 /// `UPDATE … SET fence = fence + 1, lease_until, lease_owner = this process, phase = sent since now, doubt
 /// WHERE generation = $ AND fence = $ AND status = active AND (lease_until IS NULL OR lease_until <= now OR
 /// lease_until > $believable)`; with `probe` also the integration's `probe_at` moves from not later than
-/// now to now + one minute. All or nothing.
+/// now to that time. All or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Only if the row still has this generation,
@@ -274,7 +274,7 @@ pub struct Claim {
     pub believable: Millis,
     /// The doubt to write, with this replay counted; `None` clears it.
     pub doubt: Option<Doubt>,
-    /// When the integration is faulty: the end of the minute in which nobody else may probe.
+    /// When the integration is faulty or unreachable: the end of the time in which nobody else may probe.
     pub probe: Option<Millis>,
 }
 
@@ -354,7 +354,7 @@ pub enum Record {
 /// marked so far are active again; the event is [`Event::Withheld`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wave {
-    /// So many in a row are a wave.
+    /// So many, less two for every success between, are a wave.
     pub most: u32,
     /// Older refusals belong to no wave.
     pub since: Millis,

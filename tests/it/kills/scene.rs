@@ -116,7 +116,7 @@ impl Scene {
         if kind == Kind::Strict && in_doubt { Fate::MayBeLost } else { Fate::Survives }
     }
 
-    /// A slow answer or two deaths: too long for the quick run.
+    /// Two deaths: too long for the quick run.
     pub fn takes_long(self) -> bool {
         self.story == Story::Settling
     }
