@@ -43,9 +43,10 @@
 //!   late answer may still come, then `needs_reauth` with reason `rotation_response_lost`, which a later answer still heals.
 //!
 //! Unless something speaks for the token: every attempt was answered by a server that said that it failed, or was a probe
-//! of a provider that answered nobody ([`Doubt::likely_unspent`]), or nobody at all was answered at that time ([`View::silent_at`]). Then it serves as long as
-//! the access token lives and is tried once more after that, when nothing is left that reuse detection could end
-//! (decision 0013). Otherwise an hour of 502s would cost every connection that was asked for in it.
+//! of a provider that answered nobody ([`Doubt::likely_unspent`]), or nobody at all was answered at that time
+//! ([`View::silent_at`]). Then it serves as long as the access token lives and is tried once more after that, when nothing
+//! is left that reuse detection could end (decision 0013). Otherwise an hour of 502s would cost every connection that was
+//! asked for in it.
 //!
 //! `invalid_grant` is final only after reading the row again (RL-07): another node may have rotated the
 //! token under our feet. A newer generation is used; a newer claim is left to its holder. After a doubt the
@@ -55,9 +56,9 @@
 //! error must not send every user of a tenant through consent again. The claim is given back all the same; left
 //! behind, its dead lease would turn into a doubt and then into exactly that.
 //!
-//! Nor does a *wave* mark anybody: ten refusals more than twice the successes between are the client's or the provider's fault rather
-//! than ten users' ([`Wave`]); the integration is held, and those already marked are active again. An *outage*, eight attempts
-//! in a row without an answer, holds the integration too: one probe every half minute instead of every credential's
+//! Nor does a *wave* mark anybody: ten refusals more than twice the successes between are the client's or the provider's
+//! fault rather than ten users' ([`Wave`]); the integration is held, and those already marked are active again. An
+//! *outage*, eight attempts in a row without an answer, holds the integration too: one probe every half minute instead of every credential's
 //! own attempts, so that a provider that comes back is not met by a storm (RL-08).
 //!
 //! Delete and reconnect win over a late answer. After a delete the late tokens are revoked. After a
