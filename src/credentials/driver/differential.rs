@@ -132,7 +132,7 @@ impl<'a> Story<'a> {
                 let heals_integration = self.dice.once_in(2);
                 let Claimed { generation, fence, .. } = claimed;
                 let failure = Failure { generation, fence, ..self.failure() };
-                let (since, probe_at) = (self.now().before(Duration::from_secs(60)), self.soon(60));
+                let (since, probe_at) = (self.now().before(Duration::from_secs(600)), self.soon(60));
                 let most = 1 + u32::try_from(self.dice.roll(2)).unwrap();
                 let wave = self.dice.once_in(2).then_some(Wave { most, since, probe_at, failure });
                 self.write(node, Record::Reauth { generation, fence, reason, heals_integration, wave }).await;
