@@ -235,8 +235,8 @@ pub async fn connection_delete(tx: &mut Tx, scope: &TenantScope, id: &str, now: 
     Ok(is_deleted)
 }
 
-/// Sets status and reason of every connection that uses a credential. It does not become `active` while another of its
-/// credentials needs its user.
+/// Sets status and reason of every connection that uses a credential. Instead of `active` it gets those of another of its
+/// credentials that still needs its user.
 ///
 /// # Errors
 /// As every statement.
@@ -252,11 +252,16 @@ pub async fn connections_of_credential_mark(
     sql!(
         tx,
         execute,
-        "UPDATE connections SET status = $3, reason = $4, updated_at = $5 WHERE tenant_id = $1 AND deleted_at IS NULL
+        "UPDATE connections SET updated_at = $5, status = CASE WHEN $3 = 'active'
+         AND EXISTS (SELECT 1 FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
+         WHERE u.tenant_id = $1 AND u.connection_id = connections.id AND k.id <> $2 AND k.status = 'needs_reauth' AND k.deleted_at IS NULL)
+         THEN 'needs_reauth' ELSE $3 END,
+         reason = CASE WHEN $3 = 'active' THEN
+         (SELECT min(k.reason) FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
+         WHERE u.tenant_id = $1 AND u.connection_id = connections.id AND k.id <> $2 AND k.status = 'needs_reauth' AND k.deleted_at IS NULL) ELSE $4 END
+         WHERE tenant_id = $1 AND deleted_at IS NULL
          AND status NOT IN ('quarantined', 'awaiting_start', 'revoked')
-         AND id IN (SELECT connection_id FROM connection_credentials WHERE tenant_id = $1 AND credential_id = $2)
-         AND ($3 <> 'active' OR NOT EXISTS (SELECT 1 FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
-         WHERE u.tenant_id = $1 AND u.connection_id = connections.id AND k.id <> $2 AND k.status = 'needs_reauth' AND k.deleted_at IS NULL))",
+         AND id IN (SELECT connection_id FROM connection_credentials WHERE tenant_id = $1 AND credential_id = $2)",
         tenant,
         credential,
         status,

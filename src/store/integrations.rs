@@ -274,8 +274,8 @@ pub async fn integration_resume(tx: &mut Tx, _: SystemScope, tenant: &str, id: &
     )? == 1)
 }
 
-/// The provider asked this client for a pause; a longer one is never shortened (RL-09), unless it ends after `believable`: a clock
-/// that has jumped has written that (RL-12).
+/// The provider asked this client for a pause; a longer one is never shortened (RL-09): of two clocks nobody knows here which
+/// one is wrong.
 ///
 /// # Errors
 /// As every statement.
@@ -284,18 +284,17 @@ pub async fn integration_limit_rate(
     _: SystemScope,
     tenant: &str,
     id: &str,
-    (until, believable): (i64, i64),
+    until: i64,
 ) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
-        "UPDATE integrations SET rate_limited_until = CASE WHEN rate_limited_until > $3 AND rate_limited_until <= $4 THEN rate_limited_until ELSE $3 END,
+        "UPDATE integrations SET rate_limited_until = CASE WHEN rate_limited_until > $3 THEN rate_limited_until ELSE $3 END,
          retry_credit = retry_credit + CASE WHEN unreachable_since IS NOT NULL THEN 100 * unanswered ELSE 0 END,
          unanswered = 0, unreachable_since = NULL, outage = NULL WHERE tenant_id = $1 AND id = $2",
         tenant,
         id,
-        until,
-        believable
+        until
     )?;
     Ok(())
 }

@@ -86,9 +86,7 @@ impl Driver {
                 (self.fail(&mut tx, failure).await?, if opened { opens } else { entry })
             }
             Record::RateLimited { until, failure } => {
-                let believable = self.policy.believable(self.now(), self.policy.deadlines.longest_pause);
-                let pause = (until.0, believable.0);
-                integration_limit_rate(&mut tx, ONE_CREDENTIAL, tenant, integration, pause).await?;
+                integration_limit_rate(&mut tx, ONE_CREDENTIAL, tenant, integration, until.0).await?;
                 (self.fail(&mut tx, failure).await?, Entry::failed(&row.id, failure.last_error.as_str()))
             }
             Record::Configuration { code, probe_at, failure } => {

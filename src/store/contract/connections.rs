@@ -205,14 +205,15 @@ async fn a_credentials_fate_reaches_its_connections_but_not_those_that_wait_for_
         assert_eq!(status(&mut tx, "con_1").await, ("active".to_owned(), None));
 
         connection_use_credential(&mut tx, &a(), "con_1", "crd_2", "bot").await.unwrap();
-        for credential in ["crd_1", "crd_2"] {
+        for (credential, reason) in [("crd_2", "y"), ("crd_1", "x")] {
             let name = name_of(credential);
-            assert!(credential_needs_reauth(&mut tx, TEST, &name, 1, 0, "x", NOW + 3).await.unwrap());
-            let mark = Some("x");
+            assert!(credential_needs_reauth(&mut tx, TEST, &name, 1, 0, reason, NOW + 3).await.unwrap());
+            let mark = Some(reason);
             connections_of_credential_mark(&mut tx, TEST, A, credential, "needs_reauth", mark, NOW + 3).await.unwrap();
         }
         connections_of_credential_mark(&mut tx, TEST, A, "crd_1", "active", None, NOW + 4).await.unwrap();
-        assert_eq!(status(&mut tx, "con_1").await.0, "needs_reauth", "its other credential needs its user still");
+        let wanted = ("needs_reauth".to_owned(), Some("y".to_owned()));
+        assert_eq!(status(&mut tx, "con_1").await, wanted, "its other credential needs its user still");
     })
     .await;
 }

@@ -160,9 +160,7 @@ impl Shelf {
                 }
             }
             Record::RateLimited { until, .. } => {
-                let Deadlines { longest_pause, skew, .. } = Deadlines::default();
-                let latest = now.after(longest_pause).after(skew);
-                self.pause = self.pause.filter(|pause| *pause <= latest).max(Some(*until));
+                self.pause = self.pause.max(Some(*until));
                 (self.unanswered, self.away) = (0, None);
             }
             Record::Configuration { code, probe_at, .. } => {
