@@ -295,3 +295,12 @@ pub async fn timed(question: reqwest::RequestBuilder) -> Duration {
     assert_eq!(status, 200, "{text}");
     watch.elapsed()
 }
+
+/// Waits for a state.
+pub async fn until(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) {
+    let watch = Stopwatch::start();
+    while !is_so() {
+        assert!(watch.elapsed() < patience.max(PATIENCE), "it did not come about in time: {what}");
+        pause(Duration::from_millis(5)).await;
+    }
+}
