@@ -168,6 +168,7 @@ impl Credentials {
             _ => {}
         }
         let left = |until: Option<i64>| until.map_or(Duration::ZERO, |until| Millis(until).left(self.around.now()));
+        let probe_at = integration.filter(|one| one.unreachable_since.is_some()).and_then(|one| one.probe_at);
         let Some(verdict) = verdict else { return CredentialError::InProgress { retry_after: COME_AGAIN } };
         match &verdict {
             // Whoever reads it is served, since it lives; here only the refresh counts.
@@ -175,10 +176,15 @@ impl Credentials {
                 let until = integration.and_then(|one| one.rate_limited_until);
                 CredentialError::RateLimited { retry_after: left(until) }
             }
-            Verdict::Serve { degraded: Some(code), .. }
-                if [Code::IN_DOUBT, Code::REFRESH_IN_PROGRESS].contains(code) =>
-            {
-                CredentialError::InProgress { retry_after: left(row.next_attempt_at).max(COME_AGAIN) }
+            // The sweep looks again when a doubt can be settled.
+            Verdict::Serve { degraded: Some(code), .. } if *code == Code::IN_DOUBT => {
+                CredentialError::InProgress { retry_after: left(self.next_due(row, integration)).max(COME_AGAIN) }
+            }
+            Verdict::Serve { degraded: Some(code), .. } if *code == Code::REFRESH_IN_PROGRESS => {
+                CredentialError::InProgress { retry_after: COME_AGAIN }
+            }
+            Verdict::Serve { degraded: Some(code), .. } if probe_at.is_some() => {
+                CredentialError::Upstream { code: code.to_string(), retry_after: left(probe_at).max(COME_AGAIN) }
             }
             _ => self.refusal(verdict, row),
         }

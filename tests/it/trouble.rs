@@ -201,7 +201,7 @@ async fn after_a_servers_error_a_rotating_token_serves_to_its_end_and_is_refresh
 async fn whoever_forces_a_refresh_is_told_what_stands_in_its_way() {
     // API.md, errors: 429 with the provider's own time, 503 while the outcome is in doubt; the tokens live all the while.
     let wishes = Wishes { providers: vec![("slack", "replay", "unsafe")], ..Wishes::default() };
-    let app = TestApp::start_with(wishes).await.expect("SQLite");
+    let mut app = TestApp::start_with(wishes).await.expect("SQLite");
     let platform = app.platform().await;
     let google = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
     let slack = app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;
@@ -223,9 +223,32 @@ async fn whoever_forces_a_refresh_is_told_what_stands_in_its_way() {
         let wait: u64 = got.header("retry-after").parse().expect("seconds");
         assert!((100..=120).contains(&wait), "{wait}");
     }
-    for id in [google, slack] {
-        assert_eq!(token(&platform, &id, 0).await.ok()["degraded"], true);
+    for id in [&google, &slack] {
+        assert_eq!(token(&platform, id, 0).await.ok()["degraded"], true);
     }
+
+    // A server's error leaves a token that is likely good, and tried again when the other one has ended.
+    let other = app.slack(&platform, "u-2", Account::GRACE, Life::Fresh).await;
+    app.street.fault("slack", "refresh", "http_502_html", 1).await;
+    refresh(&other).await;
+    app.advance(5);
+    let got = refresh(&other).await;
+    assert_eq!(got.problem(), (503, "refresh_in_progress".to_owned()));
+    let wait: u64 = got.header("retry-after").parse().expect("seconds");
+    assert!((11 * 3600..=12 * 3600).contains(&wait), "{wait}");
+
+    // The same key may come again with a refresh that has brought nothing.
+    let third = app.google(&platform, "u-3", Account::GRACE, Life::Fresh).await;
+    app.advance(10);
+    app.street.fault("google", "refresh", "http_502_html", 3).await;
+    // Its flight tries again after a pause.
+    app.let_time_run();
+    let keyed = platform.with("idempotency-key", "once");
+    let path = format!("/v1/connections/{third}/refresh");
+    let again = async || keyed.request(reqwest::Method::POST, &path, None).await;
+    assert_eq!(again().await.problem(), (502, "upstream_failed".to_owned()));
+    app.street.clear_faults().await;
+    assert_eq!(again().await.status, 200, "nothing was left behind by the first");
     app.finish().await;
 }
 

@@ -240,12 +240,11 @@ pub(super) async fn refresh(
     NoBody(written): NoBody,
 ) -> Result<Response, Problem> {
     let (rooms, who) = (house.clone(), caller.clone());
-    idempotent(
-        &house,
-        &caller,
-        written,
-        async move { Answer::ok(&rooms.connections.connection_refresh(&who, &id).await?) },
-    )
+    idempotent(&house, &caller, written, async move {
+        let refreshed = rooms.connections.connection_refresh(&who, &id).await;
+        // It may be asked for again whatever became of it: what may be sent twice is not for the caller to know.
+        Answer::ok(&refreshed.map_err(|error| Problem::from(error).without_effect())?)
+    })
     .await
 }
 
