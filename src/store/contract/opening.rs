@@ -79,3 +79,14 @@ async fn the_last_server_is_the_one_whose_address_is_known_until_it_forgets_it()
     })
     .await;
 }
+
+#[tokio::test]
+async fn postgresql_compiles_no_statement_of_ours() {
+    on_both_fresh(Contents::Schema, async |fresh| {
+        if let Store::Postgres(pool) = &fresh.store {
+            let jit: String = sqlx::query_scalar("SHOW jit").fetch_one(pool).await.unwrap();
+            assert_eq!(jit, "off");
+        }
+    })
+    .await;
+}
