@@ -242,7 +242,7 @@ pub(super) async fn refresh(
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
         let refreshed = rooms.connections.connection_refresh(&who, &id).await;
-        // It may be asked for again whatever became of it: what may be sent twice is not for the caller to know.
+        // A repeated request is safe: the protocol decides whether the token may be sent again, not the key.
         Answer::ok(&refreshed.map_err(|error| Problem::from(error).without_effect())?)
     })
     .await
