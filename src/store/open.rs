@@ -213,8 +213,11 @@ async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
         // A round trip for every use would be a third of all; what was used a moment ago is there still.
         .test_before_acquire(false)
         // No JIT: for a list as an argument the planner expects a hundred rows, and compiling for them takes longer than running.
+        // No bitmaps: they neither stop at a limit nor tell their index which versions of a row are dead, and a crowd leaves
+        // thousands of those where the sweep looks next.
         .after_connect(|connection, _| {
-            Box::pin(async move { sqlx::query("SET jit = off").execute(connection).await.map(|_| ()) })
+            let switch_off = "SELECT set_config('jit', 'off', false), set_config('enable_bitmapscan', 'off', false)";
+            Box::pin(async move { sqlx::query(switch_off).execute(connection).await.map(|_| ()) })
         })
         .before_acquire(|connection, about| {
             Box::pin(async move {
