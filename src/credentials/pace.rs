@@ -25,8 +25,12 @@ pub(super) const ACTIVE_WITHIN: Duration = Duration::from_secs(15 * 60);
 const MOST_CREDIT: i64 = 300;
 /// How far places are apart, in hundredths of what the allowed rate asks for.
 const MARGIN: u32 = 107;
-/// Nothing is held back for longer than this on its way out: its lease goes on.
-const MOST_HELD_BACK: Duration = Duration::from_secs(1);
+/// Of those, what makes up for a stall. The rest is for the disorder after it.
+const MADE_UP: u32 = 4;
+/// Nothing is held back for longer than this on its way out: its lease goes on. More than what a node has taken ahead.
+const MOST_HELD_BACK: Duration = Duration::from_millis(1500);
+/// What a stall has held up comes out of the database in another order than it went in, by so much.
+const SHUFFLED: Duration = Duration::from_millis(100);
 /// What a first attempt earns, in hundredths of a retry: however many fail, the provider sees 5 % more calls.
 const EARNED: i64 = 5;
 /// A retry is always allowed when the last one was so long ago, so that a lonely credential is not forgotten; half as long
@@ -52,21 +56,32 @@ impl Limits {
     }
 }
 
-/// What left a node last of all that it sends for a client, by a clock of the process that never stands still.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Departure {
-    /// When it was to leave: its place.
-    pub(super) planned: Duration,
-    /// When it really left.
-    pub(super) at: Duration,
+/// How a node's requests for one client leave, by a clock of the process that never stands still.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Departures {
+    /// The latest place of all that have left.
+    place: Duration,
+    /// How far the node is behind its places.
+    behind: Duration,
 }
 
-impl Departure {
-    /// When the next one may leave, if it is ready `now`: what is late, because the node or its database stood still, makes up
-    /// for it only as fast as places are apart by more than they would have to be.
-    pub(super) fn next(self, planned: Duration, now: Duration) -> Self {
-        let gap = planned.saturating_sub(self.planned) * 100 / MARGIN;
-        Self { planned: planned.max(self.planned), at: now.max((self.at + gap).min(now + MOST_HELD_BACK)) }
+impl Departures {
+    /// When the request may leave that is ready `now` and was to leave at `place`. What is late, because the node or its
+    /// database stood still, makes up for it only as fast as places are apart by more than they would have to be. One that is
+    /// late by itself leaves at once: it must not move all others from their places, which other nodes keep.
+    pub(super) fn leave(&mut self, place: Duration, now: Duration) -> Duration {
+        let made_up = place.saturating_sub(self.place) * MADE_UP / MARGIN;
+        let behind = self.behind.saturating_sub(made_up);
+        let by_itself = place < self.place && now > place + behind + SHUFFLED;
+        let at = (place + behind).clamp(now, now + MOST_HELD_BACK);
+        self.behind = if by_itself { behind } else { at.saturating_sub(place) };
+        self.place = self.place.max(place);
+        at
+    }
+
+    /// Whether nothing of this is of any use any more.
+    pub(super) fn are_over(&self, now: Duration) -> bool {
+        self.place + self.behind + 2 * HORIZON <= now
     }
 }
 
@@ -345,27 +360,41 @@ mod tests {
     #[test]
     fn rl_13_what_a_stall_has_held_up_leaves_no_faster_than_the_rate_allows() {
         let planned = |n: u64| Duration::from_micros(n * 5350);
-        // Everything is ready at its place, but for a stall of 0.3 s after the hundredth.
+        // Everything is ready at its place, but for a stall of 0.3 s after the hundredth; what it has held up comes in some disorder.
         let stalled = planned(100) + Duration::from_millis(300);
-        let ready = |n: u64| planned(n).max(if n < 100 { Duration::ZERO } else { stalled });
-        let mut last = Departure { planned: Duration::ZERO, at: Duration::ZERO };
-        let mut left = Vec::new();
-        for n in 0..2000 {
-            last = last.next(planned(n), ready(n));
-            left.push(last.at);
+        for step in [1, 5, 7, 13] {
+            let in_disorder =
+                (0..2000).map(|n| if (108..162).contains(&n) { n / 18 * 18 + (n * step + step / 2) % 18 } else { n });
+            let mut departures = Departures::default();
+            let mut left: Vec<_> = in_disorder
+                .map(|n| departures.leave(planned(n), planned(n).max(if n < 100 { Duration::ZERO } else { stalled })))
+                .collect();
+            left.sort();
+            let busiest = left
+                .iter()
+                .map(|from| left.iter().filter(|at| **at >= *from && **at - *from < Duration::from_secs(1)).count());
+            assert!(busiest.max() <= Some(200), "at 200 a second");
+            assert_eq!(left[99], planned(99), "what is on time is not held back");
+            assert_eq!(left[1999], planned(1999), "and the time is made up for");
         }
-        let busiest = left
-            .iter()
-            .map(|from| left.iter().filter(|at| **at >= *from && **at - *from < Duration::from_secs(1)).count());
-        assert!(busiest.max() <= Some(201), "at 200 a second");
-        assert_eq!(left[99], planned(99), "what is on time is not held back");
-        assert_eq!(left[1999], planned(1999), "and the time is made up for");
-        let far = Departure { planned: Duration::ZERO, at: Duration::from_secs(50) };
-        assert_eq!(
-            far.next(Duration::ZERO, Duration::from_secs(10)).at,
-            Duration::from_secs(11),
-            "nothing is held for long"
-        );
+    }
+
+    #[test]
+    fn what_is_late_by_itself_leaves_at_once_and_moves_no_other() {
+        let ms = Duration::from_millis;
+        let mut departures = Departures::default();
+        assert_eq!(departures.leave(ms(5000), ms(5000)), ms(5000));
+        assert_eq!(departures.leave(ms(4500), ms(5001)), ms(5001), "half a second late");
+        assert_eq!(departures.leave(ms(5005), ms(5005)), ms(5005));
+    }
+
+    #[test]
+    fn nothing_is_held_back_for_long() {
+        let seconds = Duration::from_secs;
+        let mut departures = Departures::default();
+        assert_eq!(departures.leave(seconds(10), seconds(60)), seconds(60));
+        assert_eq!(departures.leave(seconds(60), seconds(60)), seconds(60) + MOST_HELD_BACK);
+        assert_eq!(departures.leave(seconds(120), seconds(120)), seconds(120), "and soon not at all");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::Credentials;
-use super::pace::{ACTIVE_WITHIN, Decision, Departure, Due, HORIZON, Limits, Queue};
+use super::pace::{ACTIVE_WITHIN, Decision, Departures, Due, HORIZON, Limits, Queue};
 use super::refresh::{Deadlines, Policy, Replay, Wish};
 use super::row::{doubt, policy, standing, warn_at};
 use crate::audit::{Action, Event};
@@ -36,6 +36,10 @@ const BATCH: usize = 64;
 const CLAIMED_FOR: Duration = Duration::from_secs(150);
 /// So many rows are given places at once when a crowd is due.
 const QUEUED_AT_ONCE: i64 = 250;
+/// Between two rounds the sweep rests as long as the first one took, and no longer than this.
+const LONGEST_BREATH: Duration = Duration::from_millis(250);
+/// After this time no other round begins.
+const LONGEST_SWEEP: Duration = Duration::from_secs(10);
 /// No queue is longer than this; a first free place beyond it was written by a clock that has jumped.
 const LONGEST_QUEUE: Duration = Duration::from_secs(24 * 3600);
 
@@ -51,8 +55,7 @@ pub(super) struct Sweeper {
     by_provider: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Refreshes that readers have caused since the client's last round, and when the first of them was.
     by_readers: Mutex<HashMap<ClientId, (Millis, i64)>>,
-    /// The last departure of each client.
-    departures: Mutex<HashMap<ClientId, Departure>>,
+    departures: Mutex<HashMap<ClientId, Departures>>,
     watch: Stopwatch,
 }
 
@@ -91,15 +94,11 @@ impl Sweeper {
     }
 
     /// How long a request that is about to leave has to wait, so that what was held up does not leave all at once.
-    pub(super) fn hold_back(&self, integration: &IntegrationRow, Planned(planned): Planned) -> Duration {
+    pub(super) fn hold_back(&self, integration: &IntegrationRow, Planned(place): Planned) -> Duration {
         let now = self.watch.elapsed();
-        let mut departures = locked(&self.departures);
-        departures.retain(|_, last| last.at + 2 * HORIZON > now);
-        let last = departures
-            .entry((integration.tenant_id.clone(), integration.id.clone()))
-            .or_insert(Departure { planned, at: Duration::ZERO });
-        *last = last.next(planned, now);
-        last.at - now
+        let mut all = locked(&self.departures);
+        all.retain(|_, one| !one.are_over(now));
+        all.entry((integration.tenant_id.clone(), integration.id.clone())).or_default().leave(place, now) - now
     }
 
     fn berths_of(&self, provider: &str) -> Arc<Semaphore> {
@@ -155,18 +154,21 @@ impl Credentials {
     }
 
     /// Sends what is due and may leave; gives how many credentials were looked at. Returns without waiting for the
-    /// providers.
+    /// providers, and leaves to the next sweep what takes longer than ten seconds.
     ///
     /// # Errors
     /// As every statement. What was claimed comes again by itself.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
-        let mut looked_at = 0;
+        let (mut looked_at, begun) = (0, Stopwatch::start());
         while !self.shutdown.has_begun() {
+            let watch = Stopwatch::start();
             let round = self.sweep_round().await?;
             looked_at += round.looked_at;
-            if !round.more {
+            if !round.more || begun.elapsed() > LONGEST_SWEEP {
                 break;
             }
+            // However large a crowd is: half of the time the database belongs to those who read tokens, and to other nodes' sweeps.
+            pause(watch.elapsed().min(LONGEST_BREATH)).await;
         }
         Ok(looked_at)
     }
@@ -284,8 +286,9 @@ impl Credentials {
     fn send_off(&self, Leaving { row, at }: Leaving) -> Option<DueRow> {
         let Some(berth) = self.sweeper.berth(&row.provider) else { return Some(row) };
         // By the clock as it is now: where the database took its time, the round that is late must not leave beside the next.
-        let wait = at.left(self.around.now());
-        let planned = Planned(self.sweeper.watch.elapsed() + wait);
+        let now = self.around.now();
+        let wait = at.left(now);
+        let planned = Planned((self.sweeper.watch.elapsed() + wait).saturating_sub(now.left(at)));
         let room = self.clone();
         tokio::spawn(async move {
             let _berth = berth;
