@@ -128,7 +128,11 @@ impl House {
             idle.add(self.sweep(0).await);
         }
         let (mut one, mut many, mut numbers) = (Spans::default(), Spans::default(), Spans::default());
+        let mut disk = Spans::default();
         for tick in 0..self.ticks {
+            if self.database.kind() == Kind::Sqlite {
+                disk.add(self.database.sync_of_disk());
+            }
             self.make_due(tick, false).await;
             one.add(self.sweep(BATCH).await);
             self.make_due(tick, true).await;
@@ -139,6 +143,9 @@ impl House {
         show(table, &format!("{BATCH} due, of one client"), &one);
         show(table, &format!("{BATCH} due, of {} clients", CLIENTS - 1), &many);
         show(table, "counting what is due, queued and in doubt", &numbers);
+        if disk.count() > 0 {
+            table.row("for comparison, 4 KiB synced by this disk", disk.shown());
+        }
         [idle.median(), one.median(), many.median(), numbers.median()]
     }
 

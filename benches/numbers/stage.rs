@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Database {
     pub url: String,
     server: Option<String>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Database {
         let folder = TempDir::new().expect("a folder");
         if kind == Kind::Sqlite {
             let url = format!("sqlite:{}", folder.path().join("vault.db").display());
-            return Some(Self { url, server: None, _folder: folder });
+            return Some(Self { url, server: None, folder });
         }
         #[expect(clippy::disallowed_methods, reason = "the scripts tell where PostgreSQL is")]
         let server = std::env::var("VK_TEST_POSTGRES").ok().filter(|url| !url.is_empty());
@@ -61,7 +61,7 @@ impl Database {
         postgres(&server, &format!("CREATE DATABASE {name} TEMPLATE template0")).await;
         let mut url: url::Url = server.parse().expect("a URL");
         url.set_path(&name);
-        Some(Self { url: url.into(), server: Some(server), _folder: folder })
+        Some(Self { url: url.into(), server: Some(server), folder })
     }
 
     pub fn kind(&self) -> Kind {
@@ -121,6 +121,15 @@ impl Database {
                 pause(Duration::from_secs(1)).await;
             }
         }
+    }
+
+    /// How long the disk beside an SQLite file takes to keep 4 KiB for good, which every commit waits for.
+    pub fn sync_of_disk(&self) -> Duration {
+        let watch = Stopwatch::start();
+        let mut file = std::fs::File::create(self.folder.path().join("sync")).expect("a file");
+        std::io::Write::write_all(&mut file, &[7; 4096]).expect("writes");
+        file.sync_data().expect("synced");
+        watch.elapsed()
     }
 
     /// The story is over.
