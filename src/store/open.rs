@@ -215,9 +215,12 @@ async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
         // No JIT: for a list as an argument the planner expects a hundred rows, and compiling for them takes longer than running.
         // No bitmaps: they neither stop at a limit nor tell their index which versions of a row are dead, and a crowd leaves
         // thousands of those where the sweep looks next.
+        // A commit that a crash undoes can be a rotated refresh token that is lost for good (RL-04), whatever the server's
+        // default is.
         .after_connect(|connection, _| {
-            let switch_off = "SELECT set_config('jit', 'off', false), set_config('enable_bitmapscan', 'off', false)";
-            Box::pin(async move { sqlx::query(switch_off).execute(connection).await.map(|_| ()) })
+            let settings = "SELECT set_config('jit', 'off', false), set_config('enable_bitmapscan', 'off', false),
+                 CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END";
+            Box::pin(async move { sqlx::query(settings).execute(connection).await.map(|_| ()) })
         })
         .before_acquire(|connection, about| {
             Box::pin(async move {
