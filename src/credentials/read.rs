@@ -354,8 +354,9 @@ impl Credentials {
             let used = CredentialRow { last_used_at: now.0, ..row.clone() };
             let due = self.next_due(&used, integration.as_ref());
             let mut tx = self.store.begin().await?;
-            connection_touch(&mut tx, scope, connection, now.0).await?;
+            // In the order of everybody who writes to both.
             credential_touch(&mut tx, ONE_CREDENTIAL, &name, now.0, due).await?;
+            connection_touch(&mut tx, scope, connection, now.0).await?;
             tx.commit().await
         };
         if let Err(error) = written.await {
