@@ -127,6 +127,7 @@ impl Driver {
         match self.load().await {
             Ok(Some(view)) => {
                 self.first_look = Some((at, view));
+                self.wait_for_turn().await;
                 self.run(Flight::new(self.policy, wish, self.jitter)).await
             }
             Ok(None) => Verdict::Gone,
@@ -161,7 +162,7 @@ impl Driver {
                 Action::Claim(claim) => self.on_claim(claim).await,
                 Action::Send { give_up_after, tick_every, .. } => {
                     self.tell_sweep();
-                    let call = self.room.clone().call_provider(self.loaded.clone(), self.planned, give_up_after);
+                    let call = self.room.clone().call_provider(self.loaded.clone(), give_up_after);
                     wait_for(in_air.insert(tokio::spawn(call)), tick_every).await
                 }
                 Action::Continue => match &mut in_air {
@@ -180,6 +181,14 @@ impl Driver {
             if matches!(event, Event::Answered(_)) {
                 in_air = None;
             }
+        }
+    }
+
+    /// Before the claim: whoever has claimed and does not send has a token of unknown fate if its process dies.
+    async fn wait_for_turn(&self) {
+        let integration = self.loaded.as_ref().and_then(|loaded| loaded.integration.as_ref());
+        if let (Some(planned), Some(integration)) = (self.planned, integration) {
+            self.room.sweeper.hold_back(integration, planned).await;
         }
     }
 

@@ -28,9 +28,11 @@ const MARGIN: u32 = 107;
 /// Of those, what makes up for a stall. The rest is for the disorder after it.
 const MADE_UP: u32 = 4;
 /// Nothing is held back for longer than this on its way out: its lease goes on. More than what a node has taken ahead.
-const MOST_HELD_BACK: Duration = Duration::from_millis(1500);
-/// What a stall has held up comes out of the database in another order than it went in, by so much.
-const SHUFFLED: Duration = Duration::from_millis(100);
+pub(super) const MOST_HELD_BACK: Duration = Duration::from_millis(1500);
+/// What a stall has held up comes within this time,
+const SETTLED: Duration = Duration::from_millis(50);
+/// and in another order than it went in, by so many places: as many as there are connections to the database.
+const SHUFFLED: u64 = 20;
 /// What a first attempt earns, in hundredths of a retry: however many fail, the provider sees 5 % more calls.
 const EARNED: i64 = 5;
 /// A retry is always allowed when the last one was so long ago, so that a lonely credential is not forgotten; half as long
@@ -54,29 +56,42 @@ impl Limits {
     pub(super) fn new(rate: u32, in_air: u32) -> Self {
         Self { interval: i64::from(MARGIN) * 10_000 / i64::from(rate.max(1)), in_air: in_air as usize }
     }
+
+    fn shuffled(self) -> Duration {
+        (Duration::from_micros(self.interval.unsigned_abs() * SHUFFLED)).max(2 * SETTLED)
+    }
 }
 
 /// How a node's requests for one client leave, by a clock of the process that never stands still.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Departures {
-    /// The latest place of all that have left.
+    /// The latest place of all that were ready.
     place: Duration,
     /// How far the node is behind its places.
     behind: Duration,
 }
 
 impl Departures {
-    /// When the request may leave that is ready `now` and was to leave at `place`. What is late, because the node or its
-    /// database stood still, makes up for it only as fast as places are apart by more than they would have to be. One that is
-    /// late by itself leaves at once: it must not move all others from their places, which other nodes keep.
-    pub(super) fn leave(&mut self, place: Duration, now: Duration) -> Duration {
+    /// Notes that a request is ready `now` which was to leave at `place`. What is late, because the node or its database stood
+    /// still, makes up for it only as fast as places are apart by more than they would have to be. One that is late by itself
+    /// does not count: it must not move all others from their places, which other nodes keep.
+    pub(super) fn note(&mut self, place: Duration, now: Duration, limits: Limits) {
         let made_up = place.saturating_sub(self.place) * MADE_UP / MARGIN;
-        let behind = self.behind.saturating_sub(made_up);
-        let by_itself = place < self.place && now > place + behind + SHUFFLED;
-        let at = (place + behind).clamp(now, now + MOST_HELD_BACK);
-        self.behind = if by_itself { behind } else { at.saturating_sub(place) };
+        self.behind = self.behind.saturating_sub(made_up);
+        let late = now.saturating_sub(place);
+        let by_itself = place < self.place && late > self.behind + limits.shuffled();
+        if !by_itself && late > self.behind {
+            // Others that were held up are about to come, and some of them have earlier places.
+            let settled = if late > self.behind + SETTLED { late + SETTLED } else { late };
+            self.behind = settled;
+        }
+        self.behind = self.behind.min((now + MOST_HELD_BACK).saturating_sub(place));
         self.place = self.place.max(place);
-        at
+    }
+
+    /// When the request may leave, as far as is known: whoever has waited until then asks again.
+    pub(super) fn at(&self, place: Duration) -> Duration {
+        place + self.behind
     }
 
     /// Whether nothing of this is of any use any more.
@@ -221,6 +236,8 @@ fn micros(at: Millis) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::credentials::refresh::Code;
 
@@ -357,44 +374,70 @@ mod tests {
         assert_eq!(decide(&mut queue, FIRST), Decision::Go(ms(10)));
     }
 
+    /// When each of 2,000 leaves whose places are as far apart as `rate` asks for. All are ready at their places, but for a
+    /// stall of `stall` after the hundredth; what it has held up comes within 20 ms, in some disorder.
+    fn leaving(rate: u32, stall: Duration, step: u64) -> Vec<Duration> {
+        let limits = Limits::new(rate, 1000);
+        let place = |n: u64| Duration::from_micros(limits.interval.unsigned_abs() * (n + 1000));
+        let end = place(100) + stall;
+        let mut ready: Vec<(Duration, u64)> = (0..2000)
+            .map(|n| {
+                let late = end + Duration::from_millis((n * step + step / 2) % 18 * 20 / 18);
+                (if n >= 100 && place(n) < end { late.max(place(n)) } else { place(n) }, n)
+            })
+            .collect();
+        ready.sort();
+        let mut departures = Departures::default();
+        // By time: who is ready, and who has waited until when.
+        let mut events: BTreeSet<(Duration, u64, bool)> = ready.into_iter().map(|(at, n)| (at, n, true)).collect();
+        let mut left = Vec::new();
+        while let Some((now, n, is_new)) = events.pop_first() {
+            if is_new {
+                departures.note(place(n), now, limits);
+            }
+            match departures.at(place(n)) {
+                at if at <= now => left.push(now),
+                at => drop(events.insert((at, n, false))),
+            }
+        }
+        assert_eq!(left[99], place(99), "what is on time is not held back");
+        left
+    }
+
     #[test]
     fn rl_13_what_a_stall_has_held_up_leaves_no_faster_than_the_rate_allows() {
-        let planned = |n: u64| Duration::from_micros(n * 5350);
-        // Everything is ready at its place, but for a stall of 0.3 s after the hundredth; what it has held up comes in some disorder.
-        let stalled = planned(100) + Duration::from_millis(300);
-        for step in [1, 5, 7, 13] {
-            let in_disorder =
-                (0..2000).map(|n| if (108..162).contains(&n) { n / 18 * 18 + (n * step + step / 2) % 18 } else { n });
-            let mut departures = Departures::default();
-            let mut left: Vec<_> = in_disorder
-                .map(|n| departures.leave(planned(n), planned(n).max(if n < 100 { Duration::ZERO } else { stalled })))
-                .collect();
-            left.sort();
-            let busiest = left
-                .iter()
-                .map(|from| left.iter().filter(|at| **at >= *from && **at - *from < Duration::from_secs(1)).count());
-            assert!(busiest.max() <= Some(200), "at 200 a second");
-            assert_eq!(left[99], planned(99), "what is on time is not held back");
-            assert_eq!(left[1999], planned(1999), "and the time is made up for");
+        for (rate, stall) in [(200, 300), (200, 1000), (50, 500), (20, 500), (20, 1000)] {
+            for step in [1, 5, 7, 13] {
+                let left = leaving(rate, Duration::from_millis(stall), step);
+                let busiest = left.iter().map(|from| {
+                    left.iter().filter(|at| **at >= *from && **at - *from < Duration::from_secs(1)).count()
+                });
+                assert!(busiest.max() <= Some(rate as usize), "at {rate} a second, after {stall} ms");
+            }
         }
+        let left = leaving(200, Duration::from_millis(300), 1);
+        assert_eq!(left[1999], Duration::from_micros(5350 * 2999), "and the time is made up for");
     }
 
     #[test]
     fn what_is_late_by_itself_leaves_at_once_and_moves_no_other() {
-        let ms = Duration::from_millis;
+        let (ms, limits) = (Duration::from_millis, Limits::new(200, 100));
         let mut departures = Departures::default();
-        assert_eq!(departures.leave(ms(5000), ms(5000)), ms(5000));
-        assert_eq!(departures.leave(ms(4500), ms(5001)), ms(5001), "half a second late");
-        assert_eq!(departures.leave(ms(5005), ms(5005)), ms(5005));
+        departures.note(ms(5000), ms(5000), limits);
+        departures.note(ms(4500), ms(5001), limits);
+        assert!(departures.at(ms(4500)) <= ms(5001), "half a second late");
+        assert_eq!(departures.at(ms(5005)), ms(5005));
     }
 
     #[test]
-    fn nothing_is_held_back_for_long() {
-        let seconds = Duration::from_secs;
+    fn after_a_long_stall_nothing_is_held_back_for_long() {
+        let (seconds, limits) = (Duration::from_secs, Limits::new(200, 100));
         let mut departures = Departures::default();
-        assert_eq!(departures.leave(seconds(10), seconds(60)), seconds(60));
-        assert_eq!(departures.leave(seconds(60), seconds(60)), seconds(60) + MOST_HELD_BACK);
-        assert_eq!(departures.leave(seconds(120), seconds(120)), seconds(120), "and soon not at all");
+        departures.note(seconds(10), seconds(60), limits);
+        departures.note(seconds(60), seconds(60), limits);
+        assert_eq!(departures.at(seconds(60)), seconds(60) + MOST_HELD_BACK);
+        departures.note(seconds(120), seconds(120), limits);
+        assert_eq!(departures.at(seconds(120)), seconds(120), "and soon not at all");
     }
 
     #[test]

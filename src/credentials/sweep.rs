@@ -13,7 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::Credentials;
-use super::pace::{ACTIVE_WITHIN, Decision, Departures, Due, HORIZON, Limits, Queue};
+use super::pace::{ACTIVE_WITHIN, Decision, Departures, Due, HORIZON, Limits, MOST_HELD_BACK, Queue};
 use super::refresh::{Deadlines, Policy, Replay, Wish};
 use super::row::{doubt, policy, standing, warn_at};
 use crate::audit::{Action, Event};
@@ -93,12 +93,25 @@ impl Sweeper {
         counts.remove(client).map_or(0, |(_, count)| count)
     }
 
-    /// How long a request that is about to leave has to wait, so that what was held up does not leave all at once.
-    pub(super) fn hold_back(&self, integration: &IntegrationRow, Planned(place): Planned) -> Duration {
-        let now = self.watch.elapsed();
+    /// Has a request that is about to leave wait, so that what was held up does not leave all at once.
+    pub(super) async fn hold_back(&self, integration: &IntegrationRow, Planned(place): Planned) {
+        let client = (integration.tenant_id.clone(), integration.id.clone());
+        let since = self.watch.elapsed();
+        self.note_departure(&client, place, since);
+        loop {
+            let at = locked(&self.departures).get(&client).map_or(since, |one| one.at(place));
+            let wait = at.min(since + MOST_HELD_BACK).saturating_sub(self.watch.elapsed());
+            if wait.is_zero() {
+                return;
+            }
+            pause(wait).await;
+        }
+    }
+
+    fn note_departure(&self, client: &ClientId, place: Duration, now: Duration) {
         let mut all = locked(&self.departures);
         all.retain(|_, one| !one.are_over(now));
-        all.entry((integration.tenant_id.clone(), integration.id.clone())).or_default().leave(place, now) - now
+        all.entry(client.clone()).or_default().note(place, now, self.limits);
     }
 
     fn berths_of(&self, provider: &str) -> Arc<Semaphore> {
@@ -287,7 +300,8 @@ impl Credentials {
         let Some(berth) = self.sweeper.berth(&row.provider) else { return Some(row) };
         // By the clock as it is now: where the database took its time, the round that is late must not leave beside the next.
         let now = self.around.now();
-        let wait = at.left(now);
+        // Places are near; one that is far was given by a clock that has jumped meanwhile.
+        let wait = at.left(now).min(HORIZON);
         let planned = Planned((self.sweeper.watch.elapsed() + wait).saturating_sub(now.left(at)));
         let room = self.clone();
         tokio::spawn(async move {
