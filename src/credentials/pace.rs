@@ -38,7 +38,7 @@ const EARNED: i64 = 5;
 /// A retry is always allowed when the last one was so long ago, so that a lonely credential is not forgotten; half as long
 /// ago with every success in a row since.
 const TRICKLE: Duration = Duration::from_secs(600);
-/// What has no credit looks again after this time.
+/// What has no credit looks again after this time at the latest: only one of them finds a retry that is free.
 const REST: Duration = Duration::from_secs(30);
 
 /// What the operator allows for one client.
@@ -170,7 +170,7 @@ impl Queue {
             Integration::RateLimited { .. } | Integration::Working => {}
         }
         if row.retry && !self.may_retry(now) {
-            return Decision::Rest(now.after(REST));
+            return Decision::Rest(now.after(self.free_every().clamp(AGAIN, REST)));
         }
         let horizon = now.after(HORIZON);
         if self.free == 0 {
@@ -202,9 +202,13 @@ impl Queue {
     }
 
     fn may_retry(&self, now: Millis) -> bool {
-        let Some(answered) = self.answered else { return true };
-        let span = TRICKLE / (1 << answered.min(20));
-        self.credit >= 100 || self.retried_at.is_none_or(|last| last.after(span) <= now || last > now)
+        let waited = |last: Millis| last.after(self.free_every()) <= now || last > now;
+        self.answered.is_none() || self.credit >= 100 || self.retried_at.is_none_or(waited)
+    }
+
+    /// How often a retry costs nothing.
+    fn free_every(&self) -> Duration {
+        self.answered.map_or(Duration::ZERO, |answered| TRICKLE / (1 << answered.min(20)))
     }
 
     fn spend(&mut self, now: Millis, row: Due) {
@@ -353,7 +357,11 @@ mod tests {
         let a_while_ago = Some(NOW.before(TRICKLE / 8));
         assert!(!Queue { retried_at: a_while_ago, answered: Some(2), ..before.clone() }.may_retry(NOW));
         assert!(Queue { retried_at: a_while_ago, answered: Some(3), ..before.clone() }.may_retry(NOW));
-        assert!(Queue { retried_at: last, answered: None, ..before }.may_retry(NOW), "the provider is well");
+        assert!(Queue { retried_at: last, answered: None, ..before.clone() }.may_retry(NOW), "the provider is well");
+        for (answered, rest) in [(6, 9_375), (15, 2_500)] {
+            let mut queue = Queue { retried_at: last, answered: Some(answered), ..before.clone() };
+            assert_eq!(decide(&mut queue, RETRY), Decision::Rest(ms(rest)), "the more it answers, the sooner");
+        }
     }
 
     #[test]
