@@ -27,7 +27,8 @@ const MOST_CREDIT: i64 = 300;
 const MARGIN: u32 = 107;
 /// Of those, what makes up for a stall. The rest is for the disorder after it.
 const MADE_UP: u32 = 4;
-/// Nothing is held back for longer than this on its way out: its lease goes on. More than what a node has taken ahead.
+/// Nothing is held back for longer than this on its way out: somebody may have come to wait for it. More than what a node has
+/// taken ahead.
 pub(super) const MOST_HELD_BACK: Duration = Duration::from_millis(1500);
 /// What a stall has held up comes within this time,
 const SETTLED: Duration = Duration::from_millis(50);
@@ -82,8 +83,7 @@ impl Departures {
         let by_itself = place < self.place && late > self.behind + limits.shuffled();
         if !by_itself && late > self.behind {
             // Others that were held up are about to come, and some of them have earlier places.
-            let settled = if late > self.behind + SETTLED { late + SETTLED } else { late };
-            self.behind = settled;
+            self.behind = if late > self.behind + SETTLED { late + SETTLED } else { late };
         }
         self.behind = self.behind.min((now + MOST_HELD_BACK).saturating_sub(place));
         self.place = self.place.max(place);
