@@ -120,6 +120,7 @@ impl Connections {
         if is_new {
             connection_insert(&mut tx, scope, &row).await?;
         } else {
+            self.credentials.lock(&mut tx, scope, &row.id).await?;
             connection_update(&mut tx, scope, &row).await?;
         }
         for set in exchange.tokens {

@@ -198,8 +198,8 @@ impl Connections {
         }
         if existing.is_some_and(|old| old.client_id != row.client_id) {
             let now = self.around.now().0;
-            connections_of_integration_mark(&mut tx, &scope, &row.id, "misconfigured", "client_changed", now).await?;
             credentials_of_integration_pause(&mut tx, &scope, &row.id, "client_changed").await?;
+            connections_of_integration_mark(&mut tx, &scope, &row.id, "misconfigured", "client_changed", now).await?;
         }
         self.audit.record_and_commit(tx, caller, &Event::done(Action::IntegrationSet, "integration", &row.id)).await?;
         Ok(self.shown(&row))

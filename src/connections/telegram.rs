@@ -83,6 +83,7 @@ impl Connections {
         let account = SealedAccount { email: None, name: Some(format!("@{}", bot.username)) };
         row.account = Some(self.keys.seal_json(&mut tx, &user_owner, account_place(&row.id), &account).await?);
         if connection_by_id(&mut tx, &scope, &row.id).await?.is_some() {
+            self.credentials.lock(&mut tx, &scope, &row.id).await?;
             connection_update(&mut tx, &scope, &row).await?;
         } else {
             connection_insert(&mut tx, &scope, &row).await?;

@@ -63,6 +63,15 @@ pub struct Revocation {
 }
 
 impl Credentials {
+    /// Locks the credentials of a connection that is about to be written, too: whoever writes both begins with the credentials, or
+    /// two would wait for each other (a refresh that heals its connection, a consent for it).
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn lock(&self, tx: &mut Tx, scope: &TenantScope, connection: &str) -> Result<(), StoreError> {
+        credentials_of_connection_lock(tx, scope, connection).await.map(drop)
+    }
+
     /// Keeps a token set for a connection, in place of the one of the same kind that it had.
     ///
     /// # Errors

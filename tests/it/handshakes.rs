@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use url::Url;
 use valetkey::sandbox::person::{Page, Person};
 
-use crate::harness::{Account, Client, Life, ORIGIN, TestApp};
+use crate::harness::{Account, Client, Life, ORIGIN, TestApp, Wishes};
 
 /// A platform whose clients may send people back.
 async fn platform(app: &TestApp) -> Client {
@@ -177,5 +177,28 @@ async fn a_new_client_pauses_its_connections_until_they_reconnect_and_a_new_secr
     assert_eq!(person.visit(callback.as_str()).await.expect("a page").status, 200);
     assert_eq!(platform.read(&one).await.ok()["status"], "active", "the same connection, made again");
     platform.post(&format!("{one}/token"), &json!({})).await.ok();
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_consent_and_a_refresh_never_wait_for_each_other_at_once() {
+    // A refresh whose late answer heals its connection (RL-06) writes to the credential, then to the connection.
+    let Some(app) = TestApp::start_with(Wishes { postgres: true, ..Wishes::default() }).await else { return };
+    let platform = platform(&app).await;
+    let google = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let mut person = at_the_portal(&app, &platform, "u-1").await;
+    let callback = agree(&app, &mut person, &format!("?connection={google}")).await;
+    let mut refresh = app.database.begin().await;
+    refresh.execute("UPDATE credentials SET fence = fence").await;
+    let late_answer = async {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        app.until("the consent waits for the refresh", async || app.rows(waiting).await == [["1"]]).await;
+        refresh.execute("UPDATE connections SET updated_at = updated_at").await;
+        refresh.commit().await;
+    };
+    let (page, ()) = tokio::join!(person.visit(callback.as_str()), late_answer);
+    assert_eq!(page.expect("a page").status, 200);
+    assert_eq!(platform.read(&format!("/v1/connections/{google}")).await.ok()["status"], "active");
     app.finish().await;
 }

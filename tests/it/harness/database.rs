@@ -16,6 +16,20 @@ pub enum Database {
     Postgres { server: String, name: String },
 }
 
+/// Somebody else who writes to the database.
+pub struct Somebody(PgConnection);
+
+impl Somebody {
+    pub async fn execute(&mut self, sql: &str) {
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut self.0).await.expect("done");
+    }
+
+    pub async fn commit(mut self) {
+        self.execute("COMMIT").await;
+        self.0.close().await.expect("closed");
+    }
+}
+
 impl Database {
     pub fn sqlite() -> Self {
         Self::Sqlite(TempDir::new().expect("a folder"))
@@ -97,6 +111,13 @@ impl Database {
             }
             Self::Postgres { .. } => execute(&self.url(), sql).await,
         }
+    }
+
+    /// A transaction of somebody else's, on PostgreSQL: SQLite has one writer.
+    pub async fn begin(&self) -> Somebody {
+        let mut somebody = Somebody(connect(&self.url()).await);
+        somebody.execute("BEGIN").await;
+        somebody
     }
 
     /// The database takes no new tokens from now on, as if its disk were full, and does everything else.
