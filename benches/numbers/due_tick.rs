@@ -174,7 +174,7 @@ impl House {
         let took = watch.elapsed();
         let counted = self.app.rooms.credentials.refresh_numbers().await.expect("counts");
         assert!(counted.queued > 0, "{counted:?}");
-        show(table, "a round, which gives up to 250 their places", &rounds);
+        show(table, "a round, which gives up to 125 their places", &rounds);
         let places = format!("{} rounds, {:.1} s, {taken} taken one by one", rounds.count(), took.as_secs_f64());
         table.row("until everybody has a place", places);
         // Nobody waits for the counting; it takes what so many index entries take.

@@ -109,7 +109,7 @@ CREATE INDEX credentials_due_idx ON credentials (due_at) WHERE due_at IS NOT NUL
 CREATE INDEX credentials_integration_due_idx ON credentials (tenant_id, integration_id, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX credentials_slot_idx ON credentials (tenant_id, integration_id, slot_at) WHERE slot_at IS NOT NULL;
 CREATE INDEX credentials_sent_idx ON credentials (tenant_id, integration_id, lease_until) WHERE phase = 'sent';
-CREATE INDEX credentials_doubt_idx ON credentials (doubt_since) WHERE doubt_since IS NOT NULL;
+CREATE INDEX credentials_urgent_idx ON credentials (due_at) WHERE phase = 'sent' OR doubt_since IS NOT NULL;
 
 CREATE TABLE connection_credentials (
     tenant_id TEXT NOT NULL,

@@ -23,7 +23,7 @@ use crate::config::RefreshSettings;
 use crate::ids::TenantId;
 use crate::store::bell::Bell;
 use crate::store::due::{
-    DueRow, PutBack, Queue as Places, RefreshNumbers, credential_claim_due, credential_patient, credential_warn,
+    DueRow, PutBack, Queue as Places, RefreshNumbers, Share, credential_claim_due, credential_patient, credential_warn,
     credentials_in_air, credentials_put_back, credentials_queue_up, refresh_numbers,
 };
 use crate::store::integrations::{IntegrationRow, Pace, integrations_lock, integrations_set_pace};
@@ -34,8 +34,11 @@ const ALL_TENANTS: SystemScope = SystemScope::because("the sweep serves every te
 const BATCH: usize = 64;
 /// A claimed credential is looked at again after this time if its flight never says when.
 const CLAIMED_FOR: Duration = Duration::from_secs(150);
-/// So many rows are given places at once when a crowd is due.
-const QUEUED_AT_ONCE: i64 = 250;
+/// So many rows are given places at once when a crowd is due: what takes the database longer than a few milliseconds holds up
+/// those who read tokens.
+const QUEUED_AT_ONCE: i64 = 125;
+/// So many rows without a place are taken while a crowd is given its places: they tell whose crowd it is.
+const SCOUTS: usize = 8;
 /// Between two rounds the sweep rests as long as the first one took, and no longer than this.
 const LONGEST_BREATH: Duration = Duration::from_millis(250);
 /// After this time no other round begins.
@@ -151,6 +154,8 @@ pub struct Swept {
     pub looked_at: usize,
     /// Whether more may be due.
     pub more: bool,
+    /// Whether a crowd is being given its places, and not all of it has one.
+    pub queues_up: bool,
 }
 
 /// A row that leaves, and when.
@@ -172,11 +177,12 @@ impl Credentials {
     /// # Errors
     /// As every statement. What was claimed comes again by itself.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
-        let (mut looked_at, begun) = (0, Stopwatch::start());
+        let (mut looked_at, mut others, begun) = (0, BATCH, Stopwatch::start());
         while !self.shutdown.has_begun() {
             let watch = Stopwatch::start();
-            let round = self.sweep_round().await?;
+            let round = self.round(others).await?;
             looked_at += round.looked_at;
+            others = if round.queues_up { SCOUTS } else { BATCH };
             if !round.more || begun.elapsed() > LONGEST_SWEEP {
                 break;
             }
@@ -191,30 +197,31 @@ impl Credentials {
     /// # Errors
     /// As every statement. What was claimed comes again by itself.
     pub async fn sweep_round(&self) -> Result<Swept, StoreError> {
+        self.round(BATCH).await
+    }
+
+    /// A round that takes at most so many `others`: those which are neither urgent nor have a place.
+    async fn round(&self, others: usize) -> Result<Swept, StoreError> {
         let limit = self.sweeper.berths.available_permits().min(BATCH);
         if limit == 0 {
-            return Ok(Swept { looked_at: 0, more: false });
+            return Ok(Swept { looked_at: 0, more: false, queues_up: false });
         }
+        let count = |many: usize| i64::try_from(many).unwrap_or(i64::MAX);
+        // However much comes first, a quarter of every round is for the others.
+        let (first, others) = ((limit * 3).div_ceil(4), others.min(limit));
+        let share = Share { limit: count(limit), first: count(first), others: count(others) };
         let now = self.around.now();
         let claimed = now.after(CLAIMED_FOR);
         let mut tx = self.store.begin().await?;
-        let rows = credential_claim_due(
-            &mut tx,
-            ALL_TENANTS,
-            (now.0, now.after(HORIZON).0),
-            claimed.0,
-            i64::try_from(limit).unwrap_or(i64::MAX),
-        )
-        .await?;
+        let rows = credential_claim_due(&mut tx, ALL_TENANTS, (now.0, now.after(HORIZON).0), claimed.0, share).await?;
         tx.commit().await?;
         let looked_at = rows.len();
+        let more = looked_at >= others.min(first);
         self.warn_of_ends(&rows, now).await;
-        let mut left = Vec::new();
-        for leaving in self.plan(rows, now, claimed, looked_at == limit).await? {
-            left.extend(self.send_off(leaving));
-        }
+        let (leaving, queues_up) = self.plan(rows, now, claimed, more).await?;
+        let left: Vec<_> = leaving.into_iter().filter_map(|one| self.send_off(one)).collect();
         self.come_again_soon(&left, now, claimed).await?;
-        Ok(Swept { looked_at, more: looked_at == limit })
+        Ok(Swept { looked_at, more, queues_up })
     }
 
     /// How refreshing is doing, over all tenants; also told to the metrics.
@@ -254,7 +261,7 @@ impl Credentials {
         now: Millis,
         claimed: Millis,
         crowd: bool,
-    ) -> Result<Vec<Leaving>, StoreError> {
+    ) -> Result<(Vec<Leaving>, bool), StoreError> {
         let mut clients: BTreeMap<ClientId, Vec<DueRow>> = BTreeMap::new();
         let mut leaving = Vec::new();
         for row in rows {
@@ -263,7 +270,8 @@ impl Credentials {
                 None => leaving.push(Leaving { row, at: now }),
             }
         }
-        let mut round = Round { now, claimed, crowd, limits: self.sweeper.limits, leaving, waiting: Vec::new() };
+        let limits = self.sweeper.limits;
+        let mut round = Round { now, claimed, crowd, limits, leaving, waiting: Vec::new(), queues_up: false };
         if !clients.is_empty() {
             let names: Vec<(&str, &str)> = clients.keys().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
             let mut tx = self.store.begin().await?;
@@ -292,7 +300,7 @@ impl Credentials {
         }
         // The protocol finds out what is to become of those whose integration is gone.
         round.leaving.extend(clients.into_values().flatten().map(|row| Leaving { row, at: now }));
-        Ok(round.leaving)
+        Ok((round.leaving, round.queues_up))
     }
 
     /// Gives the row back when there is no berth for it.
@@ -370,6 +378,8 @@ struct Round {
     leaving: Vec<Leaving>,
     /// What goes back into the schedule.
     waiting: Vec<PutBack>,
+    /// Whether there were more in a crowd than were given places.
+    queues_up: bool,
 }
 
 impl Round {
@@ -420,8 +430,9 @@ impl Round {
                 active_since,
                 limit: QUEUED_AT_ONCE,
             };
-            let count = credentials_queue_up(tx, ALL_TENANTS, client, places).await?;
-            queue.pace_at += i64::try_from(count).unwrap_or(QUEUED_AT_ONCE) * self.limits.interval;
+            let count = credentials_queue_up(tx, ALL_TENANTS, client, places).await?.cast_signed();
+            queue.pace_at += count * self.limits.interval;
+            self.queues_up |= count == QUEUED_AT_ONCE;
         }
         Ok(Pace {
             tenant_id: client.0,

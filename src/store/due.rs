@@ -47,9 +47,27 @@ impl DueRow {
     }
 }
 
-/// Takes up to `limit` credentials that are due, or whose place in the queue comes by `horizon`, by moving their due time to
-/// `next`, so that nobody else takes them meanwhile. Those without a place, with one that has passed, or with one that is far
+/// What is urgent is looked for so far back, in milliseconds: an index keeps what it held until somebody cleans up. What is
+/// older takes its turn.
+const URGENT_FOR: i64 = 60_000;
+
+/// How many rows are taken at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// In all.
+    pub limit: i64,
+    /// Of those that come first.
+    pub first: i64,
+    /// Of all others.
+    pub others: i64,
+}
+
+/// Takes credentials that are due, or whose place in the queue comes by `horizon`, by moving their due time to `next`, so that
+/// nobody else takes them meanwhile. Those without a place, with one that has passed, or with one that is far
 /// because somebody has come to use them meanwhile, get `now` as theirs.
+///
+/// However large a crowd is due, before it come those whom somebody was sent for and nobody knows the end of, since a provider's
+/// grace is short (RL-06), and those with a place, which would pass. All others come in the order of their due time.
 ///
 /// # Errors
 /// As every statement.
@@ -58,37 +76,56 @@ pub async fn credential_claim_due(
     _: SystemScope,
     (now, horizon): (i64, i64),
     next: i64,
-    limit: i64,
+    share: Share,
 ) -> Result<Vec<DueRow>, StoreError> {
     // PostgreSQL lets several nodes claim side by side; SQLite has one writer anyway and no FOR UPDATE.
     if matches!(tx.connection(), Connection::Postgres(_)) {
         sql!(
             tx,
             all DueRow,
-            // Materialised: a plan that runs the choice more than once would choose more rows than `limit`.
+            // Materialised: a plan that runs the choice more than once would choose more rows than `limit`. COALESCE keeps the planner
+            // from reading the whole queue, by the index on places.
             "WITH due AS MATERIALIZED
-             (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 AND (due_at <= $4 OR slot_at = due_at) ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+             (SELECT * FROM (SELECT * FROM (SELECT tenant_id, id FROM credentials WHERE due_at > $5 AND due_at <= $4
+             AND (phase = 'sent' OR doubt_since IS NOT NULL) AND (phase = 'sent' OR doubt_likely_unspent = 0) ORDER BY due_at LIMIT $6 FOR UPDATE SKIP LOCKED) AS urgent
+             UNION ALL SELECT * FROM (SELECT tenant_id, id FROM credentials WHERE due_at > $4 AND due_at <= $1 AND COALESCE(slot_at, 0) = due_at
+             ORDER BY due_at LIMIT $6 FOR UPDATE SKIP LOCKED) AS placed LIMIT $6) AS first
+             UNION ALL SELECT * FROM (SELECT tenant_id, id FROM credentials WHERE due_at <= $4 AND (due_at <= $5
+             OR (phase = 'idle' AND (doubt_since IS NULL OR doubt_likely_unspent = 1))) ORDER BY due_at LIMIT $7 FOR UPDATE SKIP LOCKED) AS others LIMIT $3)
              UPDATE credentials SET due_at = $2, slot_at = CASE WHEN slot_at >= $4 AND slot_at <= $1 THEN slot_at ELSE $4 END
              WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due)
              RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for,
              phase, doubt_first_sent, doubt_since, doubt_replays, doubt_likely_unspent",
             horizon,
             next,
-            limit,
-            now
+            share.limit,
+            now,
+            now - URGENT_FOR,
+            share.first,
+            share.others
         )
     } else {
         sql!(
             tx,
             all DueRow,
-            "UPDATE credentials SET due_at = $2, slot_at = CASE WHEN slot_at >= $4 AND slot_at <= $1 THEN slot_at ELSE $4 END
-             WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM credentials WHERE due_at <= $1 AND (due_at <= $4 OR slot_at = due_at) ORDER BY due_at LIMIT $3)
+            "WITH due AS MATERIALIZED
+             (SELECT * FROM (SELECT * FROM (SELECT tenant_id, id FROM credentials WHERE due_at > $5 AND due_at <= $4
+             AND (phase = 'sent' OR doubt_since IS NOT NULL) AND (phase = 'sent' OR doubt_likely_unspent = 0) ORDER BY due_at LIMIT $6) AS urgent
+             UNION ALL SELECT * FROM (SELECT tenant_id, id FROM credentials WHERE due_at > $4 AND due_at <= $1 AND COALESCE(slot_at, 0) = due_at
+             ORDER BY due_at LIMIT $6) AS placed LIMIT $6) AS first
+             UNION ALL SELECT * FROM (SELECT tenant_id, id FROM credentials WHERE due_at <= $4 AND (due_at <= $5
+             OR (phase = 'idle' AND (doubt_since IS NULL OR doubt_likely_unspent = 1))) ORDER BY due_at LIMIT $7) AS others LIMIT $3)
+             UPDATE credentials SET due_at = $2, slot_at = CASE WHEN slot_at >= $4 AND slot_at <= $1 THEN slot_at ELSE $4 END
+             WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due)
              RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for,
              phase, doubt_first_sent, doubt_since, doubt_replays, doubt_likely_unspent",
             horizon,
             next,
-            limit,
-            now
+            share.limit,
+            now,
+            now - URGENT_FOR,
+            share.first,
+            share.others
         )
     }
 }

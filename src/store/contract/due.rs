@@ -4,7 +4,7 @@ use super::*;
 use crate::store::connections::{connection_by_id, connections_of_credential_mark};
 use crate::store::credentials::{CredentialRow, DoubtColumns, credential_delete, credential_insert};
 use crate::store::due::{
-    Queue, RefreshNumbers, credential_claim_due, credential_patient, credential_set_due, credential_touch,
+    Queue, RefreshNumbers, Share, credential_claim_due, credential_patient, credential_set_due, credential_touch,
     credential_warn, credentials_in_air, credentials_of_integration_plan, credentials_put_back, credentials_queue_up,
     refresh_numbers,
 };
@@ -22,8 +22,13 @@ async fn keep(store: &Store) {
     tx.commit().await.unwrap();
 }
 
+/// Whatever it is.
+const fn all(limit: i64) -> Share {
+    Share { limit, first: limit, others: limit }
+}
+
 async fn claim_due(tx: &mut Tx, now: i64, limit: i64) -> Vec<String> {
-    ids(&credential_claim_due(tx, TEST, (now, now), NOW + 100, limit).await.unwrap(), |row| &row.id)
+    ids(&credential_claim_due(tx, TEST, (now, now), NOW + 100, all(limit)).await.unwrap(), |row| &row.id)
 }
 
 async fn air(tx: &mut Tx, horizon: i64) -> i64 {
@@ -36,6 +41,34 @@ async fn plan(tx: &mut Tx, rows: &[(&str, Option<i64>, Option<i64>)]) {
         if let (Some(due_at), Some(slot_at)) = (due_at, slot_at) {
             credentials_put_back(tx, TEST, &put_back(id, *due_at, *slot_at, true)).await.unwrap();
         }
+    }
+}
+
+/// What another node writes before it sends.
+fn sent_by_another(now: i64, lease_until: i64) -> ClaimColumns<'static> {
+    ClaimColumns {
+        generation: 1,
+        fence: 0,
+        owner: "another",
+        now,
+        lease_until,
+        believable: now + 330_000,
+        doubt: DoubtColumns::default(),
+    }
+}
+
+/// A failure that leaves a doubt and is looked at again at `due_at`.
+fn unanswered(due_at: i64, likely_unspent: i64) -> FailureColumns<'static> {
+    FailureColumns {
+        generation: 1,
+        fence: 0,
+        attempts: 1,
+        next_attempt_at: due_at,
+        last_error: "response_lost",
+        doubt: DoubtColumns { first_sent: Some(NOW), since: Some(NOW), replays: 0, likely_unspent },
+        unrecognised: (0, 0),
+        due_at: Some(due_at),
+        now: NOW,
     }
 }
 
@@ -88,7 +121,8 @@ async fn of_many_sweeps_each_due_credential_goes_to_one_and_none_takes_more_than
             credential_insert(&mut tx, &a(), &row).await.unwrap();
         }
         tx.commit().await.unwrap();
-        let taken = race(&store, async |tx, _| credential_claim_due(tx, TEST, (NOW, NOW), NOW + 100, 2).await).await;
+        let taken =
+            race(&store, async |tx, _| credential_claim_due(tx, TEST, (NOW, NOW), NOW + 100, all(2)).await).await;
         assert!(taken.iter().all(|names| names.len() <= 2));
         let mut all = ids(&taken.concat(), |row| &row.id);
         let number = all.len();
@@ -124,7 +158,7 @@ async fn a_claimed_row_counts_as_in_the_air_until_its_plans_are_over_and_keeps_i
         )
         .await;
         assert_eq!(air(&mut tx, NOW + 50).await, 0);
-        let mut rows = credential_claim_due(&mut tx, TEST, (NOW + 2, NOW + 5), NOW + 100, 9).await.unwrap();
+        let mut rows = credential_claim_due(&mut tx, TEST, (NOW + 2, NOW + 5), NOW + 100, all(9)).await.unwrap();
         rows.sort_by(|one, other| one.id.cmp(&other.id));
         let places: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.slot_at)).collect();
         assert_eq!(places, [("crd_1", NOW + 2), ("crd_2", NOW + 5)]);
@@ -150,16 +184,8 @@ async fn who_comes_upon_a_request_of_somebody_elses_leaves_it_in_the_air() {
     in_a_house(async |store| {
         let mut tx = store.begin().await.unwrap();
         plan(&mut tx, &[("crd_1", Some(NOW), None)]).await;
-        credential_claim_due(&mut tx, TEST, (NOW, NOW), NOW + 100, 9).await.unwrap();
-        let claim = ClaimColumns {
-            generation: 1,
-            fence: 0,
-            owner: "a rival",
-            now: NOW,
-            lease_until: NOW + 30_000,
-            believable: NOW + 330_000,
-            doubt: DoubtColumns::default(),
-        };
+        credential_claim_due(&mut tx, TEST, (NOW, NOW), NOW + 100, all(9)).await.unwrap();
+        let claim = sent_by_another(NOW, NOW + 30_000);
         assert_eq!(credential_claim(&mut tx, TEST, &name_of("crd_1"), claim).await.unwrap(), Some(1));
         credential_set_due(&mut tx, TEST, &name_of("crd_1"), 1, Some(NOW + 30_000)).await.unwrap();
         for (now, count) in [(NOW, 1), (NOW + 29_999, 1), (NOW + 30_000, 0)] {
@@ -176,7 +202,8 @@ async fn a_far_place_is_given_up_by_a_row_that_is_wanted_now() {
         let mut tx = store.begin().await.unwrap();
         plan(&mut tx, &[("crd_1", Some(NOW), Some(NOW + 90_000))]).await;
         credential_touch(&mut tx, TEST, &name_of("crd_1"), NOW + 60_001, Some(NOW + 60_001)).await.unwrap();
-        let rows = credential_claim_due(&mut tx, TEST, (NOW + 60_001, NOW + 61_000), NOW + 200_000, 9).await.unwrap();
+        let rows =
+            credential_claim_due(&mut tx, TEST, (NOW + 60_001, NOW + 61_000), NOW + 200_000, all(9)).await.unwrap();
         assert_eq!(rows[0].slot_at, NOW + 60_001);
         assert_eq!(air(&mut tx, NOW + 61_000).await, 1, "it counts from now on");
     })
@@ -223,12 +250,44 @@ async fn what_has_a_place_is_taken_a_little_ahead_and_everything_else_in_its_tim
         )
         .await;
         credential_touch(&mut tx, TEST, &name_of("crd_3"), NOW + 60_001, Some(NOW + 8)).await.unwrap();
-        let mut rows = credential_claim_due(&mut tx, TEST, (NOW + 5, NOW + 9), NOW + 100, 9).await.unwrap();
+        let mut rows = credential_claim_due(&mut tx, TEST, (NOW + 5, NOW + 9), NOW + 100, all(9)).await.unwrap();
         rows.sort_by(|one, other| one.id.cmp(&other.id));
         let places: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.slot_at)).collect();
         assert_eq!(places, [("crd_1", NOW + 9), ("crd_4", NOW + 5)], "a place that has passed is lost");
         assert_eq!(air(&mut tx, NOW + 9).await, 2, "and both are in the air");
         assert_eq!(claim_due(&mut tx, NOW + 9, 9).await.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rl_06_a_crowd_delays_nothing_that_was_sent_or_has_its_place() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        let due = |id: &str, due_at| CredentialRow { due_at: Some(due_at), ..credential_row(id) };
+        for n in 0..20 {
+            credential_insert(&mut tx, &a(), &due(&format!("crd_crowd_{n:02}"), NOW - 50_000 + n)).await.unwrap();
+        }
+        plan(&mut tx, &[("crd_placed", Some(NOW), Some(NOW + 5))]).await;
+        for id in ["crd_doubt", "crd_sent", "crd_long_ago"] {
+            credential_insert(&mut tx, &a(), &due(id, NOW - 1_000)).await.unwrap();
+        }
+        for (id, sent) in [("crd_sent", NOW - 30_000), ("crd_long_ago", NOW - 100_000)] {
+            let claim = sent_by_another(sent, sent + 30_000);
+            assert_eq!(credential_claim(&mut tx, TEST, &name_of(id), claim).await.unwrap(), Some(1));
+        }
+        assert!(credential_fail(&mut tx, TEST, &name_of("crd_doubt"), unanswered(NOW - 1_000, 0)).await.unwrap());
+        let mut claim = async |share| {
+            let rows = credential_claim_due(&mut tx, TEST, (NOW, NOW + 10), NOW + 100, share).await.unwrap();
+            let mut names = ids(&rows, |row| &row.id);
+            names.sort();
+            names
+        };
+        let first = claim(Share { limit: 3, first: 2, others: 3 }).await;
+        assert_eq!(first, ["crd_doubt", "crd_long_ago", "crd_sent"], "so many first, and the others have a share");
+        let then = claim(Share { limit: 9, first: 2, others: 2 }).await;
+        assert_eq!(then, ["crd_crowd_00", "crd_crowd_01", "crd_placed"], "others in their order, so many at most");
+        assert_eq!(claim(all(64)).await.len(), 18, "and nobody is forgotten");
     })
     .await;
 }
@@ -242,28 +301,10 @@ async fn a_crowd_leaves_what_somebody_was_sent_for_out_of_its_queue() {
         for id in ["crd_1", "crd_2", "crd_3", "crd_4"] {
             credential_insert(&mut tx, &a(), &plain(id)).await.unwrap();
         }
-        let claim = ClaimColumns {
-            generation: 1,
-            fence: 0,
-            owner: "a node that dies",
-            now: NOW - 30_000,
-            lease_until: NOW,
-            believable: NOW + 330_000,
-            doubt: DoubtColumns::default(),
-        };
+        let claim = sent_by_another(NOW - 30_000, NOW);
         assert_eq!(credential_claim(&mut tx, TEST, &name_of("crd_2"), claim).await.unwrap(), Some(1));
         for (id, likely_unspent) in [("crd_3", 0), ("crd_4", 1)] {
-            let failure = FailureColumns {
-                generation: 1,
-                fence: 0,
-                attempts: 1,
-                next_attempt_at: NOW,
-                last_error: "response_lost",
-                doubt: DoubtColumns { first_sent: Some(NOW), since: Some(NOW), replays: 0, likely_unspent },
-                unrecognised: (0, 0),
-                due_at: Some(NOW),
-                now: NOW,
-            };
+            let failure = unanswered(NOW, likely_unspent);
             assert!(credential_fail(&mut tx, TEST, &name_of(id), failure).await.unwrap());
         }
         let queue = Queue { now: NOW, pace_at: (NOW + 100) * 1000, interval: 2_500, active_since: NOW, limit: 9 };

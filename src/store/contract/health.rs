@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::audit::{AuditRow, audit_insert};
 use crate::store::credentials::DoubtColumns;
-use crate::store::due::{credential_claim_due, credential_set_due, credentials_put_back};
+use crate::store::due::{Share, credential_claim_due, credential_set_due, credentials_put_back};
 use crate::store::health::{BacklogRow, HeldRow, backlog_list, integrations_held, refresh_outcomes, troubled_list};
 use crate::store::integrations::{integration_pause, integration_strain};
 use crate::store::refresh_rows::{FailureColumns, credential_fail, credential_needs_reauth};
@@ -53,7 +53,9 @@ async fn a_backlog_counts_what_is_due_queued_in_doubt_failing_and_ending_of_one_
         assert!(backlog_list(&mut tx, &b(), NOW, NOW + 100).await.unwrap().is_empty(), "the neighbour has none");
         let others = backlog_list(&mut tx, &user_scope(A, OTHER), NOW, NOW + 100).await.unwrap();
         assert!(others.is_empty(), "another user's are not counted");
-        credential_claim_due(&mut tx, TEST, (NOW, NOW), NOW + 100, 9).await.unwrap();
+        credential_claim_due(&mut tx, TEST, (NOW, NOW), NOW + 100, Share { limit: 9, first: 9, others: 9 })
+            .await
+            .unwrap();
         assert_eq!(backlog_list(&mut tx, &a(), NOW, NOW).await.unwrap()[0].overdue, 0, "somebody has taken them");
     })
     .await;

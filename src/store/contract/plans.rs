@@ -9,8 +9,8 @@ use sqlx::{AssertSqlSafe, Row};
 use super::*;
 use crate::store::Connection;
 use crate::store::due::{
-    Queue, credential_claim_due, credential_patient, credentials_in_air, credentials_put_back, credentials_queue_up,
-    refresh_numbers,
+    Queue, Share, credential_claim_due, credential_patient, credentials_in_air, credentials_put_back,
+    credentials_queue_up, refresh_numbers,
 };
 use crate::store::testing::statements_of;
 
@@ -126,10 +126,21 @@ async fn assert_uses(store: &Store, indexes: &[&str], arguments: &[Argument], wo
     assert_eq!(fault(&plan, indexes), None, "{plan}");
 }
 
-const DUE: [Argument; 4] = [Number(NOW + 1000), Number(NOW + 150_000), Number(128), Number(NOW)];
+const DUE: [Argument; 7] = [
+    Number(NOW + 1000),
+    Number(NOW + 150_000),
+    Number(128),
+    Number(NOW),
+    Number(NOW - 60_000),
+    Number(96),
+    Number(128),
+];
 
 async fn claim(tx: &mut Tx) {
-    let rows = credential_claim_due(tx, TEST, (NOW, NOW + 1000), NOW + 150_000, 128).await.unwrap();
+    let rows =
+        credential_claim_due(tx, TEST, (NOW, NOW + 1000), NOW + 150_000, Share { limit: 128, first: 128, others: 128 })
+            .await
+            .unwrap();
     assert!(!rows.is_empty());
 }
 
@@ -159,7 +170,7 @@ async fn what_the_sweep_asks_every_second_is_answered_by_indexes() {
     // Issue 3, evidence 5: "the query plan's index is tested".
     in_a_house(async |store| {
         fill(&store).await;
-        assert_uses(&store, &["credentials_due_idx"], &DUE, claim).await;
+        assert_uses(&store, &["credentials_due_idx", "credentials_urgent_idx"], &DUE, claim).await;
         let back = [Text(
             r#"[{"tenant_id":"ten_a","id":"crd_00000001","claimed":1800000000001,"due_at":1800000000002,"queued":true}]"#,
         )];
@@ -193,7 +204,7 @@ async fn what_the_sweep_asks_every_second_is_answered_by_indexes() {
             assert!(credential_patient(tx, TEST, CLIENT, NOW + 1000, NOW).await.unwrap().is_some());
         })
         .await;
-        let indexes = ["credentials_due_idx", "credentials_slot_idx", "credentials_sent_idx", "credentials_doubt_idx"];
+        let indexes = ["credentials_due_idx", "credentials_slot_idx", "credentials_urgent_idx"];
         assert_uses(&store, &indexes, &[Number(NOW), Number(10_000)], async |tx| {
             let numbers = refresh_numbers(tx, TEST, NOW).await.unwrap();
             assert!(numbers.overdue > 0 && numbers.queued > 0 && numbers.in_doubt > 0, "{numbers:?}");
