@@ -1,8 +1,7 @@
 //! Answers of providers that are in memory only: as long as there is one, this node is not ready and says so.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::health::Health;
 
@@ -11,7 +10,8 @@ const PART: &str = "held_tokens";
 /// Counts them.
 #[derive(Clone, Debug)]
 pub(super) struct HeldTokens {
-    count: Arc<AtomicUsize>,
+    /// Told under its lock: of two that let go at once the later must not speak first.
+    count: Arc<Mutex<usize>>,
     health: Health,
 }
 
@@ -26,16 +26,19 @@ pub(super) struct Held {
 impl HeldTokens {
     pub(super) fn new(health: Health) -> Self {
         let none = Self { count: Arc::default(), health };
-        none.say(0);
+        none.change(|_| 0);
         none
     }
 
     pub(super) fn one_more(&self) -> Held {
-        self.say(self.count.fetch_add(1, Ordering::SeqCst) + 1);
+        self.change(|count| count + 1);
         Held { tokens: self.clone(), copy: None }
     }
 
-    fn say(&self, count: usize) {
+    fn change(&self, to: impl FnOnce(usize) -> usize) {
+        let mut held = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = to(*held);
+        let count = *held;
         metrics::gauge!("valetkey_held_tokens").set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
         if count == 0 {
             self.health.clear(PART);
@@ -47,7 +50,7 @@ impl HeldTokens {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.tokens.say(self.tokens.count.fetch_sub(1, Ordering::SeqCst) - 1);
+        self.tokens.change(|count| count - 1);
     }
 }
 
@@ -65,5 +68,19 @@ mod tests {
         assert!(health.obstacles()[PART].starts_with("1 "));
         drop(two);
         assert!(health.obstacles().is_empty());
+    }
+
+    #[test]
+    fn what_many_flights_let_go_at_once_leaves_the_node_ready_rl_05() {
+        let health = Health::default();
+        let held = HeldTokens::new(health.clone());
+        for _ in 0..500 {
+            std::thread::scope(|scope| {
+                for one in [held.one_more(), held.one_more(), held.one_more()] {
+                    scope.spawn(move || drop(one));
+                }
+            });
+            assert!(health.obstacles().is_empty(), "a database that is well again, and nothing held");
+        }
     }
 }
