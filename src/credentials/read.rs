@@ -241,7 +241,8 @@ impl Credentials {
                 Err(CredentialError::Store(error)) if error.is_outage() => {}
                 Err(error) => return Err(error),
             }
-            let alive = life_left(&seen.credential, self.around.now()).is_none_or(|left| !left.is_zero());
+            let alive = self.lives(&seen.credential);
+            let will_do = alive && !want.wish.forced && want.wish.newer_than.is_none();
             match landed {
                 Ok(Some(Verdict::Serve { degraded: None, .. }))
                     if passenger_of.is_none() || seen.credential.generation > first =>
@@ -253,13 +254,25 @@ impl Credentials {
                 Ok(Some(Verdict::RefreshInProgress { .. } | Verdict::Unavailable { .. }))
                     if passenger_of == Some(Whose::TheSweeps) => {}
                 Ok(Some(Verdict::Serve { degraded: Some(_), .. })) if alive && !want.wish.forced => return Ok(true),
+                // The flight could not see the row, its leader crashed, or our patience ended: a token with life is served all the
+                // same (RL-20).
+                Ok(Some(Verdict::RefreshInProgress { .. } | Verdict::Unavailable { .. }) | None) | Err(_)
+                    if will_do =>
+                {
+                    return Ok(seen.credential.generation == first || is_lent_degraded(seen, now));
+                }
                 Ok(Some(verdict)) => return Err(self.refusal(verdict, &seen.credential)),
-                // The leader crashed, or our patience ended: a token with life is served all the same.
-                Ok(None) | Err(_) if alive && !want.wish.forced && want.wish.newer_than.is_none() => return Ok(true),
                 Ok(None) | Err(_) => return Err(CredentialError::InProgress { retry_after: COME_AGAIN }),
             }
         }
+        if self.lives(&seen.credential) && !want.wish.forced && want.wish.newer_than.is_none() {
+            return Ok(true);
+        }
         Err(CredentialError::InProgress { retry_after: COME_AGAIN })
+    }
+
+    fn lives(&self, row: &CredentialRow) -> bool {
+        life_left(row, self.around.now()).is_none_or(|left| !left.is_zero())
     }
 
     /// Joins the flight of a credential, or leads a new one in a task of its own: then it is nobody else's. Only the sweep plans
@@ -396,13 +409,19 @@ fn pick(rows: Vec<ReadableRow>, which: Which<'_>) -> Option<ReadableRow> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::refresh::Code;
     use super::super::testing::{CONNECTION, House, consented, furnish, owner_of};
     use super::*;
     use crate::store::credentials::credentials_of_connection;
     use crate::store::testing::{on_both, scope_of};
 
-    /// A flight of `whose` ends without having refreshed, when somebody else just has. What does a reader get who waited for it?
-    async fn read_beside(house: &House, tenant: &str, whose: Whose) -> Result<i64, CredentialError> {
+    /// A flight of `whose` ends without having refreshed, while somebody else perhaps has. What does a reader get who waited for it?
+    async fn read_beside(
+        house: &House,
+        tenant: &str,
+        whose: Whose,
+        refreshed: bool,
+    ) -> Result<(i64, bool), CredentialError> {
         let (scope, room) = (scope_of(tenant), &house.rooms[0]);
         furnish(&house.store, tenant, &scope).await;
         let owner = owner_of(&scope);
@@ -425,17 +444,61 @@ mod tests {
         while !seat.is_waited_for() && !reader.is_finished() {
             tokio::task::yield_now().await;
         }
-        keep(now, "fresh").await;
+        if refreshed {
+            keep(now, "fresh").await;
+        }
         seat.land(Verdict::RefreshInProgress { retry_after: Duration::from_secs(1) });
-        reader.await.expect("an answer").map(|token| token.generation)
+        reader.await.expect("an answer").map(|token| (token.generation, token.degraded))
+    }
+
+    #[tokio::test]
+    async fn rl_20_a_flight_that_could_not_see_the_row_takes_no_living_token_from_its_reader() {
+        on_both(async |store| {
+            let house = House::build(&store).await;
+            let (scope, room) = (scope_of("ten_1"), &house.rooms[0]);
+            furnish(&house.store, "ten_1", &scope).await;
+            let owner = owner_of(&scope);
+            let mut tx = house.store.begin().await.unwrap();
+            let obtained_at = room.around.now().before(Duration::from_secs(60));
+            let new = consented(&owner, obtained_at, Duration::from_secs(100), "living", "refresh");
+            room.keep(&mut tx, &scope, new).await.unwrap();
+            let id = credentials_of_connection(&mut tx, &scope, CONNECTION).await.unwrap().remove(0).id;
+            tx.commit().await.unwrap();
+            let name = CredentialName { tenant_id: "ten_1".to_owned(), id };
+            let Boarding::Leader(seat, _) = room.flights.board(&name, Whose::AReaders) else {
+                panic!("nobody else flies")
+            };
+            let landing = async {
+                while !seat.is_waited_for() {
+                    tokio::task::yield_now().await;
+                }
+                let code = Code::STORE_UNAVAILABLE;
+                seat.land(Verdict::Unavailable { code, retry_after: Duration::from_secs(1) });
+            };
+            let caller = Caller::operator(scope.tenant_id().clone());
+            let reading = room.read_in(&caller, &scope, ReadWish::token(CONNECTION, Duration::from_secs(1800)));
+            let (token, ()) = tokio::join!(reading, landing);
+            let token = token.expect("forty seconds of life");
+            assert_eq!((token.generation, token.degraded), (1, true));
+        })
+        .await;
     }
 
     #[tokio::test]
     async fn a_reader_is_as_patient_beside_the_sweep_as_anywhere() {
         on_both(async |store| {
             let house = House::build(&store).await;
-            assert_eq!(read_beside(&house, "ten_1", Whose::TheSweeps).await.expect("a token"), 2);
-            let refused = read_beside(&house, "ten_2", Whose::AReaders).await;
+            for (tenant, whose) in [("ten_1", Whose::TheSweeps), ("ten_2", Whose::AReaders)] {
+                let token = read_beside(&house, tenant, whose, true).await;
+                assert_eq!(token.expect("a token"), (2, false), "it lives");
+            }
+            let tried = read_beside(&house, "ten_3", Whose::TheSweeps, false).await;
+            // As far as it can be tried here: nobody has a client secret.
+            assert!(
+                matches!(tried, Err(CredentialError::Misconfigured)),
+                "the sweep tries once, the reader again: {tried:?}"
+            );
+            let refused = read_beside(&house, "ten_4", Whose::AReaders, false).await;
             assert!(
                 matches!(refused, Err(CredentialError::InProgress { .. })),
                 "a reader was patient already: {refused:?}"
