@@ -10,7 +10,7 @@ use crate::ids::ConnectionId;
 use crate::invalid::{Invalid, checked_name};
 use crate::store::bell::{Bell, ring_at_commit};
 use crate::store::connections::{
-    ConnectionFilter, connection_by_id, connection_clear_default, connection_delete, connection_list, connection_update,
+    ConnectionFilter, connection_by_id, connection_clear_default, connection_delete, connection_list, connection_rename,
 };
 use crate::store::conversations::conversations_end_by_connection;
 use crate::store::users::user_by_external_id;
@@ -110,21 +110,21 @@ impl Connections {
     ) -> Result<Connection, ConnectionsError> {
         let scope = caller.require(Permission::ConnectionsWrite)?;
         let mut tx = self.store.begin().await?;
-        let mut row =
+        let row =
             connection_by_id(&mut tx, &scope, id.as_str()).await?.ok_or(ConnectionsError::NotFound("connection"))?;
-        if let Some(label) = change.label {
-            row.label = if label.trim().is_empty() { String::new() } else { checked_name("label", &label, 100)? };
+        let (mut label, mut is_default) = (row.label, row.is_default);
+        if let Some(wished) = change.label {
+            label = if wished.trim().is_empty() { String::new() } else { checked_name("label", &wished, 100)? };
         }
         match change.default {
             Some(true) => {
                 connection_clear_default(&mut tx, &scope, row.user_id.as_deref(), &row.provider).await?;
-                row.is_default = 1;
+                is_default = 1;
             }
             Some(false) => return Err(Invalid::one("default", "make another connection the default instead").into()),
             None => {}
         }
-        row.updated_at = self.around.now().0;
-        connection_update(&mut tx, &scope, &row).await?;
+        connection_rename(&mut tx, &scope, &row.id, (&label, is_default), self.around.now().0).await?;
         let event = Event::done(Action::ConnectionChanged, "connection", &row.id).of_user(row.user_id.as_deref());
         self.audit.record(&mut tx, caller, &event).await?;
         let view = self.connection_in(&mut tx, &scope, id.as_str()).await?;

@@ -171,6 +171,30 @@ pub async fn connection_update(tx: &mut Tx, scope: &TenantScope, row: &Connectio
     Ok(())
 }
 
+/// Writes what people choose, and leaves alone what a refresh may be writing at the same time: status and reason.
+///
+/// # Errors
+/// As every statement.
+pub async fn connection_rename(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+    (label, is_default): (&str, i64),
+    now: i64,
+) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE connections SET label = $3, is_default = $4, updated_at = $5 WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+        scope.tenant(),
+        id,
+        label,
+        is_default,
+        now
+    )?;
+    Ok(())
+}
+
 /// Takes the default mark from a user's other connections to this provider.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::connections::{
     ConnectionFilter, connection_by_account, connection_by_id, connection_clear_default, connection_delete,
-    connection_list, connection_touch, connection_update, connections_of_credential_mark,
+    connection_list, connection_rename, connection_touch, connection_update, connections_of_credential_mark,
     connections_of_integration_mark, credential_account, credential_other_uses,
 };
 use crate::store::credentials::credentials_of_connection;
@@ -116,6 +116,26 @@ async fn a_changed_connection_keeps_its_user_and_provider() {
         assert_eq!(connection_by_id(&mut tx, &a(), "con_1").await.unwrap().unwrap().label, "");
         connection_update(&mut tx, &a(), &changed).await.unwrap();
         assert_eq!(connection_by_id(&mut tx, &a(), "con_1").await.unwrap(), Some(changed));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_label_leaves_alone_what_a_refresh_may_be_writing() {
+    in_a_house(async |store| {
+        fill(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let troubled = ConnectionRow {
+            status: "quarantined".to_owned(),
+            reason: Some("identity_changed".to_owned()),
+            ..connection_by_id(&mut tx, &a(), "con_1").await.unwrap().unwrap()
+        };
+        connection_update(&mut tx, &a(), &troubled).await.unwrap();
+        connection_rename(&mut tx, &b(), "con_1", ("theirs", 1), NOW + 4).await.unwrap();
+        assert_eq!(connection_by_id(&mut tx, &a(), "con_1").await.unwrap().unwrap().label, "");
+        connection_rename(&mut tx, &a(), "con_1", ("work ü", 0), NOW + 4).await.unwrap();
+        let renamed = ConnectionRow { label: "work ü".to_owned(), is_default: 0, updated_at: NOW + 4, ..troubled };
+        assert_eq!(connection_by_id(&mut tx, &a(), "con_1").await.unwrap(), Some(renamed));
     })
     .await;
 }
