@@ -340,7 +340,7 @@ pub async fn integrations_lock(
             tx,
             all IntegrationRow,
             "SELECT * FROM integrations WHERE (tenant_id, id) IN (SELECT e ->> 0, e ->> 1 FROM jsonb_array_elements($1::jsonb) AS list (e))
-             AND deleted_at IS NULL ORDER BY tenant_id, id FOR UPDATE",
+             AND deleted_at IS NULL ORDER BY tenant_id, id FOR NO KEY UPDATE",
             &names
         )
     } else {

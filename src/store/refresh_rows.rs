@@ -237,22 +237,8 @@ pub async fn credentials_refused_believe_again(
     since: i64,
     (now, due_at): (i64, i64),
 ) -> Result<u64, StoreError> {
-    sql!(
-        tx,
-        execute,
-        "UPDATE connections SET status = 'active', reason = NULL, updated_at = $4
-         WHERE tenant_id = $1 AND integration_id = $2 AND status = 'needs_reauth' AND reason <> 'rotation_response_lost' AND deleted_at IS NULL
-         AND id IN (SELECT u.connection_id FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
-         WHERE k.tenant_id = $1 AND k.integration_id = $2 AND k.status = 'needs_reauth' AND k.last_error_at >= $3 AND k.deleted_at IS NULL)
-         AND NOT EXISTS (SELECT 1 FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
-         WHERE u.tenant_id = $1 AND u.connection_id = connections.id AND k.status = 'needs_reauth' AND k.deleted_at IS NULL
-         AND (k.last_error_at < $3 OR k.last_error_at IS NULL OR k.reason = 'rotation_response_lost'))",
-        tenant,
-        integration,
-        since,
-        now
-    )?;
-    sql!(
+    // Credentials before connections, as everybody who writes both.
+    let taken_back = sql!(
         tx,
         execute,
         "UPDATE credentials SET status = 'active', reason = NULL, due_at = $4 WHERE tenant_id = $1 AND integration_id = $2 AND status = 'needs_reauth'
@@ -261,5 +247,20 @@ pub async fn credentials_refused_believe_again(
         integration,
         since,
         due_at
-    )
+    )?;
+    sql!(
+        tx,
+        execute,
+        "UPDATE connections SET status = 'active', reason = NULL, updated_at = $4
+         WHERE tenant_id = $1 AND integration_id = $2 AND status = 'needs_reauth' AND reason <> 'rotation_response_lost' AND deleted_at IS NULL
+         AND id IN (SELECT u.connection_id FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
+         WHERE k.tenant_id = $1 AND k.integration_id = $2 AND k.status = 'active' AND k.last_error_at >= $3 AND k.deleted_at IS NULL)
+         AND NOT EXISTS (SELECT 1 FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
+         WHERE u.tenant_id = $1 AND u.connection_id = connections.id AND k.status = 'needs_reauth' AND k.deleted_at IS NULL)",
+        tenant,
+        integration,
+        since,
+        now
+    )?;
+    Ok(taken_back)
 }
