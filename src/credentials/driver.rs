@@ -63,7 +63,7 @@ struct Driver {
     held: Option<Held>,
     /// Where the answer of this flight comes from the spool: whether it has to stay there.
     spooled: Option<StaysInSpool>,
-    /// When its request is to leave; none where somebody waits, and the sweep did not plan this flight.
+    /// When its first request is to leave; none where somebody waits, and the sweep did not plan this flight.
     planned: Option<Planned>,
     /// The look that a flight begins with, until the protocol asks for it.
     first_look: Option<(Millis, View)>,
@@ -192,9 +192,11 @@ impl Driver {
         }
     }
 
-    fn tell_sweep(&self) {
+    /// Whoever sends without a place: a reader, or the sweep for the second time in one flight.
+    fn tell_sweep(&mut self) {
+        let has_place = self.planned.take().is_some();
         let integration = self.loaded.as_ref().and_then(|loaded| loaded.row.integration_id.as_deref());
-        if let Some(integration) = integration.filter(|_| self.planned.is_none()) {
+        if let Some(integration) = integration.filter(|_| !has_place) {
             self.room.sweeper.note_reader(&self.name.tenant_id, integration, self.now());
         }
     }

@@ -115,6 +115,8 @@ pub(super) struct Queue {
     pub(super) integration: Integration,
     /// How many more may be in the air.
     pub(super) free: usize,
+    /// Calls that have left without a place while the first free one is far: somebody nearer makes room.
+    pub(super) owed: i64,
 }
 
 /// A row that is due.
@@ -177,19 +179,31 @@ impl Queue {
             return self.place_after(now, now, interval);
         }
         let at = match row.place.filter(|place| *place >= now && *place <= horizon) {
-            Some(place) => place,
-            None => match self.next_place(now, interval) {
-                place if place <= horizon => place,
-                place => return Decision::Wait(place),
-            },
+            Some(place) if self.owed == 0 => place,
+            near => {
+                self.owed -= i64::from(near.is_some());
+                match self.next_place(now, interval) {
+                    place if place <= horizon => place,
+                    place => return Decision::Wait(place),
+                }
+            }
         };
         self.spend(now, row);
         Decision::Go(at)
     }
 
-    /// Takes places for what has not waited for them: readers' own refreshes.
+    /// Takes places for what has not waited for them: readers' own refreshes, and what is sent twice inside a grace.
     pub(super) fn debit(&mut self, now: Millis, calls: i64, interval: i64) {
-        self.pace_at = self.pace_at.max(micros(now)) + calls * interval;
+        if self.pace_at > micros(now.after(HORIZON)) {
+            self.owed += calls;
+        } else {
+            self.pace_at = self.pace_at.max(micros(now)) + calls * interval;
+        }
+    }
+
+    /// Nobody was there any more who could have made room: the queue begins later.
+    pub(super) fn settle(&mut self, interval: i64) {
+        self.pace_at += std::mem::take(&mut self.owed) * interval;
     }
 
     fn probe(&mut self, now: Millis, interval: i64, row: Due) -> Decision {
@@ -257,6 +271,7 @@ mod tests {
             answered: Some(0),
             integration: Integration::Working,
             free: 1_000_000,
+            owed: 0,
         }
     }
 
@@ -454,5 +469,19 @@ mod tests {
         let interval = Limits::new(100, 10).interval;
         queue.debit(NOW, 5, interval);
         assert_eq!(queue.pace_at, NOW.0 * 1000 + 5 * interval);
+    }
+
+    #[test]
+    fn rl_13_in_a_crowd_whoever_comes_next_makes_room_for_what_has_not_waited() {
+        let begin = ms(60_000).0 * 1000;
+        let mut queue = Queue { pace_at: begin, ..queue() };
+        let interval = Limits::new(100, 10).interval;
+        queue.debit(NOW, 3, interval);
+        let due = |offset| Due { place: Some(ms(offset)), ..FIRST };
+        assert_eq!(decide(&mut queue, due(10)), Decision::Wait(ms(60_000)), "to the end of the queue");
+        assert_eq!(decide(&mut queue, due(20)), Decision::Wait(ms(60_010)));
+        queue.settle(interval);
+        assert_eq!(queue.pace_at, begin + 3 * interval, "each call has taken one place");
+        assert_eq!(decide(&mut queue, due(30)), Decision::Go(ms(30)));
     }
 }

@@ -83,7 +83,7 @@ impl Sweeper {
         }
     }
 
-    /// A reader's own refresh leaves at once; the sweep makes room for it afterwards.
+    /// What leaves without a place leaves at once; the sweep makes room for it afterwards.
     pub(super) fn note_reader(&self, tenant: &str, integration: &str, now: Millis) {
         let mut counts = locked(&self.by_readers);
         counts.entry((tenant.to_owned(), integration.to_owned())).or_insert((now, 0)).1 += 1;
@@ -207,8 +207,8 @@ impl Credentials {
             return Ok(Swept { looked_at: 0, more: false, queues_up: false });
         }
         let count = |many: usize| i64::try_from(many).unwrap_or(i64::MAX);
-        // However much comes first, a quarter of every round is for the others.
-        let (first, others) = ((limit * 3).div_ceil(4), others.min(limit));
+        // However much comes first, a quarter of every round is for the others; of a single berth there is none.
+        let (first, others) = ((limit - limit.div_ceil(4)).max(1), others.min(limit));
         let share = Share { limit: count(limit), first: count(first), others: count(others) };
         let now = self.around.now();
         let claimed = now.after(CLAIMED_FOR);
@@ -218,9 +218,15 @@ impl Credentials {
         let looked_at = rows.len();
         let more = looked_at >= others.min(first);
         self.warn_of_ends(&rows, now).await;
-        let (leaving, queues_up) = self.plan(rows, now, claimed, more).await?;
-        let left: Vec<_> = leaving.into_iter().filter_map(|one| self.send_off(one)).collect();
-        self.come_again_soon(&left, now, claimed).await?;
+        let (leaving, queues_up) = match self.plan(rows.clone(), now, claimed, more).await {
+            Ok(planned) => planned,
+            Err(error) => {
+                self.come_again_soon(&rows, claimed).await?;
+                return Err(error);
+            }
+        };
+        let left: Vec<_> = leaving.into_iter().filter_map(|one| self.send_off(one, claimed)).collect();
+        self.come_again_soon(&left, claimed).await?;
         Ok(Swept { looked_at, more, queues_up })
     }
 
@@ -304,7 +310,7 @@ impl Credentials {
     }
 
     /// Gives the row back when there is no berth for it.
-    fn send_off(&self, Leaving { row, at }: Leaving) -> Option<DueRow> {
+    fn send_off(&self, Leaving { row, at }: Leaving, claimed: Millis) -> Option<DueRow> {
         let Some(berth) = self.sweeper.berth(&row.provider) else { return Some(row) };
         // By the clock as it is now: where the database took its time, the round that is late must not leave beside the next.
         let now = self.around.now();
@@ -316,6 +322,9 @@ impl Credentials {
             let _berth = berth;
             pause(wait).await;
             if room.shutdown.has_begun() {
+                if let Err(error) = room.come_again_soon(&[row], claimed).await {
+                    tracing::warn!(error = %error, "a credential that was to be refreshed comes again late");
+                }
                 return;
             }
             let (mut landing, _) = room.board(&row.name(), Wish::sweep(), Some(planned));
@@ -325,11 +334,13 @@ impl Credentials {
         None
     }
 
-    /// What found no berth: a grace may be shorter than the time after which a claim would bring it back.
-    async fn come_again_soon(&self, rows: &[DueRow], now: Millis, claimed: Millis) -> Result<(), StoreError> {
+    /// What was taken and does not leave: a grace, or the life of a token, may be shorter than the time after which a claim would
+    /// bring it back.
+    async fn come_again_soon(&self, rows: &[DueRow], claimed: Millis) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());
         }
+        let now = self.around.now();
         let back = |row: &DueRow| PutBack {
             tenant_id: row.tenant_id.clone(),
             id: row.id.clone(),
@@ -434,6 +445,7 @@ impl Round {
             queue.pace_at += count * self.limits.interval;
             self.queues_up |= count == QUEUED_AT_ONCE;
         }
+        queue.settle(self.limits.interval);
         Ok(Pace {
             tenant_id: client.0,
             id: client.1,
@@ -464,6 +476,7 @@ impl Round {
             answered: integration.answered.map(|count| u32::try_from(count).unwrap_or_default()),
             integration: standing(integration),
             free: self.limits.in_air.saturating_sub(in_air).min(berths),
+            owed: 0,
         }
     }
 

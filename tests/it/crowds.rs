@@ -46,7 +46,11 @@ impl Crowd {
 
     /// The same at a provider that takes every refresh token once; `replay` says whether it forgives a second time.
     pub async fn gather_rotating(replay: &'static str, count: usize, life: u64) -> Self {
-        let wishes = Wishes { providers: vec![("slack", "replay", replay)], ..Wishes::default() };
+        Self::gather_rotating_with(replay, count, life, Wishes::default()).await
+    }
+
+    pub async fn gather_rotating_with(replay: &'static str, count: usize, life: u64, wishes: Wishes) -> Self {
+        let wishes = Wishes { providers: vec![("slack", "replay", replay)], ..wishes };
         Self::gather_at("slack", count, life, wishes).await.expect("SQLite")
     }
 
@@ -513,5 +517,26 @@ async fn rl_13_a_sweep_that_stood_still_does_not_make_up_for_it_all_at_once() {
     let busiest = busiest_second(&calls);
     figure("400 due, 100 a second, the sweep away for a minute: busiest second", busiest);
     assert!(busiest <= 110, "{busiest}");
+    crowd.app.finish().await;
+}
+
+#[tokio::test]
+async fn rl_13_whose_token_a_conversation_uses_changes_places_with_somebody_nearer() {
+    let refresh = RefreshSettings { rate_per_client: 20, in_air_per_client: 400, workers: 1600 };
+    let wishes = Wishes { refresh: Some(refresh), ..Wishes::default() };
+    let crowd = Crowd::gather(400, HOUR, wishes).await.expect("SQLite");
+    crowd.pass(Duration::from_secs(57 * 60), Duration::from_secs(57 * 60)).await;
+    crowd.pass(Duration::from_secs(2), Duration::from_secs(1)).await;
+    let last = "SELECT u.connection_id, u.credential_id FROM connection_credentials u JOIN credentials k ON k.id = u.credential_id
+         WHERE k.slot_at IS NOT NULL ORDER BY k.slot_at DESC LIMIT 1";
+    let [connection, credential] = &crowd.app.rows(last).await[0][..] else { panic!("two columns") };
+    let asked = crowd.platform.post(&format!("/v1/connections/{connection}/token"), &json!({"min_ttl": 30})).await.ok();
+    assert_eq!(asked["generation"], 1, "it lives, and nobody waits for a refresh");
+    crowd.pass(Duration::from_secs(3), Duration::from_secs(1)).await;
+    let generation = format!("SELECT CAST(generation AS TEXT) FROM credentials WHERE id = '{credential}'");
+    assert_eq!(crowd.app.rows(&generation).await, [["2"]], "a quarter of a minute before its place");
+    assert!(crowd.endpoint.count() < 150, "{}", crowd.endpoint.count());
+    crowd.pass(Duration::from_secs(20), Duration::from_secs(1)).await;
+    assert_eq!(crowd.endpoint.count(), 400, "and whoever made room was not forgotten");
     crowd.app.finish().await;
 }

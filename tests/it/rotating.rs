@@ -1,12 +1,14 @@
 //! Trouble of a provider that takes every refresh token once: an outage or a bad day must not cost connections whose tokens
 //! were never spent (RL-06, RL-08, RL-14; provider facts, D.4).
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use valetkey::clock::{Clock, Entropy, SeededEntropy};
+use valetkey::clock::{Clock, Entropy, Millis, SeededEntropy};
+use valetkey::config::RefreshSettings;
 
 use crate::crowds::{Crowd, MOST_PROBES, figure, size};
-use crate::harness::Answer;
+use crate::harness::{Answer, Wishes};
 
 const HOUR: u64 = 3600;
 
@@ -111,6 +113,36 @@ async fn rl_06_in_the_middle_of_a_crowd_what_a_dead_node_had_sent_is_sent_again_
     assert_eq!(crowd.app.rows(&fresh).await.len(), 8, "fourteen seconds of their grace were left");
     assert!(crowd.endpoint.count() < 200, "and the others wait their turn: {}", crowd.endpoint.count());
     crowd.until_fresh(Duration::from_secs(30)).await;
+    assert_eq!(crowd.statuses().await, crowd.all_active());
+    crowd.app.finish().await;
+}
+
+#[tokio::test]
+async fn rl_13_what_is_sent_twice_inside_a_grace_leaves_no_room_for_others() {
+    let refresh = RefreshSettings { rate_per_client: 20, in_air_per_client: 200, workers: 400 };
+    let wishes = Wishes { refresh: Some(refresh), ..Wishes::default() };
+    let crowd = Crowd::gather_rotating_with("grace:60", 240, HOUR, wishes).await;
+    let mut lost = HashSet::new();
+    crowd.endpoint.answer(move |n, call| {
+        // Never twice in a row: the token comes again at once.
+        if n % 2 == 0 && lost.insert(call.refresh_token.clone()) { Answer::Cut } else { Answer::Fresh }
+    });
+    crowd.pass(Duration::from_secs(58 * 60), Duration::from_secs(58 * 60)).await;
+    crowd.pass(Duration::from_secs(24), Duration::from_secs(1)).await;
+    let calls: Vec<Millis> = crowd.endpoint.calls().iter().map(|call| call.at).collect();
+    let within =
+        |from: Millis| calls.iter().filter(|at| **at >= from && at.left(from) < Duration::from_secs(5)).count();
+    let busiest = calls.iter().map(|from| within(*from)).max().unwrap_or_default();
+    figure(
+        "240 due, 20 a second, every other answer lost: calls, busiest 5 seconds",
+        format!("{}, {busiest}", calls.len()),
+    );
+    assert!(calls.len() >= 300, "{}", calls.len());
+    assert!(
+        busiest <= 20 * 5 + 40,
+        "{busiest}: what a round looks ahead, and the second sendings of the first, come on top"
+    );
+    assert_eq!(crowd.dead().await, 0);
     assert_eq!(crowd.statuses().await, crowd.all_active());
     crowd.app.finish().await;
 }
