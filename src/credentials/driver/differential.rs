@@ -310,12 +310,24 @@ impl<'a> Story<'a> {
     }
 }
 
+/// Says how many seeds it took when one ends in a panic.
+struct Said(u64);
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("caught by differential after {} seeds", self.0 + 1);
+        }
+    }
+}
+
 #[tokio::test]
 async fn model_and_databases_agree_after_every_action() {
     on_both(async |store: Store| {
         let house = House::build(&store).await;
         let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
         for seed in 0..SEEDS {
+            let _said = Said(seed);
             let mut story = Story::begin(&house, seed).await;
             story.compare(0).await;
             for number in 1..=STEPS {
