@@ -540,3 +540,17 @@ async fn rl_13_whose_token_a_conversation_uses_changes_places_with_somebody_near
     assert_eq!(crowd.endpoint.count(), 400, "and whoever made room was not forgotten");
     crowd.app.finish().await;
 }
+
+#[tokio::test]
+async fn what_a_stopping_node_had_taken_is_taken_again_soon() {
+    let refresh = RefreshSettings { rate_per_client: 10, in_air_per_client: 400, workers: 1600 };
+    let wishes = Wishes { refresh: Some(refresh), ..Wishes::default() };
+    let mut crowd = Crowd::gather(30, HOUR, wishes).await.expect("SQLite");
+    crowd.app.clock.advance(Duration::from_secs(58 * 60));
+    crowd.app.rooms().credentials.sweep().await.expect("sweeps");
+    crowd.app.restart().await;
+    assert!(crowd.endpoint.count() < 30, "it had no time for all of them");
+    crowd.pass(Duration::from_secs(10), Duration::from_secs(1)).await;
+    assert_eq!(crowd.endpoint.count(), 30, "long before their tokens end");
+    crowd.app.finish().await;
+}

@@ -1,5 +1,6 @@
 //! SIGKILL at random moments, while readers, forced refreshes and the sweep are at work on three connections.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::{join_all, join3, select};
@@ -60,7 +61,7 @@ async fn play(case: Case, template: &Template, gates: &Gates) -> Outcome {
     let restarted = killed_and_restarted(case, &mut vault, &mut slowest).await;
     drop(permit);
     let ended = match restarted {
-        Ok(links) => settled(case, &vault, &links, &mut slowest).await,
+        Ok((links, announced)) => settled(case, &vault, &links, &announced, &mut slowest).await,
         Err(fault) => Err(fault),
     };
     let log = if ended.is_err() { vault.last_words() } else { String::new() };
@@ -68,7 +69,12 @@ async fn play(case: Case, template: &Template, gates: &Gates) -> Outcome {
     Outcome { case, ended, slowest, log }
 }
 
-async fn killed_and_restarted(case: Case, vault: &mut Vault, slowest: &mut Duration) -> Result<Vec<Link>, Fault> {
+/// The connections, and those of which a request may have been on its way when the process died.
+async fn killed_and_restarted(
+    case: Case,
+    vault: &mut Vault,
+    slowest: &mut Duration,
+) -> Result<(Vec<Link>, HashSet<String>), Fault> {
     if !vault.start(None).await {
         return Err(Fault::Unplayed("it did not start".to_owned()));
     }
@@ -82,14 +88,17 @@ async fn killed_and_restarted(case: Case, vault: &mut Vault, slowest: &mut Durat
         select(load, end).await;
     }
     vault.kill();
+    let died = Surroundings::system().now();
     vault.street.clear_faults().await;
     if !vault.start(None).await {
         return Err(Fault::Wedged("it does not start again".to_owned()));
     }
+    // Only now: a commit that was under way may have been carried out after its client's death.
+    let announced = vault.announced(died).await;
     for link in &links {
         look(case, vault, link, slowest).await?;
     }
-    Ok(links)
+    Ok((links, announced))
 }
 
 /// Readers, forced refreshes and the sweep, until it is dropped.
@@ -121,10 +130,16 @@ fn some(millis: u64) -> Duration {
 }
 
 /// Every connection comes to an end that it can answer for; a loss is told if there is one.
-async fn settled(case: Case, vault: &Vault, links: &[Link], slowest: &mut Duration) -> Result<Ended, Fault> {
+async fn settled(
+    case: Case,
+    vault: &Vault,
+    links: &[Link],
+    announced: &HashSet<String>,
+    slowest: &mut Duration,
+) -> Result<Ended, Fault> {
     let ends = join_all(links.iter().map(async |link| {
         let mut slowest = Duration::ZERO;
-        let ended = settled_one(case, vault, link, &mut slowest).await;
+        let ended = settled_one(case, vault, (link, announced.contains(&link.id)), &mut slowest).await;
         (ended, slowest)
     }));
     let mut worst = Ended::Survived;
@@ -139,7 +154,13 @@ async fn settled(case: Case, vault: &Vault, links: &[Link], slowest: &mut Durati
     Ok(worst)
 }
 
-async fn settled_one(case: Case, vault: &Vault, link: &Link, slowest: &mut Duration) -> Result<Ended, Fault> {
+/// Lost may be only what was announced (decision 0010).
+async fn settled_one(
+    case: Case,
+    vault: &Vault,
+    (link, was_announced): (&Link, bool),
+    slowest: &mut Duration,
+) -> Result<Ended, Fault> {
     let watch = Stopwatch::start();
     loop {
         look(case, vault, link, slowest).await?;
@@ -149,7 +170,8 @@ async fn settled_one(case: Case, vault: &Vault, link: &Link, slowest: &mut Durat
         }
         let view = vault.view(link).await;
         if view["status"] == "needs_reauth" {
-            let honest = case.kind == Kind::Strict && view["reason"] == "rotation_response_lost";
+            let told = case.kind == Kind::Strict && view["reason"] == "rotation_response_lost";
+            let honest = told && was_announced;
             return if honest { Ok(Ended::Lost) } else { Err(Fault::Spent(format!("given up without need: {view}"))) };
         }
         if case.briefly && case.kind == Kind::Strict {

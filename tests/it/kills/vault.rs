@@ -1,6 +1,7 @@
 //! A real process of the program with a database and a street of its own, that is killed and started again.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -155,6 +156,16 @@ impl Vault {
         let due = if life == Life::Over { "due_at" } else { "0" };
         let aged = format!("UPDATE credentials SET obtained_at = {obtained}, expires_at = {expires}, due_at = {due}");
         self.database.execute(&aged).await;
+    }
+
+    /// The connections of which a request had been announced by then and has no end.
+    pub async fn announced(&self, by: Millis) -> HashSet<String> {
+        let sql = format!(
+            "SELECT u.connection_id FROM credentials k JOIN connection_credentials u ON u.credential_id = k.id
+             WHERE (k.phase = 'sent' AND k.sent_at <= {at}) OR k.doubt_first_sent <= {at}",
+            at = by.0
+        );
+        self.database.rows(&sql).await.into_iter().flatten().collect()
     }
 
     /// Reads as readers do.
