@@ -235,15 +235,21 @@ impl Credentials {
             let patience = want.patience.saturating_sub(waited.elapsed());
             let landed = deadline(patience, wait_for_landing(&mut landing)).await;
             // The flight may have found a fault in the integration, or brought another account's token (OA-10).
-            match self.find(scope, want, Which::Id(&id)).await {
-                Ok(fresh) => *seen = fresh,
+            let found = match self.find(scope, want, Which::Id(&id)).await {
+                Ok(fresh) => {
+                    *seen = fresh;
+                    true
+                }
                 // The database went away in the meantime; what was read before it may live.
-                Err(CredentialError::Store(error)) if error.is_outage() => {}
+                Err(CredentialError::Store(error)) if error.is_outage() => false,
                 Err(error) => return Err(error),
-            }
-            let alive = self.lives(&seen.credential);
-            let will_do = alive && !want.wish.forced && want.wish.newer_than.is_none();
+            };
+            let alive = life_left(&seen.credential, self.around.now()).is_none_or(|left| !left.is_zero());
             match landed {
+                // What was stored could not be read again, and what was read before has ended.
+                Ok(Some(Verdict::Serve { .. })) if !found && !self.will_do(&seen.credential, want) => {
+                    return Err(CredentialError::InProgress { retry_after: COME_AGAIN });
+                }
                 Ok(Some(Verdict::Serve { degraded: None, .. }))
                     if passenger_of.is_none() || seen.credential.generation > first =>
                 {
@@ -257,22 +263,27 @@ impl Credentials {
                 // The flight could not see the row, its leader crashed, or our patience ended: a token with life is served all the
                 // same (RL-20).
                 Ok(Some(Verdict::RefreshInProgress { .. } | Verdict::Unavailable { .. }) | None) | Err(_)
-                    if will_do =>
+                    if self.will_do(&seen.credential, want) =>
                 {
                     return Ok(seen.credential.generation == first || is_lent_degraded(seen, now));
                 }
+                // Somebody else's flight, who insisted on a newer one. Ours does not.
+                Ok(Some(Verdict::NeedsReauth { .. } | Verdict::RateLimited { .. }))
+                    if passenger_of.is_some() && self.will_do(&seen.credential, want) => {}
                 Ok(Some(verdict)) => return Err(self.refusal(verdict, &seen.credential)),
                 Ok(None) | Err(_) => return Err(CredentialError::InProgress { retry_after: COME_AGAIN }),
             }
         }
-        if self.lives(&seen.credential) && !want.wish.forced && want.wish.newer_than.is_none() {
+        if self.will_do(&seen.credential, want) {
             return Ok(true);
         }
         Err(CredentialError::InProgress { retry_after: COME_AGAIN })
     }
 
-    fn lives(&self, row: &CredentialRow) -> bool {
-        life_left(row, self.around.now()).is_none_or(|left| !left.is_zero())
+    /// Whether a token is lent although nobody could say more about it: it lives, and no newer one is insisted on.
+    fn will_do(&self, row: &CredentialRow, want: &ReadWish<'_>) -> bool {
+        let alive = life_left(row, self.around.now()).is_none_or(|left| !left.is_zero());
+        alive && !want.wish.forced && want.wish.newer_than.is_none()
     }
 
     /// Joins the flight of a credential, or leads a new one in a task of its own: then it is nobody else's. Only the sweep plans
@@ -465,21 +476,28 @@ mod tests {
             let id = credentials_of_connection(&mut tx, &scope, CONNECTION).await.unwrap().remove(0).id;
             tx.commit().await.unwrap();
             let name = CredentialName { tenant_id: "ten_1".to_owned(), id };
-            let Boarding::Leader(seat, _) = room.flights.board(&name, Whose::AReaders) else {
-                panic!("nobody else flies")
-            };
-            let landing = async {
-                while !seat.is_waited_for() {
-                    tokio::task::yield_now().await;
-                }
-                let code = Code::STORE_UNAVAILABLE;
-                seat.land(Verdict::Unavailable { code, retry_after: Duration::from_secs(1) });
-            };
             let caller = Caller::operator(scope.tenant_id().clone());
-            let reading = room.read_in(&caller, &scope, ReadWish::token(CONNECTION, Duration::from_secs(1800)));
-            let (token, ()) = tokio::join!(reading, landing);
-            let token = token.expect("forty seconds of life");
-            assert_eq!((token.generation, token.degraded), (1, true));
+            let retry_after = Duration::from_secs(1);
+            for verdict in [
+                Verdict::Unavailable { code: Code::STORE_UNAVAILABLE, retry_after },
+                Verdict::RefreshInProgress { retry_after },
+                // Somebody had asked for a newer one, whatever becomes of this.
+                Verdict::NeedsReauth { reason: Code::new("invalid_grant") },
+            ] {
+                let Boarding::Leader(seat, _) = room.flights.board(&name, Whose::AReaders) else {
+                    panic!("nobody else flies")
+                };
+                let landing = async {
+                    while !seat.is_waited_for() {
+                        tokio::task::yield_now().await;
+                    }
+                    seat.land(verdict);
+                };
+                let reading = room.read_in(&caller, &scope, ReadWish::token(CONNECTION, Duration::from_secs(1800)));
+                let (token, ()) = tokio::join!(reading, landing);
+                let token = token.expect("forty seconds of life");
+                assert_eq!((token.generation, token.degraded), (1, true));
+            }
         })
         .await;
     }
