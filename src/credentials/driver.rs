@@ -197,7 +197,7 @@ impl Driver {
         let has_place = self.planned.take().is_some();
         let integration = self.loaded.as_ref().and_then(|loaded| loaded.row.integration_id.as_deref());
         if let Some(integration) = integration.filter(|_| !has_place) {
-            self.room.sweeper.note_reader(&self.name.tenant_id, integration, self.now());
+            self.room.sweeper.note_calls(&self.name.tenant_id, integration, 1, self.now());
         }
     }
 

@@ -126,6 +126,8 @@ pub(super) struct Due {
     pub(super) place: Option<Millis>,
     /// Whether it has failed before.
     pub(super) retry: bool,
+    /// Whether a conversation uses it.
+    pub(super) active: bool,
     /// Whether there is a doubt to settle that cannot wait, or for which nothing is sent.
     pub(super) at_once: bool,
 }
@@ -179,7 +181,7 @@ impl Queue {
             return self.place_after(now, now, interval);
         }
         let at = match row.place.filter(|place| *place >= now && *place <= horizon) {
-            Some(place) if self.owed == 0 => place,
+            Some(place) if self.owed == 0 || row.active => place,
             near => {
                 self.owed -= i64::from(near.is_some());
                 match self.next_place(now, interval) {
@@ -199,11 +201,6 @@ impl Queue {
         } else {
             self.pace_at = self.pace_at.max(micros(now)) + calls * interval;
         }
-    }
-
-    /// Nobody was there any more who could have made room: the queue begins later.
-    pub(super) fn settle(&mut self, interval: i64) {
-        self.pace_at += std::mem::take(&mut self.owed) * interval;
     }
 
     fn probe(&mut self, now: Millis, interval: i64, row: Due) -> Decision {
@@ -260,7 +257,7 @@ mod tests {
     use crate::credentials::refresh::Code;
 
     const NOW: Millis = Millis(1_800_000_000_000);
-    const FIRST: Due = Due { place: None, retry: false, at_once: false };
+    const FIRST: Due = Due { place: None, retry: false, active: false, at_once: false };
     const RETRY: Due = Due { retry: true, ..FIRST };
 
     fn queue() -> Queue {
@@ -476,12 +473,17 @@ mod tests {
         let begin = ms(60_000).0 * 1000;
         let mut queue = Queue { pace_at: begin, ..queue() };
         let interval = Limits::new(100, 10).interval;
-        queue.debit(NOW, 3, interval);
+        queue.debit(NOW, 1, interval);
         let due = |offset| Due { place: Some(ms(offset)), ..FIRST };
+        assert_eq!(
+            decide(&mut queue, Due { at_once: true, ..RETRY }),
+            Decision::Go(NOW),
+            "and this one does not, either"
+        );
+        assert_eq!(decide(&mut queue, Due { active: true, ..due(5) }), Decision::Go(ms(5)), "a conversation uses it");
         assert_eq!(decide(&mut queue, due(10)), Decision::Wait(ms(60_000)), "to the end of the queue");
         assert_eq!(decide(&mut queue, due(20)), Decision::Wait(ms(60_010)));
-        queue.settle(interval);
-        assert_eq!(queue.pace_at, begin + 3 * interval, "each call has taken one place");
+        assert_eq!((queue.owed, queue.pace_at), (0, begin + 2 * interval), "each call has taken one place");
         assert_eq!(decide(&mut queue, due(30)), Decision::Go(ms(30)));
     }
 }

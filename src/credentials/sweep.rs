@@ -56,7 +56,7 @@ pub(super) struct Sweeper {
     berths: Arc<Semaphore>,
     berths_per_provider: usize,
     by_provider: Mutex<HashMap<String, Arc<Semaphore>>>,
-    /// Refreshes that readers have caused since the client's last round, and when the first of them was.
+    /// Calls without a place since the client's last round, and when the first of them was.
     by_readers: Mutex<HashMap<ClientId, (Millis, i64)>>,
     departures: Mutex<HashMap<ClientId, Departures>>,
     watch: Stopwatch,
@@ -84,9 +84,9 @@ impl Sweeper {
     }
 
     /// What leaves without a place leaves at once; the sweep makes room for it afterwards.
-    pub(super) fn note_reader(&self, tenant: &str, integration: &str, now: Millis) {
+    pub(super) fn note_calls(&self, tenant: &str, integration: &str, calls: i64, now: Millis) {
         let mut counts = locked(&self.by_readers);
-        counts.entry((tenant.to_owned(), integration.to_owned())).or_insert((now, 0)).1 += 1;
+        counts.entry((tenant.to_owned(), integration.to_owned())).or_insert((now, 0)).1 += calls;
     }
 
     /// What readers have caused at this client; what was long ago needs no room any more.
@@ -221,7 +221,9 @@ impl Credentials {
         let (leaving, queues_up) = match self.plan(rows.clone(), now, claimed, more).await {
             Ok(planned) => planned,
             Err(error) => {
-                self.come_again_soon(&rows, claimed).await?;
+                if let Err(more) = self.come_again_soon(&rows, claimed).await {
+                    tracing::warn!(error = %more, "what could not be planned comes again late");
+                }
                 return Err(error);
             }
         };
@@ -297,7 +299,13 @@ impl Credentials {
                 let before = round.leaving.len();
                 let by_readers = self.sweeper.take_readers(&client, now);
                 let policy = self.providers.get(&integration.provider).map(|one| policy(one.descriptor()));
-                paces.push(round.serve(&mut tx, integration, queue, rows, (by_readers, policy.as_ref())).await?);
+                let (pace, owed) =
+                    round.serve(&mut tx, integration, queue, rows, (by_readers, policy.as_ref())).await?;
+                paces.push(pace);
+                if owed > 0 {
+                    // Nobody in this round could make room for them.
+                    self.sweeper.note_calls(&client.0, &client.1, owed, now);
+                }
                 *free -= (round.leaving.len() - before).min(*free);
             }
             credentials_put_back(&mut tx, ALL_TENANTS, &round.waiting).await?;
@@ -394,7 +402,7 @@ struct Round {
 }
 
 impl Round {
-    /// Decides about a client's rows; gives how its queue stands then.
+    /// Decides about a client's rows; gives how its queue stands then, and how many calls nobody has made room for.
     async fn serve<'i>(
         &mut self,
         tx: &mut Tx,
@@ -402,32 +410,33 @@ impl Round {
         mut queue: Queue,
         mut rows: Vec<DueRow>,
         (by_readers, policy): (i64, Option<&Policy>),
-    ) -> Result<Pace<'i>, StoreError> {
+    ) -> Result<(Pace<'i>, i64), StoreError> {
         let client = (integration.tenant_id.as_str(), integration.id.as_str());
         let active_since = self.now.before(ACTIVE_WITHIN).0;
         if by_readers > 0 {
             queue.debit(self.now, by_readers, self.limits.interval);
         }
         let deadlines = Deadlines::default();
-        // Places first, in their order; then what belongs to a conversation that goes on.
-        rows.sort_by_key(|row| (row.slot_at == self.now.0, row.last_used_at <= active_since, row.slot_at));
+        let is_urgent = |row: &DueRow| self.is_urgent(row, integration, policy);
+        // What takes no place first, since others make room for it; then places in their order, and last what has none. What belongs
+        // to a conversation that goes on comes before its like.
+        rows.sort_by_cached_key(|row| {
+            (!is_urgent(row), row.slot_at == self.now.0, row.last_used_at <= active_since, row.slot_at)
+        });
         let (mut waits, mut may_swap) = (false, true);
         for row in rows {
             let place = (row.slot_at != self.now.0).then_some(Millis(row.slot_at));
             // Whoever is needed now is no mere retry.
-            let retry = row.attempts > 0 && row.last_used_at <= active_since;
-            let due = Due { place, retry, at_once: self.is_urgent(&row, integration, policy) };
+            let active = row.last_used_at > active_since;
+            let retry = row.attempts > 0 && !active;
+            let due = Due { place, retry, active, at_once: self.is_urgent(&row, integration, policy) };
             match queue.decide(self.now, due, self.limits.interval, &deadlines) {
                 Decision::Go(at) => self.leaving.push(Leaving { row, at }),
                 Decision::Wait(place) => {
                     waits = true;
-                    let sooner = if may_swap && row.last_used_at > active_since {
-                        self.sooner_place(tx, client, place).await?
-                    } else {
-                        None
-                    };
+                    let sooner = if may_swap && active { self.sooner_place(tx, client, place).await? } else { None };
                     // Where one finds nobody to change places with, the next ones do not, either.
-                    may_swap = may_swap && (sooner.is_some() || row.last_used_at <= active_since);
+                    may_swap = may_swap && (sooner.is_some() || !active);
                     self.waiting.push(self.back(&row, sooner.unwrap_or(place.0), true));
                 }
                 Decision::Rest(until) => self.waiting.push(self.back(&row, until.0, false)),
@@ -445,14 +454,14 @@ impl Round {
             queue.pace_at += count * self.limits.interval;
             self.queues_up |= count == QUEUED_AT_ONCE;
         }
-        queue.settle(self.limits.interval);
-        Ok(Pace {
+        let pace = Pace {
             tenant_id: client.0,
             id: client.1,
             pace_at: queue.pace_at,
             retry_credit: queue.credit,
             retried_at: queue.retried_at.map(|at| at.0),
-        })
+        };
+        Ok((pace, queue.owed))
     }
 
     /// Whether a row waits for no queue: it has to leave inside a grace, or nothing will be sent. Everything else, a last try
