@@ -57,7 +57,7 @@ pub(super) struct Sweeper {
     berths_per_provider: usize,
     by_provider: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Calls without a place since the client's last round, and when the first of them was.
-    by_readers: Mutex<HashMap<ClientId, (Millis, i64)>>,
+    without_place: Mutex<HashMap<ClientId, (Millis, i64)>>,
     departures: Mutex<HashMap<ClientId, Departures>>,
     watch: Stopwatch,
 }
@@ -77,7 +77,7 @@ impl Sweeper {
             berths: Arc::new(Semaphore::new(workers)),
             berths_per_provider: workers / 4,
             by_provider: Mutex::default(),
-            by_readers: Mutex::default(),
+            without_place: Mutex::default(),
             departures: Mutex::default(),
             watch: Stopwatch::start(),
         }
@@ -85,13 +85,13 @@ impl Sweeper {
 
     /// What leaves without a place leaves at once; the sweep makes room for it afterwards.
     pub(super) fn note_calls(&self, tenant: &str, integration: &str, calls: i64, now: Millis) {
-        let mut counts = locked(&self.by_readers);
+        let mut counts = locked(&self.without_place);
         counts.entry((tenant.to_owned(), integration.to_owned())).or_insert((now, 0)).1 += calls;
     }
 
-    /// What readers have caused at this client; what was long ago needs no room any more.
-    fn take_readers(&self, client: &ClientId, now: Millis) -> i64 {
-        let mut counts = locked(&self.by_readers);
+    /// What has left without a place at this client; what was long ago needs no room any more.
+    fn take_calls(&self, client: &ClientId, now: Millis) -> i64 {
+        let mut counts = locked(&self.without_place);
         counts.retain(|_, (since, _)| since.after(2 * HORIZON) > now);
         counts.remove(client).map_or(0, |(_, count)| count)
     }
@@ -297,10 +297,10 @@ impl Credentials {
                 let in_air = in_air.get(&client).copied().unwrap_or_default();
                 let queue = round.queue(integration, rows.len(), in_air, *free);
                 let before = round.leaving.len();
-                let by_readers = self.sweeper.take_readers(&client, now);
+                let without_place = self.sweeper.take_calls(&client, now);
                 let policy = self.providers.get(&integration.provider).map(|one| policy(one.descriptor()));
                 let (pace, owed) =
-                    round.serve(&mut tx, integration, queue, rows, (by_readers, policy.as_ref())).await?;
+                    round.serve(&mut tx, integration, queue, rows, (without_place, policy.as_ref())).await?;
                 paces.push(pace);
                 if owed > 0 {
                     // Nobody in this round could make room for them.
@@ -409,12 +409,12 @@ impl Round {
         integration: &'i IntegrationRow,
         mut queue: Queue,
         mut rows: Vec<DueRow>,
-        (by_readers, policy): (i64, Option<&Policy>),
+        (without_place, policy): (i64, Option<&Policy>),
     ) -> Result<(Pace<'i>, i64), StoreError> {
         let client = (integration.tenant_id.as_str(), integration.id.as_str());
         let active_since = self.now.before(ACTIVE_WITHIN).0;
-        if by_readers > 0 {
-            queue.debit(self.now, by_readers, self.limits.interval);
+        if without_place > 0 {
+            queue.debit(self.now, without_place, self.limits.interval);
         }
         let deadlines = Deadlines::default();
         let is_urgent = |row: &DueRow| self.is_urgent(row, integration, policy);
