@@ -39,7 +39,7 @@ const CLAIMED_FOR: Duration = Duration::from_secs(150);
 const QUEUED_AT_ONCE: i64 = 125;
 /// So many rows without a place are taken while a crowd is given its places: they tell whose crowd it is.
 const SCOUTS: usize = 8;
-/// Between two rounds the sweep rests as long as the first one took, and no longer than this.
+/// After the second round, and each that follows, the sweep rests as long as the round took, and no longer than this.
 const LONGEST_BREATH: Duration = Duration::from_millis(250);
 /// After this time no other round begins.
 const LONGEST_SWEEP: Duration = Duration::from_secs(10);
@@ -177,7 +177,7 @@ impl Credentials {
     /// # Errors
     /// As every statement. What was claimed comes again by itself.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
-        let (mut looked_at, mut others, begun) = (0, BATCH, Stopwatch::start());
+        let (mut looked_at, mut others, mut is_first, begun) = (0, BATCH, true, Stopwatch::start());
         while !self.shutdown.has_begun() {
             let watch = Stopwatch::start();
             let round = self.round(others).await?;
@@ -187,7 +187,11 @@ impl Credentials {
                 break;
             }
             // However large a crowd is: half of the time the database belongs to those who read tokens, and to other nodes' sweeps.
-            pause(watch.elapsed().min(LONGEST_BREATH)).await;
+            // Two rounds are no crowd yet.
+            if !is_first {
+                pause(watch.elapsed().min(LONGEST_BREATH)).await;
+            }
+            is_first = false;
         }
         Ok(looked_at)
     }
