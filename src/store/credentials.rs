@@ -143,7 +143,7 @@ pub async fn credentials_of_connection(
     )
 }
 
-/// As [`credentials_of_connection`], for whoever is about to replace or end them: no refresh comes in between.
+/// As [`credentials_of_connection`] but by id, for whoever is about to replace or end them: no refresh comes in between.
 ///
 /// # Errors
 /// As every statement.
@@ -160,7 +160,7 @@ pub async fn credentials_of_connection_lock(
         tx,
         all CredentialRow,
         "SELECT k.* FROM credentials k JOIN connection_credentials u ON u.tenant_id = k.tenant_id AND u.credential_id = k.id
-         WHERE u.tenant_id = $1 AND u.connection_id = $2 AND k.deleted_at IS NULL ORDER BY k.kind DESC FOR UPDATE OF k",
+         WHERE u.tenant_id = $1 AND u.connection_id = $2 AND k.deleted_at IS NULL ORDER BY k.id FOR UPDATE OF k",
         scope.tenant(),
         connection
     )

@@ -152,13 +152,15 @@ pub struct PutBack {
 /// As every statement.
 pub async fn credentials_put_back(tx: &mut Tx, _: SystemScope, rows: &[PutBack]) -> Result<(), StoreError> {
     let rows = to_json(&rows)?;
-    // The plus keeps both planners from looking for a row among all that were claimed with it, which is by its due time.
+    // The plus keeps both planners from looking for a row among all that were claimed with it, which is by its due time. Rows are
+    // locked in the order in which a consent locks those of its connection, or two would wait for each other.
     if matches!(tx.connection(), Connection::Postgres(_)) {
         sql!(
             tx,
             execute,
             "UPDATE credentials SET due_at = p.due_at, slot_at = CASE WHEN p.queued THEN p.due_at END
-             FROM jsonb_to_recordset($1::jsonb) AS p (tenant_id text, id text, claimed bigint, due_at bigint, queued boolean)
+             FROM (SELECT * FROM jsonb_to_recordset($1::jsonb) AS r (tenant_id text, id text, claimed bigint, due_at bigint, queued boolean)
+             ORDER BY r.tenant_id, r.id) AS p
              WHERE credentials.tenant_id = p.tenant_id AND credentials.id = p.id AND +credentials.due_at = p.claimed",
             &rows
         )?;
