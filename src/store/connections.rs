@@ -145,7 +145,8 @@ pub async fn connection_list(
     )
 }
 
-/// Writes what reconnecting and starting change: account, target, status, scopes.
+/// Writes what reconnecting and starting change: integration, account, target, status, scopes. Label and mark are people's, see
+/// [`connection_rename`].
 ///
 /// # Errors
 /// As every statement.
@@ -153,16 +154,14 @@ pub async fn connection_update(tx: &mut Tx, scope: &TenantScope, row: &Connectio
     sql!(
         tx,
         execute,
-        "UPDATE connections SET integration_id = $3, account_id = $4, account = $5, target = $6, label = $7, is_default = $8, status = $9, reason = $10,
-         missing_scopes = $11, updated_at = $12 WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+        "UPDATE connections SET integration_id = $3, account_id = $4, account = $5, target = $6, status = $7, reason = $8,
+         missing_scopes = $9, updated_at = $10 WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
         scope.tenant(),
         &row.id,
         &row.integration_id,
         &row.account_id,
         &row.account,
         &row.target,
-        &row.label,
-        row.is_default,
         &row.status,
         &row.reason,
         &row.missing_scopes,

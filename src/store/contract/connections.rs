@@ -93,7 +93,7 @@ async fn an_account_is_connected_once_per_user_and_again_after_a_disconnect() {
 }
 
 #[tokio::test]
-async fn a_changed_connection_keeps_its_user_and_provider() {
+async fn a_changed_connection_keeps_its_user_its_provider_and_what_people_chose() {
     in_a_house(async |store| {
         fill(&store).await;
         let mut tx = store.begin().await.unwrap();
@@ -102,19 +102,18 @@ async fn a_changed_connection_keeps_its_user_and_provider() {
             account_id: "another".to_owned(),
             account: None,
             target: Some(bytes()),
-            label: "work ü".to_owned(),
-            is_default: 0,
             status: "quarantined".to_owned(),
             reason: Some("identity_changed".to_owned()),
             missing_scopes: "[]".to_owned(),
             updated_at: NOW + 4,
             ..connection_row("con_1", Some(USER))
         };
-        connection_update(&mut tx, &b(), &ConnectionRow { label: "theirs".to_owned(), ..changed.clone() })
-            .await
-            .unwrap();
-        assert_eq!(connection_by_id(&mut tx, &a(), "con_1").await.unwrap().unwrap().label, "");
-        connection_update(&mut tx, &a(), &changed).await.unwrap();
+        let before = connection_by_id(&mut tx, &a(), "con_1").await.unwrap();
+        connection_update(&mut tx, &b(), &changed).await.unwrap();
+        assert_eq!(connection_by_id(&mut tx, &a(), "con_1").await.unwrap(), before);
+        // Whoever read the connection before somebody renamed it gives it back with what it was called.
+        let outdated = ConnectionRow { label: "outdated".to_owned(), is_default: 0, ..changed.clone() };
+        connection_update(&mut tx, &a(), &outdated).await.unwrap();
         assert_eq!(connection_by_id(&mut tx, &a(), "con_1").await.unwrap(), Some(changed));
     })
     .await;
