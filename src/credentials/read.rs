@@ -503,6 +503,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rl_20_whose_new_token_could_not_be_read_is_told_to_come_again() {
+        on_both(async |store| {
+            let house = House::build(&store).await;
+            let (scope, room) = (scope_of("ten_1"), &house.rooms[0]);
+            furnish(&house.store, "ten_1", &scope).await;
+            let owner = owner_of(&scope);
+            let obtained_at = room.around.now().before(Duration::from_secs(200));
+            let mut tx = house.store.begin().await.unwrap();
+            let new = consented(&owner, obtained_at, Duration::from_secs(100), "ended", "refresh");
+            room.keep(&mut tx, &scope, new).await.unwrap();
+            let id = credentials_of_connection(&mut tx, &scope, CONNECTION).await.unwrap().remove(0).id;
+            tx.commit().await.unwrap();
+            let want = ReadWish::token(CONNECTION, Duration::ZERO);
+            let mut seen = room.find(&scope, &want, Which::Usual).await.unwrap();
+            let name = CredentialName { tenant_id: "ten_1".to_owned(), id };
+            let Boarding::Leader(seat, _) = room.flights.board(&name, Whose::AReaders) else {
+                panic!("nobody else flies")
+            };
+            let landing = async {
+                while !seat.is_waited_for() {
+                    tokio::task::yield_now().await;
+                }
+                house.store.close().await;
+                seat.land(Verdict::Serve { generation: 2, degraded: None });
+            };
+            let (told, ()) = tokio::join!(room.fulfil(&scope, &mut seen, &want), landing);
+            assert!(matches!(told, Err(CredentialError::InProgress { .. })), "{told:?}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
     async fn a_reader_is_as_patient_beside_the_sweep_as_anywhere() {
         on_both(async |store| {
             let house = House::build(&store).await;
