@@ -258,8 +258,7 @@ pub async fn connection_delete(tx: &mut Tx, scope: &TenantScope, id: &str, now: 
     Ok(is_deleted)
 }
 
-/// Sets status and reason of every connection that uses a credential. Instead of `active` it gets those of another of its
-/// credentials that still needs its user.
+/// Sets status and reason of every connection that uses a credential.
 ///
 /// # Errors
 /// As every statement.
@@ -275,20 +274,42 @@ pub async fn connections_of_credential_mark(
     sql!(
         tx,
         execute,
-        "UPDATE connections SET updated_at = $5, status = CASE WHEN $3 = 'active'
-         AND EXISTS (SELECT 1 FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
-         WHERE u.tenant_id = $1 AND u.connection_id = connections.id AND k.id <> $2 AND k.status = 'needs_reauth' AND k.deleted_at IS NULL)
-         THEN 'needs_reauth' ELSE $3 END,
-         reason = CASE WHEN $3 = 'active' THEN
-         (SELECT min(k.reason) FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
-         WHERE u.tenant_id = $1 AND u.connection_id = connections.id AND k.id <> $2 AND k.status = 'needs_reauth' AND k.deleted_at IS NULL) ELSE $4 END
-         WHERE tenant_id = $1 AND deleted_at IS NULL
+        "UPDATE connections SET status = $3, reason = $4, updated_at = $5 WHERE tenant_id = $1 AND deleted_at IS NULL
          AND status NOT IN ('quarantined', 'awaiting_start', 'revoked')
          AND id IN (SELECT connection_id FROM connection_credentials WHERE tenant_id = $1 AND credential_id = $2)",
         tenant,
         credential,
         status,
         reason,
+        now
+    )
+}
+
+/// Heals every connection that a credential's lost answer had ended, now that the answer has come after all. One that another of
+/// its credentials still keeps from working gets that one's reason.
+///
+/// # Errors
+/// As every statement.
+pub async fn connections_of_credential_heal(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    credential: &str,
+    now: i64,
+) -> Result<u64, StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE connections SET updated_at = $3, status = CASE
+         WHEN EXISTS (SELECT 1 FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
+         WHERE u.tenant_id = $1 AND u.connection_id = connections.id AND k.id <> $2 AND k.status = 'needs_reauth' AND k.deleted_at IS NULL)
+         THEN 'needs_reauth' ELSE 'active' END,
+         reason = (SELECT min(k.reason) FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
+         WHERE u.tenant_id = $1 AND u.connection_id = connections.id AND k.id <> $2 AND k.status = 'needs_reauth' AND k.deleted_at IS NULL)
+         WHERE tenant_id = $1 AND deleted_at IS NULL AND status = 'needs_reauth' AND reason = 'rotation_response_lost'
+         AND id IN (SELECT connection_id FROM connection_credentials WHERE tenant_id = $1 AND credential_id = $2)",
+        tenant,
+        credential,
         now
     )
 }

@@ -141,6 +141,35 @@ async fn two_nodes_on_one_postgres_database_share_one_refresh() {
 }
 
 #[tokio::test]
+async fn rl_06_whom_another_node_gives_up_in_that_very_moment_the_late_answer_heals() {
+    let Some(app) = TestApp::start_with(Wishes { postgres: true, ..Wishes::default() }).await else { return };
+    let platform = app.platform().await;
+    app.street.fault("slack", "refresh", "delay_ms:1000", 1).await;
+    let id = app.slack(&platform, "u-1", Account::ADA, Life::Expired).await;
+    let path = format!("/v1/connections/{id}/token");
+    let body = json!({});
+    let other_node = async {
+        app.until("the refresh is in the air", async || {
+            app.street.counter("slack/token_requests/refresh_token").await == 1
+        })
+        .await;
+        let mut node = app.database.begin().await;
+        let lost = "SET status = 'needs_reauth', reason = 'rotation_response_lost'";
+        node.execute(&format!("UPDATE credentials {lost}")).await;
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        app.until("the answer waits for the row", async || app.rows(waiting).await == [["1"]]).await;
+        node.execute(&format!("UPDATE connections {lost}")).await;
+        node.commit().await;
+    };
+    let (token, ()) = tokio::join!(platform.post(&path, &body), other_node);
+    token.ok();
+    assert_eq!(app.rows("SELECT status, reason FROM credentials").await, [["active", ""]]);
+    assert_eq!(app.rows("SELECT status, reason FROM connections").await, [["active", ""]]);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_slack_token_that_never_expires_is_not_handed_out() {
     // AG-01
     let app = TestApp::start_with(Wishes { slack_without_rotation: true, ..Wishes::default() }).await.expect("SQLite");

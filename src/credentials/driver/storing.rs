@@ -8,11 +8,13 @@ use crate::audit::{Action as Done, Event as Happening};
 use crate::crash::crash_point;
 use crate::credentials::ONE_CREDENTIAL;
 use crate::credentials::provider_call::contradicts;
-use crate::credentials::refresh::{Claimed, Code, Event};
+use crate::credentials::refresh::{Claimed, Event};
 use crate::credentials::row::{access_place, refresh_place};
 use crate::credentials::spool::SpoolError;
 use crate::keys::KeyError;
-use crate::store::connections::{connections_of_credential_mark, credential_account};
+use crate::store::connections::{
+    connections_of_credential_heal, connections_of_credential_mark, credential_account,
+};
 use crate::store::credentials::{CredentialRow, DoubtColumns, NewTokens};
 use crate::store::integrations::{IntegrationRow, integration_resume};
 use crate::store::refresh_rows::{AnswerTo, credential_store};
@@ -72,18 +74,8 @@ impl Driver {
         if !credential_store(&mut tx, ONE_CREDENTIAL, &self.name, answer, &new).await? {
             return Ok(false);
         }
-        if row.status == "needs_reauth" && row.reason.as_deref() == Some(Code::ROTATION_RESPONSE_LOST.as_str()) {
-            connections_of_credential_mark(
-                &mut tx,
-                ONE_CREDENTIAL,
-                &row.tenant_id,
-                &row.id,
-                "active",
-                None,
-                new.obtained_at,
-            )
-            .await?;
-        }
+        // Always: another node may have given this answer up since the row was read. The row is ours from here on.
+        connections_of_credential_heal(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id, new.obtained_at).await?;
         let account = match &tokens.set.subject {
             Some(_) => credential_account(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await?,
             None => None,
