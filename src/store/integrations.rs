@@ -143,7 +143,8 @@ pub async fn integration_insert(tx: &mut Tx, scope: &TenantScope, row: &Integrat
     Ok(())
 }
 
-/// Changes an integration and marks it well: a new secret is used at once (API.md section 6, point 3).
+/// Changes an integration and marks it well: a new secret is used at once (API.md section 6, point 3). A pause that the provider has
+/// asked for goes on, unless it was asked of another client (RL-09).
 ///
 /// # Errors
 /// As every statement.
@@ -152,7 +153,8 @@ pub async fn integration_update(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         tx,
         execute,
         "UPDATE integrations SET client_id = $3, client_secret = $4, bot_token = $5, scopes = $6, user_scopes = $7, revision = $8, updated_at = $9,
-         status = $10, reason = NULL, probe_at = NULL, rate_limited_until = NULL, refresh_policy = $11, active_days = $12, believed_until = $13,
+         status = $10, reason = NULL, probe_at = NULL,
+         rate_limited_until = CASE WHEN client_id = $3 THEN rate_limited_until END, refresh_policy = $11, active_days = $12, believed_until = $13,
          unanswered = 0, unreachable_since = NULL, outage = NULL, refused = 0, refused_since = NULL WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
         scope.tenant(),
         &row.id,

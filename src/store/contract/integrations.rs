@@ -42,7 +42,7 @@ async fn an_integration_comes_back_as_it_was_written_and_only_to_its_tenant() {
 }
 
 #[tokio::test]
-async fn a_changed_integration_is_well_again_at_once() {
+async fn a_changed_integration_is_well_again_at_once_but_waits_out_its_clients_pause_rl_09() {
     in_a_house(async |store| {
         let mut tx = store.begin().await.unwrap();
         let id = format!("int_{A}");
@@ -66,6 +66,9 @@ async fn a_changed_integration_is_well_again_at_once() {
             .await
             .unwrap();
         assert_eq!(seen(&mut tx).await.client_id, "client", "the neighbour changes nothing");
+        let same_client = IntegrationRow { client_id: "client".to_owned(), ..changed.clone() };
+        integration_update(&mut tx, &a(), &same_client).await.unwrap();
+        assert_same(&seen(&mut tx).await, &IntegrationRow { rate_limited_until: Some(NOW + 9), ..same_client });
         integration_update(&mut tx, &a(), &changed).await.unwrap();
         assert_same(&seen(&mut tx).await, &changed);
     })

@@ -39,6 +39,7 @@ impl World {
         }
         // A new consent does not mend the client: a probe or the end of a pause may be far.
         self.mend_integration();
+        self.row.pause = None;
         let generation = self.row.generation;
         self.nodes[0].stopping = false;
         self.start(0, Wish::forced());

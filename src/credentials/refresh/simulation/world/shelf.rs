@@ -15,7 +15,7 @@ pub(in crate::credentials) struct Shelf {
     /// The row. Its integration is working or faulty here; a pause stands beside it, since both can be true at once.
     view: View,
     /// Until when the provider wants fewer calls of the client.
-    pause: Option<Millis>,
+    pub(super) pause: Option<Millis>,
     /// Who holds the lease.
     lease_owner: u64,
     /// Attempts in a row without an answer, and the outage that they have become, with its next probe.
@@ -275,9 +275,10 @@ impl Shelf {
         }
     }
 
-    /// The tenant puts another client secret in: nothing is known against the integration any more.
+    /// The tenant puts another client secret in: nothing is known against the integration any more. A pause that the provider has asked
+    /// for goes on.
     pub(in crate::credentials) fn mend_integration(&mut self) {
-        (self.integration, self.pause) = (Integration::Working, None);
+        self.integration = Integration::Working;
         (self.unanswered, self.away, self.refused) = (0, None, (0, None));
     }
 }
