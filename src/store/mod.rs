@@ -40,10 +40,17 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::time::Duration;
+
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
+use crate::clock::{awake_deadline, deadline};
+
 pub use open::{OpenError, ProcessLock};
+
+/// How long connections to PostgreSQL are waited for at the end.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The database: one of two kinds, chosen by the URL.
 #[derive(Clone, Debug)]
@@ -103,6 +110,19 @@ impl StoreError {
     }
 }
 
+/// Work in the database, for at most `limit` in which this process runs. A line that swallows what is sent on it reports no error
+/// until the kernel gives it up, a quarter of an hour later.
+///
+/// # Errors
+/// As the work; [`StoreError::CommitUnknown`] when the limit was reached.
+pub async fn in_time<T, E: From<StoreError>>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let silence = || StoreError::CommitUnknown(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+    awake_deadline(limit, work).await.unwrap_or_else(|_| Err(silence().into()))
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
@@ -118,12 +138,13 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// PostgreSQL classes 08 (connection), 25006 (read-only), 40 (rollback), 53 (resources), 57 (intervention), 58 (system);
+/// PostgreSQL classes 08 (connection), 25006 (read-only), 25P03 (idle in its transaction for too long), 40 (rollback), 53 (resources),
+/// 55P03 (waited for a lock for too long), 57 (intervention), 58 (system);
 /// SQLite primary codes BUSY 5, LOCKED 6, READONLY 8, IOERR 10, FULL 13, CANTOPEN 14 and their extended forms.
 fn is_trouble(code: Option<&str>) -> bool {
     let Some(code) = code else { return false };
-    if code.len() == 5 && (code.starts_with(['0', '4', '5']) || code == "25006") {
-        return ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "25006";
+    if code.len() == 5 && code.starts_with(['0', '2', '4', '5']) {
+        return ["08", "25006", "25P03", "40", "53", "55P03", "57", "58"].iter().any(|class| code.starts_with(class));
     }
     code.parse::<i64>().is_ok_and(|number| [5, 6, 8, 10, 13, 14].contains(&(number & 0xff)))
 }
@@ -172,14 +193,15 @@ impl Store {
         }
     }
 
-    /// Waits until every connection is given back, then closes them.
+    /// Waits until every connection is given back, then closes them. One that hangs on a silent line is not waited for: whoever had
+    /// work to finish has finished it, or said that it could not.
     pub async fn close(&self) {
         match self {
             Self::Sqlite { writer, readers } => {
                 readers.close().await;
                 writer.close().await;
             }
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres(pool) => drop(deadline(CLOSE_LIMIT, pool.close()).await),
         }
     }
 }
@@ -282,10 +304,10 @@ mod tests {
 
     #[test]
     fn trouble_of_the_database_is_told_apart_from_defects_of_ours() {
-        for code in ["08006", "57P01", "53300", "25006", "40001", "5", "13", "10", "778"] {
+        for code in ["08006", "57P01", "53300", "25006", "25P03", "40001", "55P03", "5", "13", "10", "778"] {
             assert!(is_trouble(Some(code)), "{code}");
         }
-        for code in ["42601", "23505", "1", "19", "2067"] {
+        for code in ["42601", "23505", "25001", "55000", "1", "19", "2067"] {
             assert!(!is_trouble(Some(code)), "{code}");
         }
     }

@@ -1,6 +1,7 @@
 //! Opening and migrating: the part where the two databases differ most.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,6 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection as _, PgPool};
 
 use super::{Store, StoreError};
+use crate::clock::deadline;
 use crate::secret::Secret;
 
 /// How long a request may wait for a connection before it is shed.
@@ -71,7 +73,16 @@ impl Store {
                 let _turn = wait_for_turn(writer.connect_options().get_filename()).await?;
                 sqlx::migrate!("migrations/sqlite").run(writer).await
             }
-            Self::Postgres(pool) => sqlx::migrate!("migrations/postgres").run(pool).await,
+            Self::Postgres(pool) => {
+                let mut connection = pool.acquire().await.map_err(OpenError::Connect)?;
+                // A migration may take its time, and so may another node's, which is waited for.
+                sqlx::query("SELECT set_config('lock_timeout', '0', false)")
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(OpenError::Connect)?;
+                connection.close_on_drop();
+                sqlx::migrate!("migrations/postgres").run(&mut *connection).await
+            }
         }
         .map_err(OpenError::Schema)
     }
@@ -217,8 +228,11 @@ async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
         // thousands of those where the sweep looks next.
         // A commit that a crash undoes can be a rotated refresh token that is lost for good (RL-04), whatever the server's
         // default is.
+        // A node that is stopped, or vanishes with its machine, inside a transaction keeps its locks so long and no longer; and who
+        // waits for a lock waits inside every limit of its own caller.
         .after_connect(|connection, _| {
             let settings = "SELECT set_config('jit', 'off', false), set_config('enable_bitmapscan', 'off', false),
+                 set_config('idle_in_transaction_session_timeout', '15s', false), set_config('lock_timeout', '10s', false),
                  CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END";
             Box::pin(async move { sqlx::query(settings).execute(connection).await.map(|_| ()) })
         })
@@ -228,6 +242,14 @@ async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
                     connection.ping().await?;
                 }
                 Ok(true)
+            })
+        })
+        // sqlx asks each connection that comes back whether it is well, and waits for the answer without end. One on whose line
+        // everything is swallowed would keep its place in the pool until the kernel gives the line up, a quarter of an hour.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                let well = deadline(ACQUIRE_LIMIT, connection.ping()).await;
+                well.unwrap_or_else(|_| Err(std::io::Error::from(ErrorKind::TimedOut).into())).map(|()| true)
             })
         })
         .connect_with(options)

@@ -4,7 +4,7 @@ use super::*;
 use crate::store::connections::{
     ConnectionFilter, connection_by_account, connection_by_id, connection_clear_default, connection_delete,
     connection_list, connection_rename, connection_touch, connection_update, connections_of_credential_heal,
-    connections_of_credential_mark,    connections_of_integration_mark, credential_account, credential_other_uses,
+    connections_of_credential_mark, connections_of_integration_mark, credential_account, credential_other_uses,
 };
 use crate::store::credentials::credentials_of_connection;
 use crate::store::refresh_rows::credential_needs_reauth;
@@ -220,7 +220,11 @@ async fn a_credentials_fate_reaches_its_connections_but_not_those_that_wait_for_
         assert_eq!(status(&mut tx, "con_2").await, ("active".to_owned(), None));
         assert_eq!(status(&mut tx, "con_3").await.0, "quarantined");
         assert_eq!(status(&mut tx, "con_4").await.0, "awaiting_start");
-        assert_eq!(connections_of_credential_heal(&mut tx, TEST, A, "crd_1", NOW + 2).await.unwrap(), 0, "not its reason");
+        assert_eq!(
+            connections_of_credential_heal(&mut tx, TEST, A, "crd_1", NOW + 2).await.unwrap(),
+            0,
+            "not its reason"
+        );
         let lost = Some("rotation_response_lost");
         connections_of_credential_mark(&mut tx, TEST, A, "crd_1", "needs_reauth", lost, NOW + 2).await.unwrap();
         assert_eq!(connections_of_credential_heal(&mut tx, TEST, B, "crd_1", NOW + 2).await.unwrap(), 0);

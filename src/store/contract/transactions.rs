@@ -1,16 +1,24 @@
 //! Opening, migrating, transactions and bells.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::*;
 use crate::clock::deadline;
 use crate::secret::Secret;
 use crate::shutdown;
-use crate::store::OpenError;
 use crate::store::bell::{Bell, Bells, ring_at_commit};
-use crate::store::sql;
 use crate::store::tenants::tenant_find;
 use crate::store::testing::{Contents, Fresh, on_both_fresh};
+use crate::store::{OpenError, in_time, sql};
+
+#[tokio::test]
+async fn what_a_database_in_silence_has_done_is_unknown() {
+    let limit = Duration::from_millis(1);
+    let outcome: Result<(), StoreError> = in_time(limit, std::future::pending()).await;
+    assert!(matches!(outcome, Err(StoreError::CommitUnknown(_))), "{outcome:?}");
+    assert!(in_time(limit, async { Ok::<_, StoreError>(7) }).await.is_ok_and(|seven| seven == 7));
+}
 
 #[tokio::test]
 async fn only_what_is_committed_is_there() {
@@ -161,7 +169,7 @@ async fn a_bell_is_heard_by_other_nodes_after_the_commit_only() {
                     ring_at_commit(&mut tx, Bell::Revoked).await.unwrap();
                     ring_at_commit(&mut tx, Bell::Outbox).await.unwrap();
                     tx.commit().await.unwrap();
-                    while let Ok(Ok(bell)) = deadline(std::time::Duration::from_millis(100), heard.recv()).await {
+                    while let Ok(Ok(bell)) = deadline(Duration::from_millis(100), heard.recv()).await {
                         assert_ne!(bell, Bell::DueEarlier, "its transaction was given up");
                         rung.insert(format!("{bell:?}"));
                     }
