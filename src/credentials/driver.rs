@@ -30,7 +30,7 @@ use crate::store::credentials::{CredentialName, CredentialRow, credential_load, 
 use crate::store::due::credential_set_due;
 use crate::store::integrations::{IntegrationRow, integration_take_probe};
 use crate::store::refresh_rows::{ClaimColumns, credential_claim, credential_renew_lease};
-use crate::store::{StoreError, Tx};
+use crate::store::{StoreError, Tx, in_time};
 
 /// Tokens as they came, with what is needed to seal them whatever becomes of the database.
 #[derive(Debug)]
@@ -75,6 +75,9 @@ type StaysInSpool = bool;
 
 /// The first look of a flight is as good as new so long: it was taken for the very same purpose, a few lines before.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
+
+/// What the database does not do in this time it will not do on this line; what came of it is found out on another.
+const DATABASE_LIMIT: Duration = Duration::from_secs(15);
 
 /// What one retry costs, in the hundredths of [`IntegrationRow::retry_credit`].
 const ONE_RETRY: i64 = 100;
@@ -210,8 +213,11 @@ impl Driver {
     }
 
     async fn load(&mut self) -> Result<Option<View>, StoreError> {
-        let mut tx = self.room.store.read().await?;
-        self.load_in(&mut tx).await
+        in_time(DATABASE_LIMIT, async {
+            let mut tx = self.room.store.read().await?;
+            self.load_in(&mut tx).await
+        })
+        .await
     }
 
     async fn load_in(&mut self, tx: &mut Tx) -> Result<Option<View>, StoreError> {
@@ -297,7 +303,7 @@ impl Driver {
             }
             Ok(fence)
         };
-        match outcome.await {
+        match in_time(DATABASE_LIMIT, outcome).await {
             Ok(Some(fence)) => Event::Claimed { fence },
             Ok(None) => Event::ClaimLost,
             Err(error) => trouble(&error),
@@ -315,7 +321,7 @@ impl Driver {
             crash_point!(AfterRenewal);
             Ok(renewed)
         };
-        match outcome.await {
+        match in_time(DATABASE_LIMIT, outcome).await {
             Ok(true) => Event::LeaseRenewed,
             Ok(false) => Event::LeaseLost,
             Err(
@@ -364,9 +370,12 @@ impl Driver {
         if due == row.due_at && row.slot_at.is_none() {
             return Ok(());
         }
-        let mut tx = self.room.store.begin().await?;
-        credential_set_due(&mut tx, ONE_CREDENTIAL, &self.name, row.fence, due).await?;
-        tx.commit().await
+        in_time(DATABASE_LIMIT, async {
+            let mut tx = self.room.store.begin().await?;
+            credential_set_due(&mut tx, ONE_CREDENTIAL, &self.name, row.fence, due).await?;
+            tx.commit().await
+        })
+        .await
     }
 }
 

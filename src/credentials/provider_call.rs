@@ -14,6 +14,7 @@ use crate::keys::{KeyError, Owner, Sealer};
 use crate::providers::{self, Client, CredentialKind, RevokeTokens, TokenSet};
 use crate::secret::Secret;
 use crate::store::credentials::CredentialRow;
+use crate::store::in_time;
 use crate::store::integrations::IntegrationRow;
 
 /// Connecting has its own limit below; the protocol counts from the moment the request has left.
@@ -39,7 +40,7 @@ impl Credentials {
             return Outcome::Poisoned(Code::PROVIDER_UNKNOWN);
         };
         let watch = Stopwatch::start();
-        let opened = match self.open_for_refresh(&row, &integration).await {
+        let opened = match in_time(OPENED_WITHIN, self.open_for_refresh(&row, &integration)).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(code)) => return Outcome::Configuration(code),
             Err(KeyError::Store(_)) => return Outcome::NotTried(Code::STORE_UNAVAILABLE),

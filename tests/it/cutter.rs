@@ -17,6 +17,9 @@ pub enum Cut {
     Before,
     /// When the server has answered, before anybody else sees the answer: it has happened.
     After,
+    /// Before the server sees the COMMIT, and without a word to anybody: the wire swallows what is sent on it. Connections of
+    /// that time stay as they are when it is mended.
+    Silently,
 }
 
 /// The wire.
@@ -31,6 +34,8 @@ struct State {
     next: Mutex<Cut>,
     /// False while it is cut.
     whole: watch::Sender<bool>,
+    /// True while it swallows everything.
+    silent: watch::Sender<bool>,
 }
 
 impl Cutter {
@@ -41,7 +46,8 @@ impl Cutter {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         url.set_host(Some("127.0.0.1")).expect("a host");
         url.set_port(Some(listener.local_addr().expect("an address").port())).expect("a port");
-        let state = Arc::new(State { server, next: Mutex::new(Cut::Not), whole: watch::Sender::new(true) });
+        let (whole, silent) = (watch::Sender::new(true), watch::Sender::new(false));
+        let state = Arc::new(State { server, next: Mutex::new(Cut::Not), whole, silent });
         let accepting = state.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -62,6 +68,7 @@ impl Cutter {
     pub fn mend(&self) {
         self.cut_next(Cut::Not);
         self.state.whole.send_replace(true);
+        self.state.silent.send_replace(false);
     }
 }
 
@@ -70,11 +77,21 @@ async fn connection(client: TcpStream, state: Arc<State>) {
     let Ok(server) = TcpStream::connect(&state.server).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let (swallow, swallowing) = watch::channel(false);
-    let mut whole = state.whole.subscribe();
+    let (mut whole, mut silent) = (state.whole.subscribe(), state.silent.subscribe());
+    let wire = std::pin::pin!(async {
+        tokio::select! {
+            _ = up(from_client, to_server, &state, swallow) => {}
+            _ = down(from_server, to_client, &state, swallowing) => {}
+            _ = whole.wait_for(|whole| !whole) => {}
+        }
+    });
     tokio::select! {
-        _ = up(from_client, to_server, &state, swallow) => {}
-        _ = down(from_server, to_client, &state, swallowing) => {}
-        _ = whole.wait_for(|whole| !whole) => {}
+        biased;
+        () = async { drop(silent.wait_for(|silent| *silent).await) } => {
+            // Neither end hears that the other is gone.
+            std::future::pending::<()>().await;
+        }
+        () = wire => {}
     }
 }
 
@@ -114,6 +131,10 @@ async fn up(
                         return Ok(());
                     }
                     Cut::After => drop(swallow.send_replace(true)),
+                    Cut::Silently => {
+                        state.silent.send_replace(true);
+                        std::future::pending::<()>().await;
+                    }
                 }
             }
             b'Q' => marked = false,

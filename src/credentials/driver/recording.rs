@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Driver, Loaded, Tokens, trouble};
+use super::{DATABASE_LIMIT, Driver, Loaded, Tokens, trouble};
 use crate::audit::{Action as Done, Event as Happening};
 use crate::clock::Millis;
 use crate::crash::crash_point;
@@ -17,7 +17,7 @@ use crate::store::integrations::{
 use crate::store::refresh_rows::{
     FailureColumns, credential_fail, credential_needs_reauth, credentials_refused_believe_again,
 };
-use crate::store::{StoreError, Tx};
+use crate::store::{StoreError, Tx, in_time};
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ const CLOCKS_AGREE_WITHIN: Duration = Duration::from_secs(5);
 
 impl Driver {
     pub(super) async fn on_record(&mut self, record: &Record) -> Event<Tokens> {
-        match self.record(record).await {
+        match in_time(DATABASE_LIMIT, self.record(record)).await {
             Ok(Written::Yes) => Event::Recorded,
             Ok(Written::Withheld) => Event::Withheld,
             Ok(Written::No) => Event::RecordLost,

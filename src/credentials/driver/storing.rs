@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use super::{Driver, Fetched, Loaded, Tokens, trouble};
+use super::{DATABASE_LIMIT, Driver, Fetched, Loaded, Tokens, trouble};
 use crate::audit::{Action as Done, Event as Happening};
 use crate::crash::crash_point;
 use crate::credentials::ONE_CREDENTIAL;
@@ -12,10 +12,9 @@ use crate::credentials::refresh::{Claimed, Event};
 use crate::credentials::row::{access_place, refresh_place};
 use crate::credentials::spool::SpoolError;
 use crate::keys::KeyError;
-use crate::store::connections::{
-    connections_of_credential_heal, connections_of_credential_mark, credential_account,
-};
+use crate::store::connections::{connections_of_credential_heal, connections_of_credential_mark, credential_account};
 use crate::store::credentials::{CredentialRow, DoubtColumns, NewTokens};
+use crate::store::in_time;
 use crate::store::integrations::{IntegrationRow, integration_resume};
 use crate::store::refresh_rows::{AnswerTo, credential_store};
 
@@ -27,7 +26,7 @@ impl Driver {
         generation: i64,
         only_fence: bool,
     ) -> Event<Tokens> {
-        match self.store(tokens, claimed, generation, only_fence).await {
+        match in_time(DATABASE_LIMIT, self.store(tokens, claimed, generation, only_fence)).await {
             Ok(true) => {
                 self.let_go().await;
                 self.has_stored = true;
