@@ -10,6 +10,7 @@
 //! say why. `tests/architecture.rs` checks every SQL text for it.
 
 mod open;
+mod silence;
 
 pub mod activity;
 pub mod addresses;
@@ -119,8 +120,12 @@ pub async fn in_time<T, E: From<StoreError>>(
     limit: Duration,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    let silence = || StoreError::CommitUnknown(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
-    awake_deadline(limit, work).await.unwrap_or_else(|_| Err(silence().into()))
+    let mut work = std::pin::pin!(work);
+    awake_deadline(limit, work.as_mut()).await.unwrap_or_else(|_| {
+        // Before the work is dropped, and its connection goes back to the pool.
+        silence::note();
+        Err(StoreError::CommitUnknown(std::io::Error::from(std::io::ErrorKind::TimedOut).into()).into())
+    })
 }
 
 impl From<sqlx::Error> for StoreError {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection as _, PgPool};
+use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, silence};
 use crate::clock::deadline;
 use crate::secret::Secret;
 
@@ -19,6 +19,8 @@ use crate::secret::Secret;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
 /// A connection that was idle for longer is asked whether it lives before it is used.
 const TESTED_AFTER: Duration = Duration::from_secs(1);
+/// An answer to that takes no longer, or will not come.
+const PING_LIMIT: Duration = Duration::from_secs(2);
 
 /// The database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -239,17 +241,17 @@ async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
         .before_acquire(|connection, about| {
             Box::pin(async move {
                 if about.idle_for > TESTED_AFTER {
-                    connection.ping().await?;
+                    ping(connection).await?;
                 }
                 Ok(true)
             })
         })
-        // sqlx asks each connection that comes back whether it is well, and waits for the answer without end. One on whose line
-        // everything is swallowed would keep its place in the pool until the kernel gives the line up, a quarter of an hour.
         .after_release(|connection, _| {
             Box::pin(async move {
-                let well = deadline(ACQUIRE_LIMIT, connection.ping()).await;
-                well.unwrap_or_else(|_| Err(std::io::Error::from(ErrorKind::TimedOut).into())).map(|()| true)
+                if silence::was_lately() {
+                    ping(connection).await?;
+                }
+                Ok(true)
             })
         })
         .connect_with(options)
@@ -259,6 +261,14 @@ async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
         return Err(OpenError::TooPowerful);
     }
     Ok(Store::Postgres(pool))
+}
+
+/// Asks whether the line is there.
+async fn ping(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    deadline(PING_LIMIT, connection.ping()).await.unwrap_or_else(|_| {
+        silence::note();
+        Err(std::io::Error::from(ErrorKind::TimedOut).into())
+    })
 }
 
 async fn sees_through_row_security(pool: &PgPool) -> Result<bool, sqlx::Error> {
