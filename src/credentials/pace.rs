@@ -23,8 +23,9 @@ pub(super) const ACTIVE_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// A client never earns the right to more retries than this at once, in hundredths; what failed in an outage is given its
 /// retries beside that, when the provider is back.
 const MOST_CREDIT: i64 = 300;
-/// How far places are apart, in hundredths of what the allowed rate asks for.
-const MARGIN: u32 = 107;
+/// How far places are apart, in hundredths of what the allowed rate asks for: requests that leave evenly arrive in bunches after a hitch
+/// of a twentieth of a second somewhere on their way.
+const MARGIN: u32 = 108;
 /// Of those, what makes up for a stall. The rest is for the disorder after it.
 const MADE_UP: u32 = 4;
 /// Nothing is held back for longer than this on its way out: somebody may have come to wait for it. More than what a node has
@@ -285,7 +286,7 @@ mod tests {
         let mut queue = queue();
         let decisions: Vec<_> = (0..1000).map(|index| decide(&mut queue, row(index))).collect();
         let gone = decisions.iter().filter(|one| matches!(one, Decision::Go(_))).count();
-        assert_eq!(gone, 117, "in a second and a quarter, a little less than 125");
+        assert_eq!(gone, 116, "in a second and a quarter, a little less than 125");
         let times: Vec<_> = decisions
             .iter()
             .map(|one| match one {
@@ -436,7 +437,7 @@ mod tests {
             }
         }
         let left = leaving(200, Duration::from_millis(300), 1);
-        assert_eq!(left[1999], Duration::from_micros(5350 * 2999), "and the time is made up for");
+        assert_eq!(left[1999], Duration::from_micros(5400 * 2999), "and the time is made up for");
     }
 
     #[test]
