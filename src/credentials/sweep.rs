@@ -39,7 +39,7 @@ const CLAIMED_FOR: Duration = Duration::from_secs(150);
 const QUEUED_AT_ONCE: i64 = 125;
 /// So many rows without a place are taken while a crowd is given its places: they tell whose crowd it is.
 const SCOUTS: usize = 8;
-/// After the second round, and each that follows, the sweep rests as long as the round took, and no longer than this.
+/// After a round the sweep rests as long as that took, and no longer than this; not after the first one of a tick without a queue.
 const LONGEST_BREATH: Duration = Duration::from_millis(250);
 /// After this time no other round begins.
 const LONGEST_SWEEP: Duration = Duration::from_secs(10);
@@ -156,6 +156,8 @@ pub struct Swept {
     pub more: bool,
     /// Whether a crowd is being given its places, and not all of it has one.
     pub queues_up: bool,
+    /// Whether somebody whom it took had a place in a queue.
+    pub has_queue: bool,
 }
 
 /// A row that leaves, and when.
@@ -187,8 +189,8 @@ impl Credentials {
                 break;
             }
             // However large a crowd is: half of the time the database belongs to those who read tokens, and to other nodes' sweeps.
-            // Two rounds are no crowd yet.
-            if !is_first {
+            // Two rounds are no crowd yet, unless there is a queue.
+            if !is_first || round.has_queue {
                 pause(watch.elapsed().min(LONGEST_BREATH)).await;
             }
             is_first = false;
@@ -208,7 +210,7 @@ impl Credentials {
     async fn round(&self, others: usize) -> Result<Swept, StoreError> {
         let limit = self.sweeper.berths.available_permits().min(BATCH);
         if limit == 0 {
-            return Ok(Swept { looked_at: 0, more: false, queues_up: false });
+            return Ok(Swept { looked_at: 0, more: false, queues_up: false, has_queue: false });
         }
         let count = |many: usize| i64::try_from(many).unwrap_or(i64::MAX);
         // However much comes first, a quarter of every round is for the others; of a single berth there is none.
@@ -221,6 +223,7 @@ impl Credentials {
         tx.commit().await?;
         let looked_at = rows.len();
         let more = looked_at >= others.min(first);
+        let has_queue = rows.iter().any(|row| row.slot_at != now.0);
         self.warn_of_ends(&rows, now).await;
         let (leaving, queues_up) = match self.plan(rows.clone(), now, claimed, more).await {
             Ok(planned) => planned,
@@ -233,7 +236,7 @@ impl Credentials {
         };
         let left: Vec<_> = leaving.into_iter().filter_map(|one| self.send_off(one, claimed)).collect();
         self.come_again_soon(&left, claimed).await?;
-        Ok(Swept { looked_at, more, queues_up })
+        Ok(Swept { looked_at, more, queues_up, has_queue })
     }
 
     /// How refreshing is doing, over all tenants; also told to the metrics.
