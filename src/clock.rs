@@ -205,17 +205,25 @@ const COUNT_BY: Duration = Duration::from_millis(250);
 /// # Errors
 /// [`Elapsed`] when the process has run for `limit`; `work` is dropped then.
 pub async fn awake_deadline<F: Future>(limit: Duration, work: F) -> Result<F::Output, Elapsed> {
+    timed_awake(limit, work).await.map(|(output, _)| output)
+}
+
+/// As [`awake_deadline`], with how long the process has run for the work.
+///
+/// # Errors
+/// As [`awake_deadline`].
+pub async fn timed_awake<F: Future>(limit: Duration, work: F) -> Result<(F::Output, Duration), Elapsed> {
     let mut work = std::pin::pin!(work);
     let mut left = limit;
     while !left.is_zero() {
         let step = left.min(COUNT_BY);
         let watch = Stopwatch::start();
-        if let Ok(output) = tokio::time::timeout(step, work.as_mut()).await {
-            return Ok(output);
-        }
+        let output = tokio::time::timeout(step, work.as_mut()).await;
         let took = watch.elapsed();
-        if took < step + STOPPED {
-            left = left.saturating_sub(took);
+        let ran = if took < step + STOPPED { took } else { Duration::ZERO };
+        left = left.saturating_sub(ran);
+        if let Ok(output) = output {
+            return Ok((output, limit - left));
         }
     }
     Err(Elapsed)

@@ -79,7 +79,7 @@ CREATE TABLE credentials (
     fence BIGINT NOT NULL,
     lease_owner TEXT,
     lease_until BIGINT,
-    phase TEXT NOT NULL CONSTRAINT credentials_phase_check CHECK (phase IN ('idle', 'sent')),
+    phase TEXT NOT NULL CONSTRAINT credentials_phase_check CHECK (phase IN ('idle', 'claimed', 'sent')),
     sent_at BIGINT,
     consents BIGINT NOT NULL,
     stored_fence BIGINT,
@@ -108,7 +108,7 @@ CREATE TABLE credentials (
 CREATE INDEX credentials_due_idx ON credentials (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX credentials_integration_due_idx ON credentials (tenant_id, integration_id, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX credentials_slot_idx ON credentials (tenant_id, integration_id, slot_at) WHERE slot_at IS NOT NULL;
-CREATE INDEX credentials_sent_idx ON credentials (tenant_id, integration_id, lease_until) WHERE phase = 'sent';
+CREATE INDEX credentials_claimed_idx ON credentials (tenant_id, integration_id, lease_until) WHERE phase <> 'idle';
 CREATE INDEX credentials_urgent_idx ON credentials (due_at) WHERE phase = 'sent' OR doubt_since IS NOT NULL;
 
 CREATE TABLE connection_credentials (

@@ -14,6 +14,8 @@ use crate::store::{Store, StoreError};
 
 /// How long a caller waits for its entry before it refuses (AU-01).
 const LIMIT: Duration = Duration::from_secs(2);
+/// What is not written by then is given up, and tried on other lines by the next: everybody who waited has left.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 /// Entries in one commit, and entries that may wait for the next.
 const BATCH: usize = 256;
 
@@ -48,7 +50,7 @@ async fn run(store: Store, mut receiver: mpsc::Receiver<Waiting>, shutdown: Shut
     while receiver.recv_many(&mut batch, BATCH).await > 0 {
         // A caller that gave up does not want its entry written: it was told no.
         batch.retain(|(_, written)| !written.is_closed());
-        match write_batch(&store, &batch).await {
+        match store.in_time(WRITTEN_WITHIN, write_batch(&store, &batch)).await {
             Ok(()) => batch.drain(..).for_each(|(_, written)| {
                 let _ = written.send(());
             }),

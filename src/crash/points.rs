@@ -40,10 +40,16 @@ points! {
     BeforeIntent = "before_intent" in "credentials/driver.rs";
     /// The claim's statements are done, its commit is not sent.
     MidIntent = "mid_intent" in "credentials/driver.rs";
-    /// The claim is durable: from here on nobody can know whether the token was spent.
+    /// The claim is durable.
     AfterIntent = "after_intent" in "credentials/driver.rs";
     /// Everything is opened, not a byte has left.
     BeforeSend = "before_send" in "credentials/provider_call.rs";
+    /// The connection to a provider that rotates stands, and the token waits.
+    BeforeAnnounce = "before_announce" in "credentials/driver.rs";
+    /// The statement that it leaves is done, its commit is not sent.
+    MidAnnounce = "mid_announce" in "credentials/driver.rs";
+    /// That it leaves is durable: from here on nobody can know whether the token was spent.
+    AfterAnnounce = "after_announce" in "credentials/driver.rs";
     /// The provider has done its part and begun to answer; the answer is not read. Counts every outgoing call.
     AfterSend = "after_send" in "outbound/call.rs";
     /// The lease of a slow answer is about to be renewed.

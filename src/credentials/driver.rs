@@ -16,6 +16,7 @@ use super::held::Held;
 use super::refresh::{
     Action, Claim, Claimed, Code, Event, Flight, Jitter, Outcome, Policy, Replay, Revocation, Verdict, View, Wish,
 };
+use super::retries::SetAside;
 use super::row::{doubt_columns, integration_of, look_at, policy, view};
 use super::sweep::Planned;
 use super::{Credentials, ONE_CREDENTIAL};
@@ -24,13 +25,14 @@ use crate::clock::{Millis, pause};
 use crate::crash::crash_point;
 use crate::ids::TenantId;
 use crate::keys::Sealer;
+use crate::outbound::Door;
 use crate::providers::{self, RevokeTokens, TokenSet};
 use crate::secret::Secret;
 use crate::store::credentials::{CredentialName, CredentialRow, credential_load, credential_load_deleted};
 use crate::store::due::credential_set_due;
 use crate::store::integrations::{IntegrationRow, integration_take_probe};
-use crate::store::refresh_rows::{ClaimColumns, credential_claim, credential_renew_lease};
-use crate::store::{StoreError, Tx, in_time};
+use crate::store::refresh_rows::{ClaimColumns, credential_announce, credential_claim, credential_renew_lease};
+use crate::store::{StoreError, Tx};
 
 /// Tokens as they came, with what is needed to seal them whatever becomes of the database.
 #[derive(Debug)]
@@ -44,7 +46,12 @@ pub(super) struct Fetched {
 }
 
 pub(super) type Tokens = Arc<Fetched>;
-type InAir = JoinHandle<Outcome<Tokens>>;
+
+/// A call under way, and the door at which its token waits, where it does.
+struct InAir {
+    call: JoinHandle<Outcome<Tokens>>,
+    door: Option<Door>,
+}
 
 /// A credential's row with its integration, as one flight last saw them.
 #[derive(Clone, Debug)]
@@ -63,6 +70,8 @@ struct Driver {
     held: Option<Held>,
     /// Where the answer of this flight comes from the spool: whether it has to stay there.
     spooled: Option<StaysInSpool>,
+    /// What a reader's flight may need for its retries.
+    retries: Option<SetAside>,
     /// When its first request is to leave; none where somebody waits, and the sweep did not plan this flight.
     planned: Option<Planned>,
     /// The look that a flight begins with, until the protocol asks for it.
@@ -78,6 +87,9 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 
 /// What the database does not do in this time it will not do on this line; what came of it is found out on another.
 const DATABASE_LIMIT: Duration = Duration::from_secs(15);
+
+/// A provider does not wait long for the rest of a request.
+const ANNOUNCED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What one retry costs, in the hundredths of [`IntegrationRow::retry_credit`].
 const ONE_RETRY: i64 = 100;
@@ -119,6 +131,7 @@ impl Driver {
             loaded: None,
             held: None,
             spooled: None,
+            retries: None,
             planned: None,
             first_look: None,
             has_stored: false,
@@ -131,7 +144,8 @@ impl Driver {
             Ok(Some(view)) => {
                 self.first_look = Some((at, view));
                 self.wait_for_turn().await;
-                self.run(Flight::new(self.policy, wish, self.jitter)).await
+                let retries = self.set_aside_retries();
+                self.run(Flight::new(Policy { retries, ..self.policy }, wish, self.jitter)).await
             }
             Ok(None) => Verdict::Gone,
             Err(error) => {
@@ -163,11 +177,20 @@ impl Driver {
                 }
                 Action::Load => self.on_load().await,
                 Action::Claim(claim) => self.on_claim(claim).await,
-                Action::Send { give_up_after, tick_every, .. } => {
+                Action::Send { announces, give_up_after, tick_every, .. } => {
                     self.tell_sweep();
-                    let call = self.room.clone().call_provider(self.loaded.clone(), give_up_after);
-                    wait_for(in_air.insert(tokio::spawn(call)), tick_every).await
+                    let call = self.take_off(announces, give_up_after);
+                    wait_for(in_air.insert(call), tick_every).await
                 }
+                Action::Announce { claimed, lease_until } => self.on_announce(claimed, lease_until).await,
+                Action::Depart => match &mut in_air {
+                    Some(call) => {
+                        crash_point!(AfterAnnounce);
+                        call.depart();
+                        wait_for(call, self.policy.deadlines.renew).await
+                    }
+                    None => Event::Answered(Outcome::NotTried(Code::NOT_SENT)),
+                },
                 Action::Continue => match &mut in_air {
                     Some(call) => wait_for(call, self.policy.deadlines.renew).await,
                     None => Event::Woken,
@@ -176,7 +199,11 @@ impl Driver {
                 Action::Store { tokens, claimed, generation, only_fence } => {
                     self.on_store(&tokens, claimed, generation, only_fence).await
                 }
-                Action::Record(record) => self.on_record(&record).await,
+                Action::Record(record) => {
+                    // A call that still waits at its door is called off by this.
+                    in_air = None;
+                    self.on_record(&record).await
+                }
                 Action::Wait { until } => self.on_wait(until, told_to_stop).await,
                 Action::Revoke(tokens) => self.on_revoke(&tokens).await,
                 Action::Spool { tokens, claimed } => self.on_spool(&tokens, claimed).await,
@@ -195,8 +222,28 @@ impl Driver {
         }
     }
 
+    fn take_off(&self, announces: bool, give_up_after: Duration) -> InAir {
+        let (door, waiting) = match announces.then(Door::new) {
+            Some((door, knock, left)) => (Some(door), Some((knock, left))),
+            None => (None, None),
+        };
+        let call = self.room.clone().call_provider(self.loaded.clone(), waiting, give_up_after);
+        InAir { call: tokio::spawn(call), door }
+    }
+
+    /// How often this flight may try again. The sweep's are counted by the sweep, and try once.
+    fn set_aside_retries(&mut self) -> u8 {
+        let integration = self.loaded.as_ref().and_then(|loaded| loaded.row.integration_id.as_deref());
+        let Some(integration) = integration.filter(|_| self.planned.is_none()) else { return self.policy.retries };
+        let aside = self.room.retries.set_aside((&self.name.tenant_id, integration), self.policy.retries);
+        self.retries.insert(aside).count()
+    }
+
     /// Whoever sends without a place: a reader, or the sweep for the second time in one flight.
     fn tell_sweep(&mut self) {
+        if let Some(retries) = &mut self.retries {
+            retries.note_call();
+        }
         let has_place = self.planned.take().is_some();
         let integration = self.loaded.as_ref().and_then(|loaded| loaded.row.integration_id.as_deref());
         if let Some(integration) = integration.filter(|_| !has_place) {
@@ -213,11 +260,12 @@ impl Driver {
     }
 
     async fn load(&mut self) -> Result<Option<View>, StoreError> {
-        in_time(DATABASE_LIMIT, async {
-            let mut tx = self.room.store.read().await?;
+        let store = self.room.store.clone();
+        let work = async {
+            let mut tx = store.read().await?;
             self.load_in(&mut tx).await
-        })
-        .await
+        };
+        store.in_time(DATABASE_LIMIT, work).await
     }
 
     async fn load_in(&mut self, tx: &mut Tx) -> Result<Option<View>, StoreError> {
@@ -289,11 +337,14 @@ impl Driver {
             let columns = ClaimColumns {
                 generation: claim.generation,
                 fence: claim.fence,
+                seen_phase: claim.phase.as_str(),
+                seen_doubt: claim.doubt_since.map(|since| since.0),
                 owner: &self.room.flights.process,
                 now: now.0,
                 lease_until: claim.lease_until.0,
                 believable: claim.believable.0,
                 doubt: doubt_columns(claim.doubt),
+                phase: if claim.announces { "claimed" } else { "sent" },
             };
             let fence = credential_claim(&mut tx, ONE_CREDENTIAL, &self.name, columns).await?;
             if fence.is_some() {
@@ -303,9 +354,28 @@ impl Driver {
             }
             Ok(fence)
         };
-        match in_time(DATABASE_LIMIT, outcome).await {
+        match self.room.store.in_time(DATABASE_LIMIT, outcome).await {
             Ok(Some(fence)) => Event::Claimed { fence },
             Ok(None) => Event::ClaimLost,
+            Err(error) => trouble(&error),
+        }
+    }
+
+    async fn on_announce(&self, claimed: Claimed, until: Millis) -> Event<Tokens> {
+        crash_point!(BeforeAnnounce);
+        let outcome = async {
+            let mut tx = self.room.store.begin().await?;
+            let times = (self.now().0, until.0);
+            let announced =
+                credential_announce(&mut tx, ONE_CREDENTIAL, &self.name, claimed.generation, claimed.fence, times)
+                    .await?;
+            crash_point!(MidAnnounce);
+            tx.commit().await?;
+            Ok(announced)
+        };
+        match self.room.store.in_time(ANNOUNCED_WITHIN, outcome).await {
+            Ok(true) => Event::Announced,
+            Ok(false) => Event::AnnounceLost,
             Err(error) => trouble(&error),
         }
     }
@@ -321,7 +391,7 @@ impl Driver {
             crash_point!(AfterRenewal);
             Ok(renewed)
         };
-        match in_time(DATABASE_LIMIT, outcome).await {
+        match self.room.store.in_time(DATABASE_LIMIT, outcome).await {
             Ok(true) => Event::LeaseRenewed,
             Ok(false) => Event::LeaseLost,
             Err(
@@ -370,18 +440,35 @@ impl Driver {
         if due == row.due_at && row.slot_at.is_none() {
             return Ok(());
         }
-        in_time(DATABASE_LIMIT, async {
-            let mut tx = self.room.store.begin().await?;
-            credential_set_due(&mut tx, ONE_CREDENTIAL, &self.name, row.fence, due).await?;
-            tx.commit().await
-        })
-        .await
+        self.room
+            .store
+            .in_time(DATABASE_LIMIT, async {
+                let mut tx = self.room.store.begin().await?;
+                credential_set_due(&mut tx, ONE_CREDENTIAL, &self.name, row.fence, due).await?;
+                tx.commit().await
+            })
+            .await
     }
 }
 
-async fn wait_for(call: &mut InAir, tick_every: Duration) -> Event<Tokens> {
+impl InAir {
+    fn depart(&mut self) {
+        if let Some(door) = self.door.take() {
+            door.open();
+        }
+    }
+}
+
+async fn wait_for(InAir { call, door }: &mut InAir, tick_every: Duration) -> Event<Tokens> {
+    let at_door = async {
+        match door {
+            Some(door) => door.knocked().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         answer = call => Event::Answered(answer.unwrap_or(Outcome::Ambiguous)),
+        () = at_door => Event::AtDoor,
         () = pause(tick_every) => Event::Tick,
     }
 }
@@ -395,6 +482,8 @@ fn action_name(action: &Action<Tokens>) -> &'static str {
         Action::Load => "load",
         Action::Claim(_) => "claim",
         Action::Send { .. } => "send",
+        Action::Announce { .. } => "announce",
+        Action::Depart => "depart",
         Action::RenewLease { .. } => "renew_lease",
         Action::Store { .. } => "store",
         Action::Record(_) => "record",

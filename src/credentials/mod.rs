@@ -12,6 +12,7 @@ mod pace;
 mod provider_call;
 mod read;
 pub mod refresh;
+mod retries;
 mod row;
 mod spool;
 mod store;
@@ -43,6 +44,7 @@ use crate::store::bell::Bells;
 use crate::store::{Store, StoreError};
 use flights::Flights;
 use held::HeldTokens;
+use retries::Retries;
 use sweep::Sweeper;
 
 /// What has been due for longer, and is taken by nobody, says that refreshing does not keep up.
@@ -67,6 +69,7 @@ pub struct Credentials {
     spool: Spool,
     held: HeldTokens,
     sweeper: Arc<Sweeper>,
+    retries: Retries,
 }
 
 /// What the room is made of.
@@ -190,6 +193,7 @@ impl Credentials {
             spool: parts.spool,
             held: HeldTokens::new(parts.health),
             sweeper: Arc::new(Sweeper::new(parts.refresh)),
+            retries: Retries::default(),
         }
     }
 }

@@ -7,21 +7,25 @@ use super::Credentials;
 use super::driver::{Fetched, Loaded, Tokens};
 use super::refresh::{Code, Outcome};
 use super::row::{client_secret_place, owner, refresh_place};
-use crate::clock::{Millis, Stopwatch, awake_deadline};
+use crate::clock::{Millis, Stopwatch, timed_awake};
 use crate::crash::crash_point;
 use crate::ids::TenantId;
 use crate::keys::{KeyError, Owner, Sealer};
+use crate::outbound::{Knock, Left};
 use crate::providers::{self, Client, CredentialKind, RevokeTokens, TokenSet};
 use crate::secret::Secret;
 use crate::store::credentials::CredentialRow;
-use crate::store::in_time;
 use crate::store::integrations::IntegrationRow;
 
-/// Connecting has its own limit below; the protocol counts from the moment the request has left.
-const CONNECT_LIMIT: Duration = Duration::from_secs(6);
+/// The protocol counts from the moment the request has left until an answer begins. Connecting, waiting at the door and
+/// reading the answer have limits of their own below (`outbound::Limits`), which together are less than this.
+const BESIDE_THE_WAIT: Duration = Duration::from_secs(45);
 
 /// Nothing is sent when its keys took longer to come than this, or the process stood still meanwhile.
 const OPENED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The wall clock and the one that counts may differ by this while nothing stood still.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(1);
 
 /// What a refresh needs, opened.
 struct ForRefresh {
@@ -32,7 +36,12 @@ struct ForRefresh {
 
 impl Credentials {
     /// The one place where a refresh token is shown to a provider.
-    pub(super) async fn call_provider(self, loaded: Option<Loaded>, give_up_after: Duration) -> Outcome<Tokens> {
+    pub(super) async fn call_provider(
+        self,
+        loaded: Option<Loaded>,
+        waits_at: Option<(Knock, Left)>,
+        give_up_after: Duration,
+    ) -> Outcome<Tokens> {
         let Some(Loaded { row, integration: Some(integration) }) = loaded else {
             return Outcome::Configuration(Code::new("integration_deleted"));
         };
@@ -40,7 +49,7 @@ impl Credentials {
             return Outcome::Poisoned(Code::PROVIDER_UNKNOWN);
         };
         let watch = Stopwatch::start();
-        let opened = match in_time(OPENED_WITHIN, self.open_for_refresh(&row, &integration)).await {
+        let opened = match self.store.in_time(OPENED_WITHIN, self.open_for_refresh(&row, &integration)).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(code)) => return Outcome::Configuration(code),
             Err(KeyError::Store(_)) => return Outcome::NotTried(Code::STORE_UNAVAILABLE),
@@ -56,17 +65,27 @@ impl Credentials {
             return Outcome::NotTried(Code::STORE_UNAVAILABLE);
         }
         crash_point!(BeforeSend);
-        let answer =
-            awake_deadline(give_up_after + CONNECT_LIMIT, provider.refresh(client, kind, &refresh_token)).await;
-        let received_at = self.around.now();
+        let (knock, left) = waits_at.unzip();
+        let asking = provider.refresh(client, kind, &refresh_token, knock);
+        let asked_at = self.around.now();
+        let answer = timed_awake(give_up_after + BESIDE_THE_WAIT, asking).await;
+        let now = self.around.now();
         match answer {
             // Absent means: keep the one you have (RFC 6749 section 6).
-            Ok(Ok(mut set)) => {
+            Ok((Ok(mut set), took)) => {
                 crash_point!(AfterResponse);
+                // A process that stood still in between does not know since when its answer was there (RL-11).
+                let received_at = now.min(asked_at.after(took + CLOCKS_DIFFER));
                 let refresh_token = set.refresh_token.take().unwrap_or(refresh_token);
                 Outcome::Fresh(Arc::new(Fetched { set, refresh_token, received_at, sealer }))
             }
-            Ok(Err(failure)) => outcome(failure, received_at),
+            // Cut off while the token was waiting at its door.
+            Ok((Err(providers::Failure::Ambiguous { .. }), _)) | Err(_)
+                if left.as_ref().is_some_and(|left| !left.has_left()) =>
+            {
+                Outcome::NotSent
+            }
+            Ok((Err(failure), _)) => outcome(failure, now),
             Err(_) => Outcome::Ambiguous,
         }
     }

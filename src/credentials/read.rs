@@ -17,11 +17,21 @@ use crate::secret::Secret;
 use crate::store::connections::{connection_by_id, connection_touch};
 use crate::store::credentials::{CredentialName, CredentialRow};
 use crate::store::due::credential_touch;
-use crate::store::from_json_list;
 use crate::store::reading::{ReadableRow, credentials_readable};
+use crate::store::{StoreError, from_json_list};
 
 /// How long a caller waits for a flight before it is told to come again (RL-02).
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the caller of a token that lives waits for a better one: longer than most refreshes take, and not so long that
+/// somebody hears it in a call.
+const COURTESY: Duration = Duration::from_secs(1);
+
+/// Looking up and opening are one round trip or two. What takes longer is a database that is away, or a line that is silent.
+const LOOKED_UP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Nobody waits longer for that a use is noted.
+const NOTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What callers are told whose patience has ended before the flight has landed.
 pub(super) const COME_AGAIN: Duration = Duration::from_secs(2);
@@ -198,17 +208,23 @@ impl Credentials {
         want: &ReadWish<'_>,
         which: Which<'_>,
     ) -> Result<ReadableRow, CredentialError> {
-        let mut tx = self.store.read().await?;
-        let rows = credentials_readable(&mut tx, scope, want.connection).await?;
-        if rows.is_empty() {
-            connection_by_id(&mut tx, scope, want.connection).await?.ok_or(CredentialError::NotFound)?;
-        }
+        let rows = self.readable(scope, want.connection);
+        let rows = deadline(LOOKED_UP_WITHIN, rows).await.map_err(|_| StoreError::too_slow())??;
         let seen = pick(rows, which).ok_or(CredentialError::NoSuchKind)?;
         if seen.credential.expires_at.is_none() && !want.forever_is_fine {
             return Err(CredentialError::NotInjectable);
         }
         usable(&seen)?;
         Ok(seen)
+    }
+
+    async fn readable(&self, scope: &TenantScope, connection: &str) -> Result<Vec<ReadableRow>, CredentialError> {
+        let mut tx = self.store.read().await?;
+        let rows = credentials_readable(&mut tx, scope, connection).await?;
+        if rows.is_empty() {
+            connection_by_id(&mut tx, scope, connection).await?.ok_or(CredentialError::NotFound)?;
+        }
+        Ok(rows)
     }
 
     /// Makes sure that the wish is met as well as it can be; true when the token is degraded.
@@ -232,7 +248,8 @@ impl Credentials {
             let id = seen.credential.id.clone();
             let name = CredentialName { tenant_id: seen.credential.tenant_id.clone(), id: id.clone() };
             let (mut landing, passenger_of) = self.board(&name, want.wish, None);
-            let patience = want.patience.saturating_sub(waited.elapsed());
+            let most = if self.will_do(&seen.credential, want) { want.patience.min(COURTESY) } else { want.patience };
+            let patience = most.saturating_sub(waited.elapsed());
             let landed = deadline(patience, wait_for_landing(&mut landing)).await;
             // The flight may have found a fault in the integration, or brought another account's token (OA-10).
             let found = match self.find(scope, want, Which::Id(&id)).await {
@@ -336,9 +353,11 @@ impl Credentials {
     ) -> Result<Token, CredentialError> {
         let row = &seen.credential;
         let sealed = row.access_token.as_ref().ok_or(CredentialError::NotFound)?;
-        let mut tx = self.store.read().await?;
-        let secret = self.keys.open_secret(&mut tx, &owner(row), access_place(&row.id, row.generation), sealed).await?;
-        drop(tx);
+        let opened = async {
+            let mut tx = self.store.read().await?;
+            self.keys.open_secret(&mut tx, &owner(row), access_place(&row.id, row.generation), sealed).await
+        };
+        let secret = deadline(LOOKED_UP_WITHIN, opened).await.map_err(|_| StoreError::too_slow())??;
         let event = Event::done(want.action, "connection", want.connection)
             .of_user(seen.connection_user_id.as_deref())
             .in_conversation(want.conversation)
@@ -383,7 +402,7 @@ impl Credentials {
             connection_touch(&mut tx, scope, connection, now.0).await?;
             tx.commit().await
         };
-        if let Err(error) = written.await {
+        if let Err(error) = deadline(NOTED_WITHIN, written).await.unwrap_or_else(|_| Err(StoreError::too_slow())) {
             tracing::warn!(error = %error, "the last use of a connection was not noted");
         }
     }

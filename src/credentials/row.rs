@@ -24,6 +24,7 @@ pub(super) fn view(row: &CredentialRow, integration: Option<&IntegrationRow>, pr
         lease_until: row.lease_until.map(Millis),
         lease_is_mine: row.lease_owner.as_deref() == Some(process),
         phase: match row.phase.as_str() {
+            "claimed" => Phase::Claimed,
             "sent" => Phase::Sent { since: Millis(row.sent_at.unwrap_or_default()) },
             _ => Phase::Idle,
         },

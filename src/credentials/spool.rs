@@ -26,6 +26,7 @@ use crate::secret::Secret;
 use crate::store::credentials::CredentialName;
 
 const PART: &str = "spool";
+const UNFINISHED: &str = ".unfinished-";
 const ENDING: &str = "json";
 /// What a file that cannot come home is renamed to.
 const SET_ASIDE: &str = "unreadable";
@@ -109,6 +110,7 @@ impl Spool {
     pub fn open(folder: &Path, health: Health) -> Result<Self, SpoolError> {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        remove_unfinished(folder)?;
         let spool = Self { folder: Some(folder.into()), health };
         write_whole(folder, "trial", b"")?;
         std::fs::remove_file(folder.join("trial"))?;
@@ -299,8 +301,20 @@ fn ending_with(folder: &Path, wanted: &str) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// What a killed process had not finished: nobody was told that it was there.
+fn remove_unfinished(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| name.starts_with(UNFINISHED)) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
 fn write_whole(folder: &Path, name: &str, content: &[u8]) -> std::io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
     crash_point!(MidSpool);

@@ -349,11 +349,11 @@ async fn keys_without_a_check_value_are_not_believed() {
                     sqlx::query(text).execute(&mut *connection).await.unwrap();
                 }
             }
-            Store::Postgres(pool) => {
+            Store::Postgres(lines) => {
                 for text in
                     ["ALTER TABLE tenant_keys DROP CONSTRAINT tenant_keys_root_key_fkey", "DELETE FROM root_keys"]
                 {
-                    sqlx::query(text).execute(pool).await.unwrap();
+                    sqlx::query(text).execute(&lines.pool()).await.unwrap();
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::io;
 use ::http::header::CONTENT_TYPE;
 
 use super::answer::Response;
+use super::door::Waiting;
 use super::guard::LookupError;
 use super::http::{Request, Wiped};
 use super::{Cause, Outbound, OutboundError, Refusal};
@@ -60,7 +61,10 @@ fn wire(request: Request) -> Result<reqwest::Request, OutboundError> {
     *wire.headers_mut() = request.headers;
     if let Some(content_type) = content_type {
         wire.headers_mut().insert(CONTENT_TYPE, content_type);
-        *wire.body_mut() = Some(bytes.into());
+        *wire.body_mut() = Some(match request.waits_at {
+            Some(door) => reqwest::Body::wrap(Waiting::new(door, bytes)),
+            None => bytes.into(),
+        });
     }
     Ok(wire)
 }

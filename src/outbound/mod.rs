@@ -8,6 +8,7 @@
 
 mod answer;
 mod call;
+mod door;
 mod errors;
 mod guard;
 mod http;
@@ -25,6 +26,7 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 use url::{Host, Url};
 
 pub use self::answer::{NotJson, Response};
+pub use self::door::{Door, Knock, Left};
 pub use self::errors::{Cause, OutboundError, OutboundSetupError, Refusal};
 pub use self::http::{Body, FormValue, Limits, Request};
 pub use self::socket::{MaybeTls, Socket, SocketLimits};

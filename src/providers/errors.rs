@@ -174,17 +174,16 @@ pub(super) const COMMON: ErrorTable = &[
     ("redirect_uri_mismatch", Class::Configuration),
     ("slow_down", Class::RateLimited),
     ("rate_limit_exceeded", Class::RateLimited),
-    ("server_error", Class::Transient),
-    ("temporarily_unavailable", Class::Transient),
+    ("server_error", Class::ServerError),
+    ("temporarily_unavailable", Class::ServerError),
     ("access_denied", Class::Admin),
 ];
 
 /// What an answer's status and error code mean. `spends` says whether the call may have spent a one-time token,
 /// which turns an unclear answer into an ambiguous one.
 ///
-/// `503` counts as passing even then: it is the server's own word that it did not do the work, and taking it as
-/// ambiguous would turn an ordinary outage of a rotating provider into lost connections. `500`, `502` and `504`
-/// carry no such word.
+/// No server's failure says that nothing was done, `503` neither: a proxy may have lost what stood behind it in the middle of the
+/// work (fact sheet D.4). Only `408` and `425` say that the request was not even taken.
 pub(super) fn classify(
     table: ErrorTable,
     status: u16,
@@ -213,7 +212,7 @@ pub(super) fn classify(
 fn classify_status(status: u16, spends: bool) -> Failure {
     let code = Code::http(status);
     match status {
-        408 | 425 | 503 => Failure::Transient { code },
+        408 | 425 => Failure::Transient { code },
         500..=599 if spends => Failure::ServerError { code },
         500..=599 => Failure::Transient { code },
         _ => Failure::Unrecognised { code },
@@ -254,12 +253,24 @@ mod tests {
         let code = Code::http;
         assert_eq!(seen(502, true), Failure::ServerError { code: code(502) });
         assert_eq!(seen(502, false), Failure::Transient { code: code(502) });
-        assert_eq!(seen(503, true), Failure::Transient { code: code(503) });
+        assert_eq!(seen(503, true), Failure::ServerError { code: code(503) });
         assert_eq!(seen(408, true), Failure::Transient { code: code(408) });
         assert_eq!(seen(302, true), Failure::Unrecognised { code: code(302) });
         assert_eq!(seen(404, true), Failure::Unrecognised { code: code(404) });
         let after = Some(Duration::from_secs(7));
         assert_eq!(classify(&[], 429, None, after, true), Failure::RateLimited { after });
+    }
+
+    #[test]
+    fn rl_06_no_word_of_a_failing_server_says_that_a_one_time_token_is_unspent() {
+        for word in ["server_error", "temporarily_unavailable"] {
+            for status in [200, 400, 500, 502, 503] {
+                let failure = classify(&[], status, Some(word), None, true);
+                assert_eq!(failure, Failure::ServerError { code: Code::own(word) }, "{status}");
+                let failure = classify(&[], status, Some(word), None, false);
+                assert_eq!(failure, Failure::Transient { code: Code::own(word) }, "{status}");
+            }
+        }
     }
 
     #[test]

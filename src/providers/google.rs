@@ -11,7 +11,7 @@ use super::id_token::{Claims, Expected, KeyRing, unverified_subject};
 use super::oauth2::{self, Street, no_endpoint};
 use super::{Account, AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provider, RevokeTokens, TokenSet};
 use crate::clock::Surroundings;
-use crate::outbound::{Outbound, Request};
+use crate::outbound::{Knock, Outbound, Request};
 use crate::secret::Secret;
 
 /// Fact sheet A.5. `session_policy` is our word for an `error_subtype` about re-authentication.
@@ -90,8 +90,9 @@ impl Provider for Google {
         client: Client<'_>,
         kind: CredentialKind,
         refresh_token: &Secret,
+        door: Option<Knock>,
     ) -> Result<TokenSet, Failure> {
-        let mut raw = oauth2::refresh(&self.street, &self.descriptor, ERRORS, client, refresh_token).await?;
+        let mut raw = oauth2::refresh(&self.street, &self.descriptor, ERRORS, client, refresh_token, door).await?;
         let subject = match std::mem::take(&mut raw.id_token) {
             Field::Text(token) => unverified_subject(&token),
             Field::Absent | Field::Wrong => None,

@@ -39,7 +39,7 @@ use crate::clock::Surroundings;
 use crate::config::ProviderSettings;
 /// The S256 code challenge of a verifier, for [`AuthorizeRequest::challenge`] (RFC 7636 section 4.2, OA-06).
 pub use crate::crypto::tokens::pkce_challenge;
-use crate::outbound::{Outbound, Request};
+use crate::outbound::{Knock, Outbound, Request};
 use crate::secret::Secret;
 
 /// The catalogue, ready to make calls.
@@ -257,7 +257,7 @@ pub trait Provider: Send + Sync {
     /// `id_token_…` when the identity cannot be trusted.
     async fn exchange(&self, client: Client<'_>, grant: CodeGrant<'_>) -> Result<Exchange, Failure>;
 
-    /// Refreshes a token set. Exactly one request is sent, at most once.
+    /// Refreshes a token set. Exactly one request is sent, at most once; where there is a door, its body when that is opened.
     ///
     /// # Errors
     /// [`Failure::NotSent`] guarantees that the refresh token was not shown to anyone.
@@ -266,6 +266,7 @@ pub trait Provider: Send + Sync {
         client: Client<'_>,
         kind: CredentialKind,
         refresh_token: &Secret,
+        door: Option<Knock>,
     ) -> Result<TokenSet, Failure>;
 
     /// Ends the grant at the provider, refresh token first (OA-17). A token that is already dead counts as done.

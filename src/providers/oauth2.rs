@@ -10,7 +10,7 @@ use super::descriptor::{ClientAuth, Descriptor, ResponseStyle};
 use super::errors::{Code, ErrorTable, Failure, classify};
 use super::{Client, CodeGrant};
 use crate::clock::Surroundings;
-use crate::outbound::{Limits, Outbound, Request};
+use crate::outbound::{Knock, Limits, Outbound, Request};
 use crate::secret::Secret;
 
 /// An answer, whatever its status.
@@ -79,20 +79,22 @@ pub(super) async fn exchange(
     read(&answer, descriptor, table, true)
 }
 
-/// Refreshes a token (RFC 6749 section 6). No scope is sent, so that it stays as it was granted.
+/// Refreshes a token (RFC 6749 section 6). No scope is sent, so that it stays as it was granted. Where there is a door the
+/// token leaves when it is opened.
 pub(super) async fn refresh(
     street: &Street,
     descriptor: &Descriptor,
     table: ErrorTable,
     client: Client<'_>,
     refresh_token: &Secret,
+    door: Option<Knock>,
 ) -> Result<RawAnswer, Failure> {
     let url = descriptor.endpoints.refresh_url().ok_or_else(no_endpoint)?;
     let form = vec![("grant_type", Secret::new("refresh_token")), ("refresh_token", refresh_token.duplicate())];
     let request = authenticated(Request::post(url.clone()), descriptor, client, form);
     // Giving up on a rotating provider loses a token (DESIGN section 7, point 4).
     let limits = if descriptor.rotates() { Limits::slow_token() } else { Limits::token() };
-    let answer = street.send_with(request, limits).await?;
+    let answer = street.send_with(request.waits_at(door), limits).await?;
     read(&answer, descriptor, table, descriptor.rotates())
 }
 
@@ -263,7 +265,7 @@ mod tests {
             (404, b"{\"access_token\":\"a\"}", http(404)),
             (500, b"{\"access_token\":\"a\"}", unreadable()),
             (502, b"<html>Bad gateway", Failure::ServerError { code: Code::http(502) }),
-            (503, b"", Failure::Transient { code: Code::http(503) }),
+            (503, b"", Failure::ServerError { code: Code::http(503) }),
             (504, b"", Failure::ServerError { code: Code::http(504) }),
         ];
         assert!(rows.len() >= 30);

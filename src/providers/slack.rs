@@ -13,7 +13,7 @@ use super::id_token::displayable;
 use super::oauth2::{self, Street, no_endpoint};
 use super::{Account, AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provider, RevokeTokens, TokenSet};
 use crate::clock::Surroundings;
-use crate::outbound::{Outbound, Request};
+use crate::outbound::{Knock, Outbound, Request};
 use crate::secret::Secret;
 
 /// Fact sheet B.5. Slack says that part of an operation may have happened before `internal_error` and `fatal_error`.
@@ -41,7 +41,7 @@ const ERRORS: ErrorTable = &[
     ("rate_limited", Class::RateLimited),
     ("internal_error", Class::ServerError),
     ("fatal_error", Class::ServerError),
-    ("service_unavailable", Class::Transient),
+    ("service_unavailable", Class::ServerError),
     ("request_timeout", Class::Transient),
     ("team_added_to_org", Class::Transient),
     ("org_login_required", Class::Transient),
@@ -101,8 +101,9 @@ impl Provider for Slack {
         client: Client<'_>,
         kind: CredentialKind,
         refresh_token: &Secret,
+        door: Option<Knock>,
     ) -> Result<TokenSet, Failure> {
-        let raw = oauth2::refresh(&self.street, &self.descriptor, ERRORS, client, refresh_token).await?;
+        let raw = oauth2::refresh(&self.street, &self.descriptor, ERRORS, client, refresh_token, door).await?;
         refreshed(raw, &self.descriptor, kind)
     }
 
@@ -403,13 +404,12 @@ mod tests {
             let wanted = Failure::Configuration { code: code(word) };
             assert_eq!(classify(ERRORS, 200, Some(word), None, true), wanted, "{word}");
         }
-        for word in ["internal_error", "fatal_error"] {
+        for word in ["internal_error", "fatal_error", "service_unavailable"] {
             assert_eq!(classify(ERRORS, 200, Some(word), None, true), Failure::ServerError { code: code(word) });
             assert_eq!(classify(ERRORS, 200, Some(word), None, false), Failure::Transient { code: code(word) });
         }
-        for word in ["service_unavailable", "request_timeout"] {
-            assert_eq!(classify(ERRORS, 200, Some(word), None, true), Failure::Transient { code: code(word) });
-        }
+        let not_taken = classify(ERRORS, 200, Some("request_timeout"), None, true);
+        assert_eq!(not_taken, Failure::Transient { code: code("request_timeout") });
         for word in ["two_factor_setup_required", "access_denied", "enterprise_is_restricted"] {
             assert_eq!(classify(ERRORS, 200, Some(word), None, true), Failure::Admin { code: code(word) }, "{word}");
         }

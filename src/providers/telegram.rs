@@ -15,7 +15,7 @@ use super::id_token::displayable;
 use super::oauth2::{Answer, Street};
 use super::{AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provider, RevokeTokens, TokenSet};
 use crate::clock::Surroundings;
-use crate::outbound::{Limits, Outbound, Request};
+use crate::outbound::{Knock, Limits, Outbound, Request};
 use crate::secret::Secret;
 
 /// How many updates are asked for at once. With the longest texts they fit the answer's limit many times over.
@@ -148,7 +148,13 @@ impl Provider for Telegram {
         Err(Failure::Configuration { code: Code::own("no_oauth") })
     }
 
-    async fn refresh(&self, _client: Client<'_>, _kind: CredentialKind, _token: &Secret) -> Result<TokenSet, Failure> {
+    async fn refresh(
+        &self,
+        _client: Client<'_>,
+        _kind: CredentialKind,
+        _token: &Secret,
+        _door: Option<Knock>,
+    ) -> Result<TokenSet, Failure> {
         Err(Failure::Unrecognised { code: Code::own("not_refreshable") })
     }
 

@@ -133,7 +133,7 @@ async fn a_refresh_sends_one_request_and_says_what_came_of_it() {
     let secret = Secret::new("cs");
     let refresh = async |id: &str| {
         let client = Client { id: "c:id", secret: &secret };
-        get(&providers, id).refresh(client, CredentialKind::User, &Secret::new("r1")).await
+        get(&providers, id).refresh(client, CredentialKind::User, &Secret::new("r1"), None).await
     };
     loopback.then(200, r#"{"access_token":"a2","expires_in":3599,"scope":"openid"}"#);
     let tokens = refresh("google").await.expect("tokens");
@@ -177,10 +177,10 @@ async fn nobody_home_is_not_sent_and_a_hang_up_is_ambiguous() {
         let mut buffer = [0; 1024];
         let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await;
     });
-    let failure = slack.refresh(client, CredentialKind::User, &token).await.expect_err("hung up");
+    let failure = slack.refresh(client, CredentialKind::User, &token, None).await.expect_err("hung up");
     assert_eq!(failure, Failure::Ambiguous { code: Code::own("no_answer") });
     hang_up.await.expect("done");
-    let failure = slack.refresh(client, CredentialKind::User, &token).await.expect_err("nobody");
+    let failure = slack.refresh(client, CredentialKind::User, &token, None).await.expect_err("nobody");
     assert_eq!(failure, Failure::NotSent);
 }
 

@@ -59,8 +59,8 @@ impl Bells {
 
     /// Repeats in this process what other nodes ring, until shutdown or until the connection is lost for good.
     pub async fn relay(&self, store: &Store, shutdown: &Shutdown) {
-        let Store::Postgres(pool) = store else { return shutdown.begun().await };
-        let Ok(mut listener) = PgListener::connect_with(pool).await else { return };
+        let Store::Postgres(lines) = store else { return shutdown.begun().await };
+        let Ok(mut listener) = PgListener::connect_with(&lines.pool()).await else { return };
         if listener.listen(CHANNEL).await.is_err() {
             return;
         }

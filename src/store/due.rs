@@ -2,7 +2,7 @@
 //!
 //! `due_at` is the schedule: whoever claims a row moves it forward, so that nobody else takes it meanwhile. `slot_at` stands
 //! beside it while the sweep has plans with the row. Equal to `due_at` it is a place in the queue; earlier than `due_at`
-//! it marks a row that was taken to be sent; later, a row in the queue that somebody has come to use. Whatever ends a flight
+//! it announces a row that was taken to be sent; later, a row in the queue that somebody has come to use. Whatever ends a flight
 //! clears it.
 
 use serde::Serialize;
@@ -91,7 +91,7 @@ pub async fn credential_claim_due(
              UNION ALL SELECT * FROM (SELECT tenant_id, id FROM credentials WHERE due_at > $4 AND due_at <= $1 AND COALESCE(slot_at, 0) = due_at
              ORDER BY due_at LIMIT $6 FOR UPDATE SKIP LOCKED) AS placed LIMIT $6) AS first
              UNION ALL SELECT * FROM (SELECT tenant_id, id FROM credentials WHERE due_at <= $4 AND (due_at <= $5
-             OR (phase = 'idle' AND (doubt_since IS NULL OR doubt_likely_unspent = 1))) ORDER BY due_at LIMIT $7 FOR UPDATE SKIP LOCKED) AS others LIMIT $3)
+             OR (phase <> 'sent' AND (doubt_since IS NULL OR doubt_likely_unspent = 1))) ORDER BY due_at LIMIT $7 FOR UPDATE SKIP LOCKED) AS others LIMIT $3)
              UPDATE credentials SET due_at = $2, slot_at = CASE WHEN slot_at >= $4 AND slot_at <= $1 THEN slot_at ELSE $4 END
              WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due)
              RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for,
@@ -114,7 +114,7 @@ pub async fn credential_claim_due(
              UNION ALL SELECT * FROM (SELECT tenant_id, id FROM credentials WHERE due_at > $4 AND due_at <= $1 AND COALESCE(slot_at, 0) = due_at
              ORDER BY due_at LIMIT $6) AS placed LIMIT $6) AS first
              UNION ALL SELECT * FROM (SELECT tenant_id, id FROM credentials WHERE due_at <= $4 AND (due_at <= $5
-             OR (phase = 'idle' AND (doubt_since IS NULL OR doubt_likely_unspent = 1))) ORDER BY due_at LIMIT $7) AS others LIMIT $3)
+             OR (phase <> 'sent' AND (doubt_since IS NULL OR doubt_likely_unspent = 1))) ORDER BY due_at LIMIT $7) AS others LIMIT $3)
              UPDATE credentials SET due_at = $2, slot_at = CASE WHEN slot_at >= $4 AND slot_at <= $1 THEN slot_at ELSE $4 END
              WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM due)
              RETURNING tenant_id, id, integration_id, provider, slot_at, attempts, last_used_at, refresh_expires_at, warned_for,
@@ -211,7 +211,7 @@ pub async fn credentials_queue_up(
             execute,
             "WITH due AS MATERIALIZED
              (SELECT tenant_id, id, due_at, last_used_at FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND due_at <= $3
-             AND slot_at IS NULL AND phase = 'idle' AND (doubt_since IS NULL OR doubt_likely_unspent = 1) ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED),
+             AND slot_at IS NULL AND phase <> 'sent' AND (doubt_since IS NULL OR doubt_likely_unspent = 1) ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED),
              placed AS MATERIALIZED (SELECT tenant_id, id, $5 + $6 * (row_number() OVER (ORDER BY CASE WHEN last_used_at > $7 THEN 0 ELSE 1 END, due_at) - 1) AS place FROM due)
              UPDATE credentials SET due_at = placed.place / 1000, slot_at = placed.place / 1000 FROM placed
              WHERE credentials.tenant_id = placed.tenant_id AND credentials.id = placed.id",
@@ -229,7 +229,7 @@ pub async fn credentials_queue_up(
             execute,
             "WITH due AS MATERIALIZED
              (SELECT tenant_id, id, due_at, last_used_at FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND due_at <= $3
-             AND slot_at IS NULL AND phase = 'idle' AND (doubt_since IS NULL OR doubt_likely_unspent = 1) ORDER BY due_at LIMIT $4),
+             AND slot_at IS NULL AND phase <> 'sent' AND (doubt_since IS NULL OR doubt_likely_unspent = 1) ORDER BY due_at LIMIT $4),
              placed AS MATERIALIZED (SELECT tenant_id, id, $5 + $6 * (row_number() OVER (ORDER BY CASE WHEN last_used_at > $7 THEN 0 ELSE 1 END, due_at) - 1) AS place FROM due)
              UPDATE credentials SET due_at = placed.place / 1000, slot_at = placed.place / 1000 FROM placed
              WHERE credentials.tenant_id = placed.tenant_id AND credentials.id = placed.id",
@@ -297,8 +297,8 @@ pub async fn credentials_in_air(
             all (String, String, i64),
             "SELECT e ->> 0, e ->> 1,
              (SELECT count(*) FROM credentials c WHERE c.tenant_id = e ->> 0 AND c.integration_id = e ->> 1 AND c.slot_at > $4 AND c.slot_at <= $3
-             AND c.due_at > c.slot_at AND NOT (c.phase = 'sent' AND c.lease_until > $2))
-             + (SELECT count(*) FROM credentials c WHERE c.tenant_id = e ->> 0 AND c.integration_id = e ->> 1 AND c.phase = 'sent' AND c.lease_until > $2)
+             AND c.due_at > c.slot_at AND NOT (c.phase <> 'idle' AND c.lease_until > $2))
+             + (SELECT count(*) FROM credentials c WHERE c.tenant_id = e ->> 0 AND c.integration_id = e ->> 1 AND c.phase <> 'idle' AND c.lease_until > $2)
              FROM jsonb_array_elements($1::jsonb) AS list (e)",
             &names,
             now,
@@ -311,8 +311,8 @@ pub async fn credentials_in_air(
             all (String, String, i64),
             "SELECT e.value ->> 0, e.value ->> 1,
              (SELECT count(*) FROM credentials c WHERE c.tenant_id = e.value ->> 0 AND c.integration_id = e.value ->> 1 AND c.slot_at > $4 AND c.slot_at <= $3
-             AND c.due_at > c.slot_at AND NOT (c.phase = 'sent' AND c.lease_until > $2))
-             + (SELECT count(*) FROM credentials c WHERE c.tenant_id = e.value ->> 0 AND c.integration_id = e.value ->> 1 AND c.phase = 'sent' AND c.lease_until > $2)
+             AND c.due_at > c.slot_at AND NOT (c.phase <> 'idle' AND c.lease_until > $2))
+             + (SELECT count(*) FROM credentials c WHERE c.tenant_id = e.value ->> 0 AND c.integration_id = e.value ->> 1 AND c.phase <> 'idle' AND c.lease_until > $2)
              FROM json_each($1) e",
             &names,
             now,
@@ -450,7 +450,7 @@ pub async fn refresh_numbers(tx: &mut Tx, _: SystemScope, now: i64) -> Result<Re
          (SELECT count(*) FROM (SELECT 1 FROM credentials WHERE slot_at IS NOT NULL AND slot_at > $1 ORDER BY tenant_id, integration_id, slot_at LIMIT $2) AS few) AS queued,
          (SELECT max(pace_at) / 1000 FROM integrations WHERE deleted_at IS NULL) AS queued_until,
          (SELECT count(*) FROM credentials WHERE doubt_since IS NOT NULL AND status = 'active' AND deleted_at IS NULL)
-         + (SELECT count(*) FROM credentials WHERE phase = 'sent' AND lease_until <= $1 AND doubt_since IS NULL AND status = 'active' AND deleted_at IS NULL) AS in_doubt,
+         + (SELECT count(*) FROM credentials WHERE phase <> 'idle' AND phase = 'sent' AND lease_until <= $1 AND doubt_since IS NULL AND status = 'active' AND deleted_at IS NULL) AS in_doubt,
          (SELECT count(*) FROM integrations WHERE status = 'misconfigured' AND deleted_at IS NULL) AS misconfigured,
          (SELECT count(*) FROM integrations WHERE unreachable_since IS NOT NULL AND deleted_at IS NULL) AS unreachable,
          (SELECT count(*) FROM integrations WHERE rate_limited_until > $1 AND deleted_at IS NULL) AS rate_limited",

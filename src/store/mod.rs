@@ -9,8 +9,8 @@
 //! gate gives; the few that must look across tenants take a [`SystemScope`](crate::caller::SystemScope) and
 //! say why. `tests/architecture.rs` checks every SQL text for it.
 
+mod lines;
 mod open;
-mod silence;
 
 pub mod activity;
 pub mod addresses;
@@ -41,13 +41,15 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction};
+use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use crate::clock::{awake_deadline, deadline};
 
+pub use lines::Lines;
 pub use open::{OpenError, ProcessLock};
 
 /// How long connections to PostgreSQL are waited for at the end.
@@ -64,12 +66,16 @@ pub enum Store {
         readers: SqlitePool,
     },
     /// A server that several nodes share.
-    Postgres(PgPool),
+    Postgres(Lines),
 }
 
 /// A transaction, or a connection outside of one ([`Store::read`], [`Store::one_statement`]).
 #[derive(Debug)]
-pub struct Tx(Handle);
+pub struct Tx {
+    handle: Handle,
+    /// Where an answer is waited for; none on SQLite, which has no line that could fall silent.
+    lines: Option<Lines>,
+}
 
 #[derive(Debug)]
 enum Handle {
@@ -104,28 +110,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Nothing was done in time.
+    #[must_use]
+    pub fn too_slow() -> Self {
+        Self::Unavailable(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+    }
+
     /// True when the database is away for now and nothing was done: trying again makes sense.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
-}
-
-/// Work in the database, for at most `limit` in which this process runs. A line that swallows what is sent on it reports no error
-/// until the kernel gives it up, a quarter of an hour later.
-///
-/// # Errors
-/// As the work; [`StoreError::CommitUnknown`] when the limit was reached.
-pub async fn in_time<T, E: From<StoreError>>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    let mut work = std::pin::pin!(work);
-    awake_deadline(limit, work.as_mut()).await.unwrap_or_else(|_| {
-        // Before the work is dropped, and its connection goes back to the pool.
-        silence::note();
-        Err(StoreError::CommitUnknown(std::io::Error::from(std::io::ErrorKind::TimedOut).into()).into())
-    })
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -160,10 +155,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] when no connection can be had.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(Tx(match self {
-            Self::Sqlite { writer, .. } => Handle::SqliteWrite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool) => Handle::PostgresWrite(pool.begin().await?),
-        }))
+        match self {
+            Self::Sqlite { writer, .. } => {
+                Ok(Tx::sqlite(Handle::SqliteWrite(writer.begin_with("BEGIN IMMEDIATE").await?)))
+            }
+            Self::Postgres(lines) => {
+                let begun = lines.answer(Box::pin(async { lines.pool().begin().await })).await.map_err(unreachable)?;
+                Ok(Tx { handle: Handle::PostgresWrite(begun), lines: Some(lines.clone()) })
+            }
+        }
     }
 
     /// A connection for single reads: every statement sees what is committed.
@@ -171,10 +171,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] when no connection can be had.
     pub async fn read(&self) -> Result<Tx, StoreError> {
-        Ok(Tx(match self {
-            Self::Sqlite { readers, .. } => Handle::SqliteSingle(readers.acquire().await?),
-            Self::Postgres(pool) => Handle::PostgresSingle(pool.acquire().await?),
-        }))
+        match self {
+            Self::Sqlite { readers, .. } => Ok(Tx::sqlite(Handle::SqliteSingle(readers.acquire().await?))),
+            Self::Postgres(lines) => lines.single().await,
+        }
     }
 
     /// A connection for one statement that writes: it commits by itself, without the round trips of BEGIN and COMMIT. Where the
@@ -183,10 +183,28 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] when no connection can be had.
     pub async fn one_statement(&self) -> Result<Tx, StoreError> {
-        Ok(Tx(match self {
-            Self::Sqlite { writer, .. } => Handle::SqliteSingle(writer.acquire().await?),
-            Self::Postgres(pool) => Handle::PostgresSingle(pool.acquire().await?),
-        }))
+        match self {
+            Self::Sqlite { writer, .. } => Ok(Tx::sqlite(Handle::SqliteSingle(writer.acquire().await?))),
+            Self::Postgres(lines) => lines.single().await,
+        }
+    }
+
+    /// Work in the database, for at most `limit` in which this process runs: what it has not done by then it will not do on these
+    /// lines.
+    ///
+    /// # Errors
+    /// As the work; [`StoreError::CommitUnknown`] when the limit was reached.
+    pub async fn in_time<T, E: From<StoreError>>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        awake_deadline(limit, work).await.unwrap_or_else(|_| {
+            if let Self::Postgres(lines) = self {
+                lines.give_up();
+            }
+            Err(StoreError::CommitUnknown(std::io::Error::from(std::io::ErrorKind::TimedOut).into()).into())
+        })
     }
 
     /// `sqlite` or `postgres`, for logs and `doctor`.
@@ -206,20 +224,41 @@ impl Store {
                 readers.close().await;
                 writer.close().await;
             }
-            Self::Postgres(pool) => drop(deadline(CLOSE_LIMIT, pool.close()).await),
+            Self::Postgres(lines) => drop(deadline(CLOSE_LIMIT, lines.pool().close()).await),
         }
     }
 }
 
+/// Whatever goes wrong on the way to the server, it is not a statement of ours that is wrong.
+fn unreachable(error: sqlx::Error) -> StoreError {
+    match StoreError::from(error) {
+        StoreError::Defect(error @ (sqlx::Error::Protocol(_) | sqlx::Error::Configuration(_))) => {
+            StoreError::Unavailable(error)
+        }
+        other => other,
+    }
+}
+
+impl Lines {
+    async fn single(&self) -> Result<Tx, StoreError> {
+        let connection = self.answer(Box::pin(async { self.pool().acquire().await })).await.map_err(unreachable)?;
+        Ok(Tx { handle: Handle::PostgresSingle(connection), lines: Some(self.clone()) })
+    }
+}
+
 impl Tx {
+    fn sqlite(handle: Handle) -> Self {
+        Self { handle, lines: None }
+    }
+
     /// Makes the transaction's work durable. After [`Store::read`] and [`Store::one_statement`] there is nothing to commit.
     ///
     /// # Errors
     /// [`StoreError::CommitUnknown`] when the answer to COMMIT never came.
     pub async fn commit(self) -> Result<(), StoreError> {
-        let outcome = match self.0 {
+        let outcome = match self.handle {
             Handle::SqliteWrite(transaction) => transaction.commit().await,
-            Handle::PostgresWrite(transaction) => transaction.commit().await,
+            Handle::PostgresWrite(transaction) => answered(self.lines.as_ref(), Box::pin(transaction.commit())).await,
             Handle::SqliteSingle(_) | Handle::PostgresSingle(_) => Ok(()),
         };
         outcome.map_err(|error| match error {
@@ -233,21 +272,40 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Unavailable`] when the connection is lost, which also gives the work up.
     pub async fn roll_back(self) -> Result<(), StoreError> {
-        match self.0 {
+        match self.handle {
             Handle::SqliteWrite(transaction) => transaction.rollback().await?,
-            Handle::PostgresWrite(transaction) => transaction.rollback().await?,
+            Handle::PostgresWrite(transaction) => {
+                answered(self.lines.as_ref(), Box::pin(transaction.rollback())).await?
+            }
             Handle::SqliteSingle(_) | Handle::PostgresSingle(_) => {}
         }
         Ok(())
     }
 
+    /// Where the answer to a statement is waited for.
+    pub(crate) fn lines(&self) -> Option<Lines> {
+        self.lines.clone()
+    }
+
     pub(crate) fn connection(&mut self) -> Connection<'_> {
-        match &mut self.0 {
+        match &mut self.handle {
             Handle::SqliteWrite(transaction) => Connection::Sqlite(transaction),
             Handle::SqliteSingle(connection) => Connection::Sqlite(connection),
             Handle::PostgresWrite(transaction) => Connection::Postgres(transaction),
             Handle::PostgresSingle(connection) => Connection::Postgres(connection),
         }
+    }
+}
+
+/// An answer of PostgreSQL, for as long as one can be hoped for. `work` is boxed by the caller: statements are waited for at the
+/// bottom of deep stacks.
+pub(crate) async fn answered<T>(
+    lines: Option<&Lines>,
+    work: Pin<Box<impl Future<Output = Result<T, sqlx::Error>>>>,
+) -> Result<T, sqlx::Error> {
+    match lines {
+        Some(lines) => lines.answer(work).await,
+        None => work.await,
     }
 }
 
@@ -259,9 +317,12 @@ macro_rules! sql {
     ($tx:expr, execute, $text:literal $(, $argument:expr)* $(,)?) => {{
         #[cfg(test)]
         $crate::store::testing::hear($text);
+        let lines = $tx.lines();
         match $tx.connection() {
             $crate::store::Connection::Sqlite(c) => sqlx::query($text)$(.bind($argument))*.execute(c).await.map(|done| done.rows_affected()),
-            $crate::store::Connection::Postgres(c) => sqlx::query($text)$(.bind($argument))*.execute(c).await.map(|done| done.rows_affected()),
+            $crate::store::Connection::Postgres(c) => {
+                $crate::store::answered(lines.as_ref(), Box::pin(sqlx::query($text)$(.bind($argument))*.execute(c))).await.map(|done| done.rows_affected())
+            }
         }
         .map_err($crate::store::StoreError::from)
     }};
@@ -277,9 +338,12 @@ macro_rules! sql {
     (@rows $tx:expr, $fetch:ident, $row:ty, $text:literal $(, $argument:expr)*) => {{
         #[cfg(test)]
         $crate::store::testing::hear($text);
+        let lines = $tx.lines();
         match $tx.connection() {
             $crate::store::Connection::Sqlite(c) => sqlx::query_as::<_, $row>($text)$(.bind($argument))*.$fetch(c).await,
-            $crate::store::Connection::Postgres(c) => sqlx::query_as::<_, $row>($text)$(.bind($argument))*.$fetch(c).await,
+            $crate::store::Connection::Postgres(c) => {
+                $crate::store::answered(lines.as_ref(), Box::pin(sqlx::query_as::<_, $row>($text)$(.bind($argument))*.$fetch(c))).await
+            }
         }
         .map_err($crate::store::StoreError::from)
     }};

@@ -1,17 +1,18 @@
 //! Opening and migrating: the part where the two databases differ most.
 
 use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool};
 
-use super::{Store, StoreError, silence};
+use super::lines::Silence;
+use super::{Lines, Store, StoreError};
 use crate::clock::deadline;
 use crate::secret::Secret;
 
@@ -75,8 +76,8 @@ impl Store {
                 let _turn = wait_for_turn(writer.connect_options().get_filename()).await?;
                 sqlx::migrate!("migrations/sqlite").run(writer).await
             }
-            Self::Postgres(pool) => {
-                let mut connection = pool.acquire().await.map_err(OpenError::Connect)?;
+            Self::Postgres(lines) => {
+                let mut connection = lines.pool().acquire().await.map_err(OpenError::Connect)?;
                 // A migration may take its time, and so may another node's, which is waited for.
                 sqlx::query("SELECT set_config('lock_timeout', '0', false)")
                     .execute(&mut *connection)
@@ -101,8 +102,9 @@ impl Store {
                     .await?
                     > 0
             }
-            Self::Postgres(pool) => {
-                sqlx::query_scalar::<_, bool>("SELECT to_regclass('tenant_keys') IS NOT NULL").fetch_one(pool).await?
+            Self::Postgres(lines) => {
+                let known = sqlx::query_scalar::<_, bool>("SELECT to_regclass('tenant_keys') IS NOT NULL");
+                lines.answer(known.fetch_one(&lines.pool())).await?
             }
         })
     }
@@ -155,11 +157,10 @@ impl Store {
     pub async fn server_time(&self) -> Result<Option<i64>, StoreError> {
         match self {
             Self::Sqlite { .. } => Ok(None),
-            Self::Postgres(pool) => Ok(Some(
-                sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
-                    .fetch_one(pool)
-                    .await?,
-            )),
+            Self::Postgres(lines) => {
+                let time = sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint");
+                Ok(Some(lines.answer(time.fetch_one(&lines.pool())).await?))
+            }
         }
     }
 }
@@ -220,6 +221,8 @@ async fn open_sqlite(path: &Path) -> Result<Store, sqlx::Error> {
 
 async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
     let options = PgConnectOptions::from_str(url.expose()).map_err(|_| OpenError::Url)?.disable_statement_logging();
+    let silence = Silence::default();
+    let noticed = silence.clone();
     let pool = PgPoolOptions::new()
         .max_connections(20)
         .acquire_timeout(ACQUIRE_LIMIT)
@@ -238,37 +241,30 @@ async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
                  CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END";
             Box::pin(async move { sqlx::query(settings).execute(connection).await.map(|_| ()) })
         })
-        .before_acquire(|connection, about| {
+        .before_acquire(move |connection, about| {
+            let silence = noticed.clone();
             Box::pin(async move {
-                if about.idle_for > TESTED_AFTER {
-                    ping(connection).await?;
+                if about.idle_for > TESTED_AFTER && !is_answered(connection).await? {
+                    silence.store(true, Ordering::Relaxed);
+                    return Ok(false);
                 }
                 Ok(true)
             })
         })
-        .after_release(|connection, _| {
-            Box::pin(async move {
-                if silence::was_lately() {
-                    ping(connection).await?;
-                }
-                Ok(true)
-            })
-        })
-        .connect_with(options)
-        .await
-        .map_err(OpenError::Connect)?;
-    if sees_through_row_security(&pool).await.map_err(OpenError::Connect)? {
+;
+    let lines = Lines::new(pool, options, silence);
+    if sees_through_row_security(&lines.pool()).await.map_err(OpenError::Connect)? {
         return Err(OpenError::TooPowerful);
     }
-    Ok(Store::Postgres(pool))
+    Ok(Store::Postgres(lines))
 }
 
-/// Asks whether the line is there.
-async fn ping(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    deadline(PING_LIMIT, connection.ping()).await.unwrap_or_else(|_| {
-        silence::note();
-        Err(std::io::Error::from(ErrorKind::TimedOut).into())
-    })
+/// Whether anybody is at the other end of the line.
+async fn is_answered(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    match deadline(PING_LIMIT, connection.ping()).await {
+        Ok(answer) => answer.map(|()| true),
+        Err(_) => Ok(false),
+    }
 }
 
 async fn sees_through_row_security(pool: &PgPool) -> Result<bool, sqlx::Error> {

@@ -1,7 +1,7 @@
 //! What a flight writes of a credential: conditional updates, each of which loses against whoever was faster.
 //!
-//! Four of them carry the protocol (`credentials::refresh` explains it). [`credential_claim`] takes the lease and says "about
-//! to send"; [`credential_store`] swaps the tokens where the generation is unchanged, whoever holds the lease;
+//! Five of them carry the protocol (`credentials::refresh` explains it). [`credential_claim`] takes the lease;
+//! [`credential_announce`] says "about to send", where the claim has not; [`credential_store`] swaps the tokens where the generation is unchanged, whoever holds the lease;
 //! [`credential_fail`] and [`credential_needs_reauth`] write anything else that a flight has to say, while its fence is the
 //! newest.
 
@@ -14,8 +14,12 @@ use crate::caller::SystemScope;
 pub struct ClaimColumns<'a> {
     /// The generation whose refresh token will be spent,
     pub generation: i64,
-    /// and the fence, as they were seen.
+    /// the fence,
     pub fence: i64,
+    /// the phase, since [`credential_announce`] leaves the fence as it is,
+    pub seen_phase: &'a str,
+    /// and the doubt, since [`credential_fail`] may do so.
+    pub seen_doubt: Option<i64>,
     /// This process.
     pub owner: &'a str,
     /// Now.
@@ -26,9 +30,11 @@ pub struct ClaimColumns<'a> {
     pub believable: i64,
     /// The doubt to write.
     pub doubt: DoubtColumns,
+    /// `claimed`, where [`credential_announce`] will follow, or `sent`.
+    pub phase: &'a str,
 }
 
-/// Takes the lease and writes "about to send"; gives the new fence, or none when the row has changed. The sweep looks
+/// Takes the lease, and may write "about to send" with it; gives the new fence, or none when the row has changed. The sweep looks
 /// when the lease ends: whoever holds it may be dead by then, and a provider's grace does not wait for the next reader.
 ///
 /// # Errors
@@ -42,9 +48,9 @@ pub async fn credential_claim(
     let row = sql!(
         tx,
         optional (i64,),
-        "UPDATE credentials SET fence = fence + 1, lease_owner = $5, lease_until = $7, phase = 'sent', sent_at = $6,
+        "UPDATE credentials SET fence = fence + 1, lease_owner = $5, lease_until = $7, phase = $13, sent_at = $6,
          doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, doubt_likely_unspent = $12, due_at = $7
-         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL AND status = 'active'
+         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND phase = $14 AND doubt_since IS NOT DISTINCT FROM $15 AND deleted_at IS NULL AND status = 'active'
          AND (lease_until IS NULL OR lease_until <= $6 OR lease_until > $8) RETURNING fence",
         &name.tenant_id,
         &name.id,
@@ -57,9 +63,37 @@ pub async fn credential_claim(
         claim.doubt.first_sent,
         claim.doubt.since,
         claim.doubt.replays,
-        claim.doubt.likely_unspent
+        claim.doubt.likely_unspent,
+        claim.phase,
+        claim.seen_phase,
+        claim.seen_doubt
     )?;
     Ok(row.map(|(fence,)| fence))
+}
+
+/// Writes "about to send" for a claim that has not, and renews its lease; false when the claim is another's now, and nothing must leave.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_announce(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    generation: i64,
+    fence: i64,
+    (now, lease_until): (i64, i64),
+) -> Result<bool, StoreError> {
+    Ok(sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET phase = 'sent', sent_at = $5, lease_until = $6, due_at = $6 WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND phase = 'claimed' AND deleted_at IS NULL",
+        &name.tenant_id,
+        &name.id,
+        generation,
+        fence,
+        now,
+        lease_until
+    )? == 1)
 }
 
 /// Renews the lease; false when it is another's now.
@@ -77,7 +111,7 @@ pub async fn credential_renew_lease(
     Ok(sql!(
         tx,
         execute,
-        "UPDATE credentials SET lease_until = $5, due_at = $5 WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND phase = 'sent' AND deleted_at IS NULL",
+        "UPDATE credentials SET lease_until = $5, due_at = $5 WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND phase <> 'idle' AND deleted_at IS NULL",
         &name.tenant_id,
         &name.id,
         generation,
@@ -141,8 +175,10 @@ pub async fn credential_store(
 pub struct FailureColumns<'a> {
     /// Only if the row still has this generation,
     pub generation: i64,
-    /// and this fence.
+    /// and this fence,
     pub fence: i64,
+    /// and, where this is set, phase `sent`.
+    pub abandoned: bool,
     /// Failed attempts since the last success.
     pub attempts: i64,
     /// Not before this.
@@ -177,7 +213,7 @@ pub async fn credential_fail(
          last_error_at = $8, doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, doubt_likely_unspent = $15,
          unrecognised_count = $12, unrecognised_since = $13, due_at = $14, slot_at = NULL,
          fence = fence + CASE WHEN $9 IS NULL THEN 1 ELSE 0 END
-         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND deleted_at IS NULL",
+         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND ($16 = 0 OR phase = 'sent') AND deleted_at IS NULL",
         &name.tenant_id,
         &name.id,
         failure.generation,
@@ -192,7 +228,8 @@ pub async fn credential_fail(
         failure.unrecognised.0,
         failure.unrecognised.1,
         failure.due_at,
-        failure.doubt.likely_unspent
+        failure.doubt.likely_unspent,
+        i64::from(failure.abandoned)
     )? == 1)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::refresh::simulation::world::Dice;
 use super::super::refresh::simulation::world::shelf::Shelf;
 use super::super::refresh::simulation::world::{LIFE, START};
-use super::super::refresh::{Doubt, Failure, Integration, Record, Status, Unrecognised, Wave};
+use super::super::refresh::{Doubt, Failure, Integration, Phase, Record, Status, Unrecognised, Wave};
 use super::super::testing::{CONNECTION, House, INTEGRATION, consented, furnish, owner_of};
 use super::recording::record_name;
 use super::*;
@@ -104,6 +104,7 @@ impl<'a> Story<'a> {
         Failure {
             generation: claimed.generation,
             fence: claimed.fence,
+            abandoned: self.dice.once_in(3),
             attempts: u32::try_from(self.dice.roll(9)).unwrap(),
             next_attempt_at: self.soon(60),
             last_error: Code::new(
@@ -118,7 +119,8 @@ impl<'a> Story<'a> {
         self.house.clock.advance(Duration::from_millis(self.dice.roll(20_000)));
         let node = usize::try_from(self.dice.roll(2)).unwrap();
         match self.dice.roll(16) {
-            0..=4 => self.claim(node).await,
+            0..=3 => self.claim(node).await,
+            4 => self.announce(node).await,
             5 | 6 => self.renew(node).await,
             7..=9 => self.store(node, number).await,
             10 | 11 => {
@@ -139,7 +141,7 @@ impl<'a> Story<'a> {
             }
             13 => self.reconnect(number).await,
             14 => self.tenant_acts().await,
-            _ if self.dice.once_in(20) => self.disconnect().await,
+            _ if self.dice.once_in(10) => self.disconnect().await,
             _ => {}
         }
         self.compare(number).await;
@@ -156,9 +158,12 @@ impl<'a> Story<'a> {
         let claim = Claim {
             generation,
             fence,
+            phase: if self.dice.once_in(8) { Phase::Idle } else { self.model.phase },
+            doubt_since: self.model.doubt.map(|doubt| doubt.since).filter(|_| !self.dice.once_in(8)),
             lease_until: self.soon(60),
             believable: self.soon(120),
             doubt: self.doubt(),
+            announces: self.dice.once_in(2),
             probe: (faulty || self.dice.once_in(3)).then(|| self.now().after(Duration::from_secs(60))),
         };
         let wanted = self.model.claim(self.now(), node as u64, claim);
@@ -174,6 +179,14 @@ impl<'a> Story<'a> {
                 self.note("claim lost");
             }
         }
+    }
+
+    async fn announce(&mut self, node: usize) {
+        let (claimed, until) = (self.claimed(), self.soon(90));
+        let wanted = self.model.announce(self.now(), claimed, until);
+        let got = self.drivers[node].on_announce(claimed, until).await;
+        assert!(if wanted { matches!(got, Event::Announced) } else { matches!(got, Event::AnnounceLost) }, "{got:?}");
+        self.note(if wanted { "announced" } else { "announce lost" });
     }
 
     async fn renew(&mut self, node: usize) {
@@ -345,9 +358,11 @@ async fn model_and_databases_agree_after_every_action() {
 }
 
 /// What has to occur for the comparison to mean something.
-const WANTED: [&str; 17] = [
+const WANTED: [&str; 19] = [
     "claimed",
     "claim lost",
+    "announced",
+    "announce lost",
     "renewed",
     "lease lost",
     "stored",

@@ -17,7 +17,7 @@ use crate::store::integrations::{
 use crate::store::refresh_rows::{
     FailureColumns, credential_fail, credential_needs_reauth, credentials_refused_believe_again,
 };
-use crate::store::{StoreError, Tx, in_time};
+use crate::store::{StoreError, Tx};
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,8 @@ const CLOCKS_AGREE_WITHIN: Duration = Duration::from_secs(5);
 
 impl Driver {
     pub(super) async fn on_record(&mut self, record: &Record) -> Event<Tokens> {
-        match in_time(DATABASE_LIMIT, self.record(record)).await {
+        let store = self.room.store.clone();
+        match store.in_time(DATABASE_LIMIT, self.record(record)).await {
             Ok(Written::Yes) => Event::Recorded,
             Ok(Written::Withheld) => Event::Withheld,
             Ok(Written::No) => Event::RecordLost,
@@ -192,6 +193,7 @@ impl Driver {
         let columns = FailureColumns {
             generation: failure.generation,
             fence: failure.fence,
+            abandoned: failure.abandoned,
             attempts: i64::from(failure.attempts),
             next_attempt_at: failure.next_attempt_at.0,
             last_error: failure.last_error.as_str(),

@@ -14,7 +14,6 @@ use crate::credentials::spool::SpoolError;
 use crate::keys::KeyError;
 use crate::store::connections::{connections_of_credential_heal, connections_of_credential_mark, credential_account};
 use crate::store::credentials::{CredentialRow, DoubtColumns, NewTokens};
-use crate::store::in_time;
 use crate::store::integrations::{IntegrationRow, integration_resume};
 use crate::store::refresh_rows::{AnswerTo, credential_store};
 
@@ -26,7 +25,8 @@ impl Driver {
         generation: i64,
         only_fence: bool,
     ) -> Event<Tokens> {
-        match in_time(DATABASE_LIMIT, self.store(tokens, claimed, generation, only_fence)).await {
+        let store = self.room.store.clone();
+        match store.in_time(DATABASE_LIMIT, self.store(tokens, claimed, generation, only_fence)).await {
             Ok(true) => {
                 self.let_go().await;
                 self.has_stored = true;
@@ -35,7 +35,10 @@ impl Driver {
             Ok(false) => match self.load().await {
                 Ok(Some(view)) => Event::StoreLost(view),
                 Ok(None) => Event::Gone,
-                Err(_) => Event::StoreFailed,
+                Err(error) => {
+                    self.hold(&error, tokens, claimed).await;
+                    Event::StoreFailed
+                }
             },
             Err(KeyError::Store(error)) => {
                 self.hold(&error, tokens, claimed).await;
@@ -139,21 +142,21 @@ impl Driver {
     /// The provider has said yes and the database has not: an operator must know. Where there is a spool, a copy waits in
     /// it from now on, in case this process ends before the database is well again.
     async fn hold(&mut self, error: &(dyn Error + Send + Sync + 'static), tokens: &Fetched, claimed: Claimed) {
-        if self.held.is_some() {
+        let is_new = self.held.is_none();
+        let held = self.held.get_or_insert_with(|| self.room.held.one_more());
+        if is_new {
+            tracing::error!(credential = %self.name.id, error = %error, "new tokens could not be stored yet; they are held in memory and stored again");
+        }
+        if self.spooled.is_some() || held.copy.is_some() {
             return;
         }
-        tracing::error!(credential = %self.name.id, error = %error, "new tokens could not be stored yet; they are held in memory and stored again");
-        let mut held = self.room.held.one_more();
-        if self.spooled.is_none() {
-            match self.room.spool.write(&self.name, tokens, claimed).await {
-                Ok(copy) => held.copy = Some(copy),
-                Err(SpoolError::Off) => {}
-                Err(error) => {
-                    tracing::error!(credential = %self.name.id, error = %error, "held tokens have no copy in the spool");
-                }
+        match self.room.spool.write(&self.name, tokens, claimed).await {
+            Ok(copy) => held.copy = Some(copy),
+            Err(error) if is_new && !matches!(error, SpoolError::Off) => {
+                tracing::error!(credential = %self.name.id, error = %error, "held tokens have no copy in the spool yet");
             }
+            Err(_) => {}
         }
-        self.held = Some(held);
     }
 
     /// The answer is durable, or nobody's any more.

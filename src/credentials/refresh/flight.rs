@@ -30,6 +30,8 @@ struct Held {
     view: View,
     /// The doubt from before this claim; it stays unless this answer settles it.
     doubt: Option<Doubt>,
+    /// The row does not say yet that the token may be sent.
+    announces: bool,
 }
 
 /// Tokens on their way into the store.
@@ -70,6 +72,8 @@ enum State<T> {
         at: Millis,
     },
     Sending(Held),
+    /// Writing down that the token leaves; it waits meanwhile.
+    Announcing(Held),
     /// Refused for good by the provider: is the row still the one we refreshed?
     Rereading {
         held: Held,
@@ -164,6 +168,7 @@ impl<T: Clone> Flight<T> {
             State::Waiting => self.waiting(event),
             State::Claiming { view, claim, at } => self.claiming(now, view, claim, at, event),
             State::Sending(held) => self.sending(now, held, event),
+            State::Announcing(held) => self.announcing(now, held, event),
             State::Rereading { held, code } => self.rereading(now, held, code, event),
             State::Recording { record, view, insist, after } => self.recording(now, record, view, insist, after, event),
             State::Storing(cargo) => self.storing(now, cargo, event),
@@ -256,7 +261,8 @@ impl<T: Clone> Flight<T> {
         self.unsure = None;
         let claimed = Claimed { generation, fence, consents: view.consents };
         let at = view.lease_until.unwrap_or(now).before(self.policy.deadlines.lease);
-        Some(self.send(now, Held { claimed, at, view: view.clone(), doubt }))
+        let announces = view.phase == Phase::Claimed;
+        Some(self.send(now, Held { claimed, at, view: view.clone(), doubt, announces }))
     }
 
     fn wait_for_rival(&mut self, now: Millis, view: &View, lease_until: Millis) -> Next<T> {
@@ -309,9 +315,12 @@ impl<T: Clone> Flight<T> {
         let claim = Claim {
             generation: view.generation,
             fence: view.fence,
+            phase: view.phase,
+            doubt_since: view.doubt.map(|doubt| doubt.since),
             lease_until: now.after(self.policy.deadlines.lease),
             believable: self.policy.believable(now, self.policy.deadlines.lease),
             doubt: doubt.map(|doubt| self.counted(now, doubt)),
+            announces: self.policy.announces(doubt),
             probe,
         };
         (State::Claiming { view, claim, at: now }, Action::Claim(claim))
@@ -329,7 +338,7 @@ impl<T: Clone> Flight<T> {
                 self.unsure = None;
                 let claimed = Claimed { generation: claim.generation, fence, consents: view.consents };
                 let doubt = self.policy.doubt(&view);
-                self.send(now, Held { claimed, at, view, doubt })
+                self.send(now, Held { claimed, at, view, doubt, announces: claim.announces })
             }
             Event::ClaimLost => self.load(),
             Event::Gone => over(Verdict::Gone),
@@ -346,11 +355,10 @@ impl<T: Clone> Flight<T> {
         }
     }
 
-    /// Sends, unless the claim has grown old: somebody may be about to take it for dead.
+    /// Sends, unless the claim has grown old.
     fn send(&mut self, now: Millis, held: Held) -> Next<T> {
-        let stale = now >= held.at.after(self.policy.deadlines.lease / 2) || now < held.at;
         let too_late = held.doubt.is_some_and(|doubt| !self.may_leave(now, &held.view, &doubt));
-        if stale || too_late || self.stopping {
+        if self.is_stale(now, &held) || too_late || self.stopping {
             let code = if self.stopping { Code::SHUTTING_DOWN } else { Code::NOT_SENT };
             let failure = self.failure(now, &held.view, held.claimed.fence, code.clone(), held.doubt);
             let failure = Failure { attempts: held.view.attempts, next_attempt_at: now, ..failure };
@@ -361,13 +369,22 @@ impl<T: Clone> Flight<T> {
         }
         self.sends = self.sends.saturating_add(1);
         let (give_up_after, tick_every) = (self.policy.give_up_after(), self.policy.deadlines.renew);
-        let action = Action::Send { claimed: held.claimed, give_up_after, tick_every };
+        let action = Action::Send { claimed: held.claimed, announces: held.announces, give_up_after, tick_every };
         (State::Sending(held), action)
+    }
+
+    /// Whether so much of the lease has passed since it was written that somebody may be about to take it for dead.
+    fn is_stale(&self, now: Millis, held: &Held) -> bool {
+        now >= held.at.after(self.policy.deadlines.lease / 2) || now < held.at
     }
 
     fn sending(&mut self, now: Millis, held: Held, event: Event<T>) -> Next<T> {
         match event {
             Event::Answered(outcome) => self.answered(now, held, outcome),
+            Event::AtDoor if held.announces => {
+                let (claimed, lease_until) = (held.claimed, now.after(self.policy.deadlines.lease));
+                (State::Announcing(Held { at: now, ..held }), Action::Announce { claimed, lease_until })
+            }
             Event::Tick => {
                 let lease_until = now.after(self.policy.deadlines.lease);
                 let action = Action::RenewLease { claimed: held.claimed, lease_until };
@@ -375,6 +392,20 @@ impl<T: Clone> Flight<T> {
             }
             // A lost lease, a deleted row, a shutdown: the answer is waited for all the same.
             _ => (State::Sending(held), Action::Continue),
+        }
+    }
+
+    /// Only where the row says so may the token be sent: a claim that is another's by now sends nothing.
+    fn announcing(&mut self, now: Millis, held: Held, event: Event<T>) -> Next<T> {
+        match event {
+            Event::Announced if !self.is_stale(now, &held) => {
+                (State::Sending(Held { announces: false, ..held }), Action::Depart)
+            }
+            Event::Announced => self.not_tried(now, held, Code::NOT_SENT),
+            Event::AnnounceLost | Event::StoreFailed | Event::StoreUnknown => {
+                self.not_tried(now, held, Code::STORE_UNAVAILABLE)
+            }
+            _ => (State::Announcing(held), Action::Continue),
         }
     }
 
@@ -411,15 +442,18 @@ impl<T: Clone> Flight<T> {
                 let after = After::Failed { retry_at: probe_at, code: code.clone(), otherwise: Verdict::Misconfigured };
                 record(Record::Configuration { code, probe_at, failure }, held.view, true, after)
             }
-            Outcome::NotTried(code) => {
-                let failure = self.failure(now, view, fence, code.clone(), doubt);
-                let (retry_at, otherwise) = (failure.next_attempt_at, unavailable(code.clone()));
-                record(Record::Failure(failure), held.view, true, After::Failed { retry_at, code, otherwise })
-            }
+            Outcome::NotTried(code) => self.not_tried(now, held, code),
             Outcome::Admin(code) => self.attention(now, held, code, None),
             Outcome::Unrecognised(code) => self.unrecognised(now, held, code),
             Outcome::Poisoned(code) => self.attention(now, held, code, None),
         }
+    }
+
+    /// Nothing has left, for a reason of our own.
+    fn not_tried(&mut self, now: Millis, held: Held, code: Code) -> Next<T> {
+        let failure = self.failure(now, &held.view, held.claimed.fence, code.clone(), held.doubt);
+        let (retry_at, otherwise) = (failure.next_attempt_at, unavailable(code.clone()));
+        record(Record::Failure(failure), held.view, true, After::Failed { retry_at, code, otherwise })
     }
 
     /// A definite failure that spent nothing, or that may be repeated freely.
@@ -480,6 +514,7 @@ impl<T: Clone> Flight<T> {
         Failure {
             generation: view.generation,
             fence,
+            abandoned: false,
             attempts,
             next_attempt_at: now.after(pause),
             last_error: code,

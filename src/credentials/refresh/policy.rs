@@ -184,11 +184,11 @@ impl Policy {
         self.deadlines.holds(pause_until, now)
     }
 
-    /// Somebody may be sending under a lease right now.
+    /// Somebody is about to send under a lease right now, or has.
     pub(super) fn leased(&self, view: &View, now: Millis) -> Option<Millis> {
         let until = view.lease_until?;
         let live = until > now && until <= self.believable(now, self.deadlines.lease);
-        (live && matches!(view.phase, Phase::Sent { .. })).then_some(until)
+        (live && view.phase != Phase::Idle).then_some(until)
     }
 
     /// The doubt of a row whose lease has ended: recorded, or implied by a lease that died in phase `sent`.
@@ -199,6 +199,12 @@ impl Policy {
         let Phase::Sent { since } = view.phase else { return view.doubt };
         let (first_sent, replays) = view.doubt.map_or((since, 0), |doubt| (doubt.first_sent, doubt.replays));
         Some(Doubt { first_sent, since: view.lease_until.unwrap_or(since), replays, likely_unspent: false })
+    }
+
+    /// Whether it is written down on its own that a token leaves: where one that was sent may not be sent again, whoever dies
+    /// between claim and departure must not leave a doubt behind (RL-06). A doubt is there already.
+    pub(super) fn announces(&self, doubt: Option<Doubt>) -> bool {
+        self.replay != Replay::Safe && doubt.is_none()
     }
 
     /// Whether the provider tolerates the same token once more.
@@ -361,7 +367,7 @@ pub fn due_at(view: &View, policy: &Policy, now: Millis, jitter: Jitter) -> Mill
         Integration::Working => Millis(0),
     };
     let held = if policy.holds(held, now) { held } else { Millis(0) };
-    if matches!(view.phase, Phase::Sent { .. }) || view.doubt.is_some() {
+    if view.phase != Phase::Idle || view.doubt.is_some() {
         return Millis(settled_at(view, policy, held, now).0.max(0));
     }
     let expiry = if view.has_refresh_token { refresh_at(view, policy, jitter) } else { view.expires_at };
@@ -399,22 +405,25 @@ fn refresh_at(view: &View, policy: &Policy, jitter: Jitter) -> Option<Millis> {
 }
 
 /// When an unfinished attempt can be settled: by another one as soon as nothing stands in its way, if that is allowed by
-/// then; else when the doubt is over, or, for a token that may be good all the same, when its access token is.
+/// then; else when the doubt is to be written down, when it is over, or, for a token that may be good all the same, when its access token is.
 fn settled_at(view: &View, policy: &Policy, held: Millis, now: Millis) -> Millis {
     let lease_end = view.lease_until.unwrap_or(Millis(0));
     let free = lease_end.max(view.next_attempt_at.unwrap_or(lease_end));
     let Some(doubt) = policy.doubt(view) else { return free.max(held) };
-    let over = doubt.since.after(policy.deadlines.doubt);
     // An outage holds up no replay.
     let hurries = !doubt.likely_unspent && matches!(view.integration, Integration::Unreachable { .. });
     let replay = if hurries { free } else { free.max(held) };
-    let over = match policy.replayable_until(&doubt, now) {
-        Some(until) if replay.max(now) < until => return replay,
-        Some(until) => over.max(until),
-        None => over,
-    };
-    if view.phase != Phase::Idle || !doubt.may_hope(view.silent_at) {
-        return over;
+    let replayable_until = policy.replayable_until(&doubt, now);
+    if replayable_until.is_some_and(|until| replay.max(now) < until) {
+        return replay;
+    }
+    // Nobody has written it down yet, which is done when it cannot be sent again.
+    if view.phase != Phase::Idle {
+        return replayable_until.map_or(lease_end, |until| lease_end.max(until));
+    }
+    if !doubt.may_hope(view.silent_at) {
+        let over = doubt.since.after(policy.deadlines.doubt);
+        return replayable_until.map_or(over, |until| over.max(until));
     }
     let end = match view.expires_at {
         Some(end) if !is_unbelievable(view, end, now) => end,

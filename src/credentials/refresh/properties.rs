@@ -32,7 +32,11 @@ impl Bits {
         Millis(if self.maybe() { now.0.saturating_add(offset) } else { now.0.saturating_sub(offset) })
     }
     fn view(&mut self, now: Millis) -> View {
-        let phase = if self.maybe() { Phase::Idle } else { Phase::Sent { since: self.time(now) } };
+        let phase = match self.pick(4) {
+            0 | 1 => Phase::Idle,
+            2 => Phase::Claimed,
+            _ => Phase::Sent { since: self.time(now) },
+        };
         let status = match self.pick(10) {
             0 => Status::NeedsReauth { reason: Code::ROTATION_RESPONSE_LOST },
             1 => Status::Misconfigured,
@@ -45,7 +49,8 @@ impl Bits {
             2 => Integration::Unreachable { code: Code::NOT_SENT, probe_at: self.time(now) },
             _ => Integration::Working,
         };
-        let doubt = self.maybe().then(|| self.doubt(now));
+        // A claim with a doubt says at once that it sends.
+        let doubt = (phase != Phase::Claimed && self.maybe()).then(|| self.doubt(now));
         View {
             generation: self.small(),
             fence: self.small(),
@@ -117,11 +122,17 @@ impl Bits {
         match (under_way, self.pick(5)) {
             (Action::Load, 0) => Event::Gone,
             (Action::Send { .. }, 0) => Event::Tick,
+            (Action::Announce { .. }, 0) => Event::AnnounceLost,
             (Action::Store { .. }, 0) => Event::StoreLost(self.view(now)),
             (Action::Spool { .. }, 0) => Event::SpoolFailed,
             (Action::Claim(_), 0) => Event::ClaimLost,
-            (Action::Load | Action::Claim(_) | Action::Store { .. } | Action::Record(_), 1) => Event::StoreFailed,
-            (Action::Claim(_) | Action::Store { .. } | Action::Record(_), 2) => Event::StoreUnknown,
+            (
+                Action::Load | Action::Claim(_) | Action::Announce { .. } | Action::Store { .. } | Action::Record(_),
+                1,
+            ) => Event::StoreFailed,
+            (Action::Claim(_) | Action::Announce { .. } | Action::Store { .. } | Action::Record(_), 2) => {
+                Event::StoreUnknown
+            }
             (Action::Record(_), 3) => Event::RecordLost,
             (action, _) => self.good_event(now, action),
         }
@@ -130,7 +141,9 @@ impl Bits {
         match action {
             Action::Load => Event::Loaded(self.view(now)),
             Action::Claim(claim) => Event::Claimed { fence: claim.fence + 1 },
-            Action::Send { .. } => Event::Answered(self.outcome(now)),
+            Action::Send { announces: true, .. } if self.pick(4) > 0 => Event::AtDoor,
+            Action::Announce { .. } => Event::Announced,
+            Action::Send { .. } | Action::Depart => Event::Answered(self.outcome(now)),
             Action::RenewLease { .. } => Event::LeaseRenewed,
             Action::Store { .. } => Event::Stored,
             Action::Record(_) => Event::Recorded,
@@ -141,7 +154,7 @@ impl Bits {
         }
     }
     fn any_event(&mut self, now: Millis) -> Event<u64> {
-        match self.pick(19) {
+        match self.pick(22) {
             0 => Event::Begin,
             1 => Event::Loaded(self.view(now)),
             2 => Event::Gone,
@@ -160,6 +173,9 @@ impl Bits {
             15 => Event::Revoked,
             16 => Event::Spooled,
             17 => Event::SpoolFailed,
+            18 => Event::AtDoor,
+            19 => Event::Announced,
+            20 => Event::AnnounceLost,
             _ => {
                 if self.pick(4) == 0 {
                     Event::Shutdown
@@ -211,7 +227,8 @@ impl Books {
     fn step(&mut self, mut event: Event<u64>) {
         if let Event::Loaded(view) | Event::StoreLost(view) = &mut event {
             // A real row keeps the trace of what was sent.
-            if self.in_doubt.contains(&view.generation) && view.doubt.is_none() && view.phase == Phase::Idle {
+            let sent = matches!(view.phase, Phase::Sent { .. });
+            if self.in_doubt.contains(&view.generation) && view.doubt.is_none() && !sent {
                 view.phase = Phase::Sent { since: self.now };
             }
             self.durable.insert(view.generation);
@@ -264,7 +281,7 @@ impl Books {
             }
             let event = match &self.under_way {
                 // The answer is what the flight waits for, also while a lease is renewed.
-                Action::Send { .. } | Action::RenewLease { .. } => Event::Answered(Outcome::Fresh(1)),
+                Action::Send { .. } | Action::Depart | Action::RenewLease { .. } => Event::Answered(Outcome::Fresh(1)),
                 action => bits.good_event(self.now, action),
             };
             if let Action::Wait { until } = self.under_way {

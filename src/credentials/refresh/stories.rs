@@ -1,6 +1,7 @@
 //! One story per rule. Tokens are plain words here: the machine does not care.
 
 mod crowds;
+mod departure;
 mod doubts;
 mod stop;
 mod times;
@@ -124,13 +125,15 @@ fn failure(action: Action<Tokens>) -> Failure {
 }
 
 #[test]
-fn rl_04_a_refresh_is_load_claim_send_store_and_only_then_served() {
+fn rl_04_a_refresh_is_load_claim_send_announce_store_and_only_then_served() {
     let mut story = Story::new(unsafe_policy(), reader());
     let Action::Claim(claim) = story.on(Event::Loaded(view())) else { panic!("no claim") };
     assert_eq!((claim.generation, claim.fence, claim.lease_until), (4, 9, NOW.after(s(30))));
     let claimed = Claimed { generation: 4, fence: 10, consents: 1 };
-    let send = Action::Send { claimed, give_up_after: s(120), tick_every: s(10) };
+    let send = Action::Send { claimed, announces: true, give_up_after: s(120), tick_every: s(10) };
     assert_eq!(story.on(Event::Claimed { fence: 10 }), send);
+    assert_eq!(story.on(Event::AtDoor), Action::Announce { claimed, lease_until: NOW.after(s(30)) });
+    assert_eq!(story.on(Event::Announced), Action::Depart);
     let stores = Action::Store { tokens: FRESH, claimed, generation: 4, only_fence: false };
     assert_eq!(story.answer(Outcome::Fresh(FRESH)), stores);
     assert_eq!(story.on(Event::Stored), served(5, None));

@@ -70,11 +70,25 @@ impl fmt::Display for Code {
 pub enum Phase {
     /// Nobody is refreshing.
     Idle,
+    /// Somebody has claimed, and has not let the refresh token out: whoever dies here has lost nothing.
+    Claimed,
     /// Somebody has claimed, and may have sent the refresh token.
     Sent {
-        /// When it was claimed.
+        /// When that was written.
         since: Millis,
     },
+}
+
+impl Phase {
+    /// Its name in the row.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Claimed => "claimed",
+            Self::Sent { .. } => "sent",
+        }
+    }
 }
 
 /// A refresh token was sent and nobody knows what became of it.
@@ -258,22 +272,28 @@ pub struct Claimed {
 
 /// A claim to be made, in one transaction.
 ///
-/// `UPDATE … SET fence = fence + 1, lease_until, lease_owner = this process, phase = sent since now, doubt
-/// WHERE generation = $ AND fence = $ AND status = active AND (lease_until IS NULL OR lease_until <= now OR
+/// `UPDATE … SET fence = fence + 1, lease_until, lease_owner = this process, phase = sent since now, or claimed, doubt
+/// WHERE generation = $ AND fence = $ AND phase = $ AND the doubt is as old as $ AND status = active AND (lease_until IS NULL OR lease_until <= now OR
 /// lease_until > $believable)`; with `probe` also the integration's `probe_at` moves from not later than
 /// now to that time. All or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Only if the row still has this generation,
     pub generation: i64,
-    /// and this fence.
+    /// this fence,
     pub fence: i64,
+    /// this phase, since its holder may announce without a new fence,
+    pub phase: Phase,
+    /// and this doubt, since another may write one down without a new fence.
+    pub doubt_since: Option<Millis>,
     /// End of the lease.
     pub lease_until: Millis,
     /// A lease that ends later than this was written by a clock that has jumped, and does not count.
     pub believable: Millis,
     /// The doubt to write, with this replay counted; `None` clears it.
     pub doubt: Option<Doubt>,
+    /// The phase is `claimed` first; `sent` comes by an [`Action::Announce`] of its own.
+    pub announces: bool,
     /// When the integration is faulty or unreachable: the end of the time in which nobody else may probe.
     pub probe: Option<Millis>,
 }
@@ -286,8 +306,11 @@ pub struct Claim {
 pub struct Failure {
     /// Only if the row still has this generation,
     pub generation: i64,
-    /// and this fence.
+    /// and this fence,
     pub fence: i64,
+    /// and, where this is set, phase `sent`: written by somebody who takes the holder of the claim for dead, and must not
+    /// overwrite what that has come to after all.
+    pub abandoned: bool,
     /// Failed attempts since the last success.
     pub attempts: u32,
     /// Not before this time.
@@ -375,12 +398,24 @@ pub enum Action<T> {
     Send {
         /// Reserves the right to the refresh token of this generation.
         claimed: Claimed,
+        /// The token waits on a connection that stands → [`Event::AtDoor`], and leaves at [`Action::Depart`].
+        announces: bool,
         /// Monotonic time to wait for the answer once the request has left; then [`Outcome::Ambiguous`].
         give_up_after: Duration,
         /// Monotonic time between two [`Event::Tick`].
         tick_every: Duration,
     },
-    /// Move the lease's end where generation and fence are unchanged and the phase is `sent` →
+    /// Write phase `sent` since now and move the lease's end, where generation and fence are unchanged and the phase is `claimed` → [`Event::Announced`],
+    /// [`Event::AnnounceLost`], [`Event::StoreFailed`], [`Event::StoreUnknown`]. After any but the first the call is called off.
+    Announce {
+        /// The claim.
+        claimed: Claimed,
+        /// Its new end.
+        lease_until: Millis,
+    },
+    /// Let the token out; then as after [`Action::Send`].
+    Depart,
+    /// Move the lease's end where generation and fence are unchanged and the phase is not `idle` →
     /// [`Event::LeaseRenewed`], [`Event::LeaseLost`], [`Event::StoreFailed`].
     RenewLease {
         /// The claim.
@@ -443,6 +478,12 @@ pub enum Event<T> {
     },
     /// The row has changed since it was read, or somebody else probes the integration.
     ClaimLost,
+    /// The connection stands, and the token is about to leave.
+    AtDoor,
+    /// It is durable that the token may have been sent.
+    Announced,
+    /// The claim is no longer ours: nothing must leave.
+    AnnounceLost,
     /// The provider's answer, or that there is none.
     Answered(Outcome<T>),
     /// The tokens are durable.

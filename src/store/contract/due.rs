@@ -49,12 +49,20 @@ fn sent_by_another(now: i64, lease_until: i64) -> ClaimColumns<'static> {
     ClaimColumns {
         generation: 1,
         fence: 0,
+        seen_phase: "idle",
+        seen_doubt: None,
         owner: "another",
         now,
         lease_until,
         believable: now + 330_000,
         doubt: DoubtColumns::default(),
+        phase: "sent",
     }
+}
+
+/// What it writes where it will announce by itself when it sends.
+fn claimed_by_another(now: i64, lease_until: i64) -> ClaimColumns<'static> {
+    ClaimColumns { phase: "claimed", ..sent_by_another(now, lease_until) }
 }
 
 /// A failure that leaves a doubt and is looked at again at `due_at`.
@@ -62,6 +70,7 @@ fn unanswered(due_at: i64, likely_unspent: i64) -> FailureColumns<'static> {
     FailureColumns {
         generation: 1,
         fence: 0,
+        abandoned: false,
         attempts: 1,
         next_attempt_at: due_at,
         last_error: "response_lost",
@@ -183,12 +192,14 @@ async fn a_claimed_row_counts_as_in_the_air_until_its_plans_are_over_and_keeps_i
 async fn who_comes_upon_a_request_of_somebody_elses_leaves_it_in_the_air() {
     in_a_house(async |store| {
         let mut tx = store.begin().await.unwrap();
-        plan(&mut tx, &[("crd_1", Some(NOW), None)]).await;
+        plan(&mut tx, &[("crd_1", Some(NOW), None), ("crd_2", Some(NOW), None)]).await;
         credential_claim_due(&mut tx, TEST, (NOW, NOW), NOW + 100, all(9)).await.unwrap();
-        let claim = sent_by_another(NOW, NOW + 30_000);
-        assert_eq!(credential_claim(&mut tx, TEST, &name_of("crd_1"), claim).await.unwrap(), Some(1));
-        credential_set_due(&mut tx, TEST, &name_of("crd_1"), 1, Some(NOW + 30_000)).await.unwrap();
-        for (now, count) in [(NOW, 1), (NOW + 29_999, 1), (NOW + 30_000, 0)] {
+        let end = NOW + 30_000;
+        for (id, claim) in [("crd_1", sent_by_another(NOW, end)), ("crd_2", claimed_by_another(NOW, end))] {
+            assert_eq!(credential_claim(&mut tx, TEST, &name_of(id), claim).await.unwrap(), Some(1));
+            credential_set_due(&mut tx, TEST, &name_of(id), 1, Some(end)).await.unwrap();
+        }
+        for (now, count) in [(NOW, 2), (NOW + 29_999, 2), (end, 0)] {
             let seen = credentials_in_air(&mut tx, TEST, &[CLIENT], (now, now + 50)).await.unwrap();
             assert_eq!(seen[0].2, count, "as long as its lease lives");
         }
@@ -272,6 +283,8 @@ async fn rl_06_a_crowd_delays_nothing_that_was_sent_or_has_its_place() {
         for id in ["crd_doubt", "crd_sent", "crd_long_ago"] {
             credential_insert(&mut tx, &a(), &due(id, NOW - 1_000)).await.unwrap();
         }
+        let unsent = claimed_by_another(NOW - 30_000, NOW - 1);
+        assert_eq!(credential_claim(&mut tx, TEST, &name_of("crd_crowd_00"), unsent).await.unwrap(), Some(1));
         for (id, sent) in [("crd_sent", NOW - 30_000), ("crd_long_ago", NOW - 100_000)] {
             let claim = sent_by_another(sent, sent + 30_000);
             assert_eq!(credential_claim(&mut tx, TEST, &name_of(id), claim).await.unwrap(), Some(1));
@@ -286,7 +299,7 @@ async fn rl_06_a_crowd_delays_nothing_that_was_sent_or_has_its_place() {
         let first = claim(Share { limit: 3, first: 2, others: 3 }).await;
         assert_eq!(first, ["crd_doubt", "crd_long_ago", "crd_sent"], "so many first, and the others have a share");
         let then = claim(Share { limit: 9, first: 2, others: 2 }).await;
-        assert_eq!(then, ["crd_crowd_00", "crd_crowd_01", "crd_placed"], "others in their order, so many at most");
+        assert_eq!(then, ["crd_crowd_01", "crd_crowd_02", "crd_placed"], "others in their order, so many at most");
         assert_eq!(claim(all(64)).await.len(), 18, "and nobody is forgotten");
     })
     .await;
@@ -298,18 +311,21 @@ async fn a_crowd_leaves_what_somebody_was_sent_for_out_of_its_queue() {
     in_a_house(async |store| {
         let mut tx = store.begin().await.unwrap();
         let plain = |id: &str| CredentialRow { due_at: Some(NOW), ..credential_row(id) };
-        for id in ["crd_1", "crd_2", "crd_3", "crd_4"] {
+        for id in ["crd_1", "crd_2", "crd_3", "crd_4", "crd_5"] {
             credential_insert(&mut tx, &a(), &plain(id)).await.unwrap();
         }
-        let claim = sent_by_another(NOW - 30_000, NOW);
-        assert_eq!(credential_claim(&mut tx, TEST, &name_of("crd_2"), claim).await.unwrap(), Some(1));
+        let before = NOW - 30_000;
+        for (id, claim) in [("crd_2", sent_by_another(before, NOW)), ("crd_5", claimed_by_another(before, NOW))] {
+            assert_eq!(credential_claim(&mut tx, TEST, &name_of(id), claim).await.unwrap(), Some(1));
+        }
         for (id, likely_unspent) in [("crd_3", 0), ("crd_4", 1)] {
             let failure = unanswered(NOW, likely_unspent);
             assert!(credential_fail(&mut tx, TEST, &name_of(id), failure).await.unwrap());
         }
         let queue = Queue { now: NOW, pace_at: (NOW + 100) * 1000, interval: 2_500, active_since: NOW, limit: 9 };
-        assert_eq!(credentials_queue_up(&mut tx, TEST, CLIENT, queue).await.unwrap(), 2);
-        for (id, placed) in [("crd_1", true), ("crd_2", false), ("crd_3", false), ("crd_4", true)] {
+        assert_eq!(credentials_queue_up(&mut tx, TEST, CLIENT, queue).await.unwrap(), 3);
+        let placed = [("crd_1", true), ("crd_2", false), ("crd_3", false), ("crd_4", true), ("crd_5", true)];
+        for (id, placed) in placed {
             assert_eq!(load(&mut tx, id).await.slot_at.is_some(), placed, "{id}");
         }
     })
@@ -402,6 +418,7 @@ async fn the_numbers_of_refreshing_are_counted_over_all_tenants() {
         let failure = FailureColumns {
             generation: 1,
             fence: 0,
+            abandoned: false,
             attempts: 1,
             next_attempt_at: NOW + 9,
             last_error: "response_lost",

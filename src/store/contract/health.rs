@@ -12,6 +12,7 @@ async fn fail(tx: &mut Tx, id: &str, doubt: DoubtColumns, now: i64) {
     let columns = FailureColumns {
         generation: 1,
         fence: 0,
+        abandoned: false,
         attempts: 1,
         next_attempt_at: NOW + 50,
         last_error: "http_503",

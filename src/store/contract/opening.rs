@@ -83,7 +83,8 @@ async fn the_last_server_is_the_one_whose_address_is_known_until_it_forgets_it()
 #[tokio::test]
 async fn postgresql_compiles_no_statement_of_ours_and_keeps_what_was_committed() {
     on_both_fresh(Contents::Schema, async |fresh| {
-        if let Store::Postgres(pool) = &fresh.store {
+        if let Store::Postgres(lines) = &fresh.store {
+            let pool = &lines.pool();
             let jit: String = sqlx::query_scalar("SHOW jit").fetch_one(pool).await.unwrap();
             assert_eq!(jit, "off");
             // RL-04; the server of the tests has it off.

@@ -195,7 +195,7 @@ async fn what_the_sweep_asks_every_second_is_answered_by_indexes() {
         })
         .await;
         let air = [Text(r#"[["ten_a","int_ten_a"]]"#), Number(NOW), Number(NOW + 1000), Number(NOW - 5000)];
-        assert_uses(&store, &["credentials_slot_idx", "credentials_sent_idx"], &air, async |tx| {
+        assert_uses(&store, &["credentials_slot_idx", "credentials_claimed_idx"], &air, async |tx| {
             credentials_in_air(tx, TEST, &[CLIENT], (NOW, NOW + 1000)).await.unwrap();
         })
         .await;

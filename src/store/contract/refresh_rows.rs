@@ -3,8 +3,8 @@
 use super::*;
 use crate::store::credentials::{DoubtColumns, NewTokens, credential_delete};
 use crate::store::refresh_rows::{
-    AnswerTo, ClaimColumns, FailureColumns, credential_claim, credential_fail, credential_needs_reauth,
-    credential_renew_lease, credential_store,
+    AnswerTo, ClaimColumns, FailureColumns, credential_announce, credential_claim, credential_fail,
+    credential_needs_reauth, credential_renew_lease, credential_store,
 };
 
 const DOUBT: DoubtColumns =
@@ -12,15 +12,21 @@ const DOUBT: DoubtColumns =
 const CLAIM: ClaimColumns<'_> = ClaimColumns {
     generation: 1,
     fence: 0,
+    seen_phase: "idle",
+    seen_doubt: None,
     owner: "this process",
     now: NOW,
     lease_until: NOW + 30_000,
     believable: NOW + 300_000,
     doubt: DOUBT,
+    phase: "sent",
 };
+/// A claim of what stands under the one above.
+const NEXT: ClaimColumns<'_> = ClaimColumns { fence: 1, seen_phase: "sent", seen_doubt: DOUBT.since, ..CLAIM };
 const FAILURE: FailureColumns<'_> = FailureColumns {
     generation: 1,
     fence: 1,
+    abandoned: false,
     attempts: 3,
     next_attempt_at: NOW + 99,
     last_error: "server_error",
@@ -87,17 +93,17 @@ async fn a_claim_needs_the_row_as_it_was_seen_and_a_lease_that_is_over_or_unbeli
         keep(&store).await;
         let mut tx = store.begin().await.unwrap();
         let name = name_of("crd_1");
-        for stale in [ClaimColumns { generation: 2, ..CLAIM }, ClaimColumns { fence: 1, ..CLAIM }] {
+        for stale in [
+            ClaimColumns { generation: 2, ..CLAIM },
+            ClaimColumns { fence: 1, ..CLAIM },
+            ClaimColumns { seen_phase: "sent", ..CLAIM },
+            ClaimColumns { seen_doubt: Some(NOW), ..CLAIM },
+        ] {
             assert_eq!(credential_claim(&mut tx, TEST, &name, stale).await.unwrap(), None);
         }
         claim(&mut tx).await;
-        let next = ClaimColumns {
-            fence: 1,
-            now: NOW + 29_999,
-            lease_until: NOW + 500_000,
-            doubt: DoubtColumns::default(),
-            ..CLAIM
-        };
+        let (now, lease_until, doubt) = (NOW + 29_999, NOW + 500_000, DoubtColumns::default());
+        let next = ClaimColumns { now, lease_until, doubt, ..NEXT };
         assert_eq!(credential_claim(&mut tx, TEST, &name, next).await.unwrap(), None, "the lease lives");
         let next = ClaimColumns { now: NOW + 30_000, ..next };
         assert_eq!(
@@ -106,7 +112,7 @@ async fn a_claim_needs_the_row_as_it_was_seen_and_a_lease_that_is_over_or_unbeli
             "it is over to the millisecond"
         );
         assert_eq!(load(&mut tx, "crd_1").await.doubt.since, None, "the doubt is written as it is given");
-        let next = ClaimColumns { fence: 2, believable: NOW + 500_000, ..next };
+        let next = ClaimColumns { fence: 2, seen_doubt: None, believable: NOW + 500_000, ..next };
         assert_eq!(credential_claim(&mut tx, TEST, &name, next).await.unwrap(), None);
         let next = ClaimColumns { believable: NOW + 499_999, ..next };
         assert_eq!(credential_claim(&mut tx, TEST, &name, next).await.unwrap(), Some(3), "a clock had jumped (RL-12)");
@@ -154,6 +160,58 @@ async fn a_lease_is_renewed_by_its_claim_while_it_is_under_way() {
     .await;
 }
 
+#[tokio::test]
+async fn a_departure_is_announced_once_and_only_by_the_newest_claim_rl_06() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let name = name_of("crd_1");
+        assert!(!credential_announce(&mut tx, TEST, &name, 1, 0, (NOW, NOW)).await.unwrap(), "nothing is claimed");
+        let waiting = ClaimColumns { phase: "claimed", ..CLAIM };
+        assert_eq!(credential_claim(&mut tx, TEST, &name, waiting).await.unwrap(), Some(1));
+        assert_eq!(load(&mut tx, "crd_1").await, CredentialRow { phase: "claimed".to_owned(), ..claimed() });
+        assert!(
+            credential_renew_lease(&mut tx, TEST, &name, 1, 1, NOW + 30_000).await.unwrap(),
+            "connecting takes time"
+        );
+        for (generation, fence) in [(1, 0), (1, 2), (2, 1)] {
+            assert!(!credential_announce(&mut tx, TEST, &name, generation, fence, (NOW, NOW)).await.unwrap());
+        }
+        assert!(credential_announce(&mut tx, TEST, &name, 1, 1, (NOW + 5, NOW + 29_000)).await.unwrap());
+        let end = Some(NOW + 29_000);
+        assert_eq!(
+            load(&mut tx, "crd_1").await,
+            CredentialRow { sent_at: Some(NOW + 5), lease_until: end, due_at: end, ..claimed() }
+        );
+        assert!(!credential_announce(&mut tx, TEST, &name, 1, 1, (NOW + 6, NOW)).await.unwrap(), "it has left");
+        let late =
+            ClaimColumns { fence: 1, now: NOW + 30_000, lease_until: NOW + 60_000, seen_doubt: DOUBT.since, ..waiting };
+        let claimed = credential_claim(&mut tx, TEST, &name, late).await.unwrap();
+        assert_eq!(claimed, None, "whoever has seen the row before it left must not send it again");
+        let late = ClaimColumns { seen_phase: "sent", ..late };
+        assert_eq!(credential_claim(&mut tx, TEST, &name, late).await.unwrap(), Some(2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_departs_under_a_claim_that_has_come_to_an_end() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let (name, waiting) = (name_of("crd_1"), ClaimColumns { phase: "claimed", ..CLAIM });
+        assert_eq!(credential_claim(&mut tx, TEST, &name, waiting).await.unwrap(), Some(1));
+        // Its doubt keeps the fence where it is.
+        assert!(credential_fail(&mut tx, TEST, &name, FAILURE).await.unwrap());
+        assert!(!credential_announce(&mut tx, TEST, &name, 1, 1, (NOW, NOW)).await.unwrap());
+        let again = ClaimColumns { seen_phase: "idle", phase: "claimed", ..NEXT };
+        assert_eq!(credential_claim(&mut tx, TEST, &name, again).await.unwrap(), Some(2));
+        assert!(credential_delete(&mut tx, &a(), "crd_1", NOW).await.unwrap());
+        assert!(!credential_announce(&mut tx, TEST, &name, 1, 2, (NOW, NOW)).await.unwrap());
+    })
+    .await;
+}
+
 fn stored() -> CredentialRow {
     CredentialRow {
         access_token: Some(bytes()),
@@ -196,7 +254,7 @@ async fn a_late_answer_is_stored_under_a_newer_claim_unless_it_says_otherwise() 
         let mut tx = store.begin().await.unwrap();
         let name = name_of("crd_1");
         claim(&mut tx).await;
-        let second = ClaimColumns { fence: 1, now: NOW + 30_000, ..CLAIM };
+        let second = ClaimColumns { now: NOW + 30_000, ..NEXT };
         assert_eq!(credential_claim(&mut tx, TEST, &name, second).await.unwrap(), Some(2));
         for answer in [AnswerTo { only_fence: true, ..ANSWER }, AnswerTo { consents: 2, ..ANSWER }] {
             assert!(!credential_store(&mut tx, TEST, &name, answer, &tokens()).await.unwrap(), "{answer:?}");
@@ -271,6 +329,8 @@ async fn a_failure_gives_the_claim_back_and_is_written_column_by_column() {
             assert!(!credential_fail(&mut tx, TEST, &name, stale).await.unwrap());
         }
         assert!(credential_fail(&mut tx, TEST, &name, FAILURE).await.unwrap());
+        let late = FailureColumns { abandoned: true, ..FAILURE };
+        assert!(!credential_fail(&mut tx, TEST, &name, late).await.unwrap(), "its holder was not dead");
         let wanted = CredentialRow {
             lease_owner: None,
             lease_until: None,

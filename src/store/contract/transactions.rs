@@ -10,14 +10,18 @@ use crate::shutdown;
 use crate::store::bell::{Bell, Bells, ring_at_commit};
 use crate::store::tenants::tenant_find;
 use crate::store::testing::{Contents, Fresh, on_both_fresh};
-use crate::store::{OpenError, in_time, sql};
+use crate::store::{OpenError, sql};
 
 #[tokio::test]
 async fn what_a_database_in_silence_has_done_is_unknown() {
-    let limit = Duration::from_millis(1);
-    let outcome: Result<(), StoreError> = in_time(limit, std::future::pending()).await;
-    assert!(matches!(outcome, Err(StoreError::CommitUnknown(_))), "{outcome:?}");
-    assert!(in_time(limit, async { Ok::<_, StoreError>(7) }).await.is_ok_and(|seven| seven == 7));
+    in_a_house(async |store| {
+        let limit = Duration::from_millis(1);
+        let outcome: Result<(), StoreError> = store.in_time(limit, std::future::pending()).await;
+        assert!(matches!(outcome, Err(StoreError::CommitUnknown(_))), "{outcome:?}");
+        assert!(store.in_time(limit, async { Ok::<_, StoreError>(7) }).await.is_ok_and(|seven| seven == 7));
+        assert!(StoreError::too_slow().is_outage(), "nothing was done");
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -382,7 +382,7 @@ fn refused() -> Vec<Case> {
             vec![Part::Bytes(head.into()), Part::Flood(vec![b'y'; 0x8000], 65_536)]
         }),
         failed("timeout_408", "http_408", |_| http("408 Request Timeout", "", "")),
-        failed("away_503", "http_503", |_| http("503 Service Unavailable", "", HTML)),
+        server_error("away_503", "http_503", |_| http("503 Service Unavailable", "", HTML)),
         failed("status_999", "http_999", |_| http("999 Denied", "", HTML)),
         server_error("page_with_500", "http_500", |_| http("500 Internal Server Error", "", HTML)),
         case("tokens_with_500", Some(Made::Failed("http_500".to_owned())), Some(Made::Lost), |good| {

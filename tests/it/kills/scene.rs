@@ -76,7 +76,7 @@ pub struct Scene {
 pub enum Fate {
     /// The connection works on.
     Survives,
-    /// The intent was durable and the answer was not: honestly lost, or survived.
+    /// The departure was durable and the answer was not: honestly lost, or survived.
     MayBeLost,
     /// The provider itself has ended it.
     Ended,
@@ -102,9 +102,11 @@ impl Scene {
         }
     }
 
-    /// Only a strict provider can leave anything to be settled for so long that a second death fits in.
+    /// Only a strict provider can leave anything to be settled for so long that a second death fits in, and what may be sent
+    /// again at any time is not announced.
     pub fn is_played_for(self, kind: Kind) -> bool {
-        self.story != Story::Settling || kind == Kind::Strict
+        let announces = matches!(self.point, Some(Point::BeforeAnnounce | Point::MidAnnounce | Point::AfterAnnounce));
+        (self.story != Story::Settling || kind == Kind::Strict) && (!announces || kind != Kind::Lasting)
     }
 
     /// The rule of RL-06: what the next start finds, and what may then be done about it.
@@ -143,6 +145,9 @@ fn stories(point: Point) -> &'static [Story] {
         | Point::MidIntent
         | Point::AfterIntent
         | Point::BeforeSend
+        | Point::BeforeAnnounce
+        | Point::MidAnnounce
+        | Point::AfterAnnounce
         | Point::AfterSend
         | Point::AfterResponse
         | Point::MidStore
@@ -159,11 +164,10 @@ fn stories(point: Point) -> &'static [Story] {
     }
 }
 
-/// The intent is durable and its outcome is not.
+/// That the token leaves is durable and what became of it is not.
 fn leaves_doubt(story: Story, point: Point) -> bool {
     match point {
-        Point::AfterIntent
-        | Point::BeforeSend
+        Point::AfterAnnounce
         | Point::AfterSend
         | Point::BeforeRenewal
         | Point::AfterRenewal
@@ -174,6 +178,10 @@ fn leaves_doubt(story: Story, point: Point) -> bool {
         Point::BeforeRecord | Point::MidRecord => story == Story::Refused,
         Point::BeforeIntent
         | Point::MidIntent
+        | Point::AfterIntent
+        | Point::BeforeSend
+        | Point::BeforeAnnounce
+        | Point::MidAnnounce
         | Point::AfterStore
         | Point::AfterRecord
         | Point::AfterLanding

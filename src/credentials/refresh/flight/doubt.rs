@@ -20,20 +20,21 @@ impl<T: Clone> Flight<T> {
     }
 
     /// The token must not be sent now. Has a late answer had its time to come?
+    ///
+    /// That time begins when the doubt is written down, not when the lease ended: whoever holds the answer may have been kept from
+    /// storing it by the very database that was away, or waits in a spool for the next start, and comes now, too.
     pub(super) fn in_doubt(&mut self, now: Millis, view: View, doubt: Doubt) -> Next<T> {
-        let (span, lease) = (self.policy.deadlines.doubt, self.policy.deadlines.lease);
-        if doubt.since > self.policy.believable(now, lease) {
-            // The doubt was written by a clock that has jumped. It begins anew, or it would last as long as the jump.
-            return self.doubt_anew(now, view, doubt);
-        }
+        let lease = self.policy.deadlines.lease;
+        // One that a jumped clock has written begins anew, or it would last as long as the jump.
+        let is_recorded = view.phase == Phase::Idle && doubt.since <= self.policy.believable(now, lease);
         let may_hope = doubt.may_hope(view.silent_at);
-        let waits_for_last_try = may_hope && view.phase == Phase::Idle;
-        let over_at = if waits_for_last_try { self.policy.last_try_at(&doubt) } else { doubt.since.after(span) };
-        if now < over_at {
+        let span = self.policy.deadlines.doubt;
+        let over_at = if may_hope { self.policy.last_try_at(&doubt) } else { doubt.since.after(span) };
+        if is_recorded && now < over_at {
             let otherwise = Verdict::RefreshInProgress { retry_after: over_at.left(now) };
             return over(serve_or(now, &view, Code::IN_DOUBT, otherwise));
         }
-        if waits_for_last_try {
+        if is_recorded && may_hope {
             return over(serve(&view, Some(Code::IN_DOUBT)));
         }
         // Whoever was stopped since it has read the row does not know that the holder lives and renews its lease.
@@ -41,8 +42,7 @@ impl<T: Clone> Flight<T> {
         if is_old && self.looks < MOST_LOOKS {
             return self.load();
         }
-        if may_hope {
-            // Its holder may have been kept from storing by our own database, and comes now, too.
+        if !is_recorded {
             return self.doubt_anew(now, view, doubt);
         }
         mark_reauth(view, Code::ROTATION_RESPONSE_LOST, false)
@@ -53,7 +53,8 @@ impl<T: Clone> Flight<T> {
         let doubt = Doubt { since: now, ..doubt };
         let failure = self.failure(now, &view, view.fence, Code::IN_DOUBT, Some(doubt));
         let next_attempt_at = now.after(self.policy.deadlines.doubt);
-        let failure = Failure { attempts: view.attempts, next_attempt_at, ..failure };
+        let abandoned = matches!(view.phase, Phase::Sent { .. });
+        let failure = Failure { abandoned, attempts: view.attempts, next_attempt_at, ..failure };
         let after = self.doubtful(now, &failure);
         record(Record::Failure(failure), view, false, after)
     }

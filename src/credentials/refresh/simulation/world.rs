@@ -36,9 +36,13 @@ struct Call {
     claimed: Claimed,
     token: Tokens,
     left: Millis,
+    /// When its connection stands, where it waits there.
+    at_door: Option<Millis>,
     arrives: Millis,
     answer: Option<(Millis, Outcome<Tokens>)>,
     tick_at: Millis,
+    /// How long is waited once it has left, with what connecting may take.
+    patience: Duration,
     give_up_at: Millis,
 }
 
@@ -55,6 +59,8 @@ struct Running {
     wish: Wish,
     /// What was claimed, and where a claim of unknown outcome may stand.
     claimed: Option<Claimed>,
+    /// The row says that the token may be sent.
+    announced: bool,
     /// It was claimed for a token that is likely good, although it was sent before.
     last_try: bool,
     /// Something went wrong since: an orderly end cannot be expected to be in time.
@@ -351,7 +357,10 @@ impl World {
         if running.from_spool || running.copied {
             return;
         }
-        if let Some(claimed) = running.claimed {
+        if running.claimed.is_some() && !running.announced {
+            self.tally.note(Deed::CrashedUnsent);
+        }
+        if let Some(claimed) = running.claimed.filter(|_| running.announced) {
             let set = self.set_of(claimed.generation);
             set.lost = true;
             set.unheard |= running.call.is_some() || running.cargo.is_some();

@@ -2,22 +2,43 @@
 
 use super::*;
 
+/// As the row stands when a dead lease was written down as a doubt at `since`.
+fn written_down(base: View, since: Millis) -> View {
+    let doubt = Doubt { first_sent: NOW.before(s(40)), since, replays: 0, likely_unspent: false };
+    let last_error = Some(Code::IN_DOUBT);
+    View { phase: Phase::Idle, lease_until: None, doubt: Some(doubt), last_error, ..dead_lease(base) }
+}
+
 #[test]
 fn rl_06_an_unsafe_token_is_never_sent_again_but_in_doubt_for_120_s_and_then_reported() {
     // A dead lease: 30 s of lease and 120 s of doubt make the 150 s of RL-33.
     for (row, end) in [
-        (dead_lease(view()), served(4, Some(Code::IN_DOUBT))),
-        (dead_lease(dead()), Action::Done(Verdict::RefreshInProgress { retry_after: s(110) })),
+        (view(), served(4, Some(Code::IN_DOUBT))),
+        (dead(), Action::Done(Verdict::RefreshInProgress { retry_after: s(120) })),
     ] {
-        assert_eq!(Story::new(unsafe_policy(), reader()).on(Event::Loaded(row.clone())), end);
-        assert_eq!(Story::new(unsafe_policy(), Wish::sweep()).on(Event::Loaded(row)), end);
+        for wish in [reader(), Wish::sweep()] {
+            let mut story = Story::new(unsafe_policy(), wish);
+            let written = failure(story.on(Event::Loaded(dead_lease(row.clone()))));
+            assert_eq!((written.fence, written.doubt), (10, written_down(row.clone(), NOW).doubt));
+            assert_eq!(story.on(Event::Recorded), end);
+            assert_eq!(Story::new(unsafe_policy(), wish).on(Event::Loaded(written_down(row.clone(), NOW))), end);
+        }
     }
     let mut late = Story::new(unsafe_policy(), Wish::sweep());
-    late.pass(s(110));
-    assert_eq!(late.on(Event::Loaded(dead_lease(dead()))), Action::Load, "asked for at the begin");
-    let action = late.on(Event::Loaded(dead_lease(dead())));
+    late.pass(s(120));
+    let row = || written_down(dead(), NOW);
+    assert_eq!(late.on(Event::Loaded(row())), Action::Load, "asked for at the begin");
+    let action = late.on(Event::Loaded(row()));
     let Action::Record(Record::Reauth { reason, fence: 10, .. }) = action else { panic!("{action:?}") };
     assert_eq!(reason, Code::ROTATION_RESPONSE_LOST);
+}
+
+#[test]
+fn rl_07_a_lease_that_died_long_ago_is_not_called_lost_before_its_answer_could_come_home() {
+    // The database was away for an hour, or the only node, whose spool holds the answer.
+    let long_ago = View { lease_until: Some(NOW.before(s(3600))), ..dead_lease(dead()) };
+    let written = failure(first_action(Wish::sweep(), long_ago));
+    assert_eq!(written.doubt.map(|doubt| doubt.since), Some(NOW), "it has its time from now on");
 }
 
 #[test]
@@ -48,12 +69,10 @@ fn rl_06_a_grace_is_used_once_at_once_and_only_inside_it() {
     assert_eq!(story.on(Event::Recorded), served(4, Some(Code::IN_DOUBT)));
 
     let mut outside = Story::new(grace_policy(), reader());
-    outside.pass(s(15));
-    let action = outside.on(Event::Loaded(dead_lease(dead())));
-    assert!(
-        matches!(action, Action::Done(Verdict::RefreshInProgress { .. })),
-        "55 s have passed, it would arrive too late: {action:?}"
-    );
+    outside.pass(s(14));
+    let over = View { phase: Phase::Sent { since: NOW.before(s(41)) }, ..dead_lease(dead()) };
+    let written = failure(outside.on(Event::Loaded(over)));
+    assert!(written.doubt.is_some(), "55 s have passed, it would arrive too late");
 }
 
 #[test]
@@ -181,7 +200,7 @@ fn rl_06_what_was_asked_in_an_outage_may_be_good_once_nobody_can_come_with_an_an
     let mut later = Story { now: NOW.after(s(420)), ..Story::new(unsafe_policy(), Wish::sweep()) };
     assert!(matches!(later.on(Event::Loaded(written)), Action::Claim(_)));
 
-    let before_it = View { silent_at: Some(NOW.before(s(41))), ..long_ago };
+    let before_it = View { silent_at: Some(NOW.before(s(41))), ..written_down(dead(), NOW.before(s(120))) };
     let action = first_action(Wish::sweep(), before_it);
     assert!(matches!(action, Action::Record(Record::Reauth { .. })), "that outage was over: {action:?}");
 }

@@ -44,7 +44,8 @@ impl World {
         self.nodes[0].stopping = false;
         self.start(0, Wish::forced());
         let end = self.now.after(bound(self.plan.clocks));
-        while self.broken.is_none() && self.nodes[0].running.is_some() {
+        // Another node, whose clock differs, may take the claim for dead, and refresh in its place.
+        while self.broken.is_none() && self.nodes.iter().any(|node| node.running.is_some()) {
             self.must(self.now < end, "I9", "the last flight does not end");
             self.round();
         }
@@ -80,10 +81,12 @@ impl World {
             next = next.min(due.filter(|due| idle && index == 0 && *due > self.now).unwrap_or(next));
             let Some(running) = &node.running else { continue };
             let call = running.call.as_ref();
+            let at_door = call.and_then(|call| call.at_door);
             let answer = call.map(|call| call.answer.as_ref().map_or(call.arrives, |(at, _)| *at));
             let event = running.event.as_ref().map(|(at, _)| *at);
             let stalled = running.stalled.as_ref().map(|(at, _)| *at);
-            for at in [answer, event, stalled, running.timer, call.map(|call| call.tick_at)].into_iter().flatten() {
+            let tick = call.map(|call| call.tick_at);
+            for at in [at_door, answer, event, stalled, running.timer, tick].into_iter().flatten() {
                 next = next.min(at);
             }
         }

@@ -125,6 +125,7 @@ impl World {
             loaded: None,
             wish,
             claimed: None,
+            announced: true,
             last_try: false,
             hindered: false,
             begun_after_delete: self.row.status == Status::Deleted && cargo.is_none(),
@@ -153,6 +154,9 @@ impl World {
         let probes = running.loaded.as_ref();
         let probes = probes.is_some_and(|view| matches!(view.integration, Integration::Unreachable { .. }));
         if let Some(call) = &mut running.call {
+            if call.at_door.take_if(|at| *at <= now).is_some() {
+                return Some(Event::AtDoor);
+            }
             if let Some((_, outcome)) = call.answer.take_if(|(at, _)| *at <= now) {
                 let Call { claimed, left, .. } = running.call.take().unwrap();
                 if matches!(outcome, Outcome::Ambiguous | Outcome::ServerError(_)) {
@@ -188,12 +192,15 @@ impl World {
     fn execute(&mut self, index: usize, action: Action<Tokens>) {
         let now = self.now;
         let event = match action {
-            Action::Claim(_) | Action::RenewLease { .. } => {
+            Action::Claim(_) | Action::Announce { .. } | Action::RenewLease { .. } => {
                 self.set(index, |running| running.sign = now);
                 return self.statement(index, action);
             }
             Action::Load | Action::Store { .. } | Action::Record(_) => return self.statement(index, action),
-            Action::Send { claimed, give_up_after, tick_every } => self.send(index, claimed, give_up_after, tick_every),
+            Action::Send { claimed, announces, give_up_after, tick_every } => {
+                self.send(index, claimed, announces, (give_up_after, tick_every))
+            }
+            Action::Depart => self.depart(index),
             Action::Wait { until } => {
                 let span = until.left(self.wall(index));
                 self.must(span <= Duration::from_secs(3600), "I9", "a wait without an end");
@@ -217,11 +224,9 @@ impl World {
         &mut self,
         index: usize,
         claimed: Claimed,
-        give_up_after: Duration,
-        tick_every: Duration,
+        announces: bool,
+        (give_up_after, tick_every): (Duration, Duration),
     ) -> Option<Event<Tokens>> {
-        self.judge_send(claimed);
-        self.tally.note(Deed::Sent);
         if self.dice.once_in(self.weather.not_sent) {
             self.tally.note(Deed::NotSent);
             return Some(Event::Answered(Outcome::NotSent));
@@ -230,23 +235,42 @@ impl World {
             self.tally.note(Deed::Damaged);
             return Some(Event::Answered(Outcome::Poisoned(Code::UNREADABLE)));
         }
-        let now = self.now;
-        let set = self.set_of(claimed.generation);
-        set.unresolved += 1;
-        let (token, again) = (set.tokens, set.unresolved > 1);
-        if again && self.plan.family.gives_grace() {
-            self.tally.note(Deed::Replayed);
-        }
+        let (now, token) = (self.now, self.set_of(claimed.generation).tokens);
         // Connecting takes its time, too: up to five seconds, and one for the limit itself.
-        let arrives = now.after(self.dice.millis(4_000));
-        let give_up_at = now.after(give_up_after).after(Duration::from_secs(6));
-        let call =
-            Call { claimed, token, left: now, arrives, answer: None, tick_at: now.after(tick_every), give_up_at };
+        let stands_at = now.after(self.dice.millis(4_000));
+        let (at_door, arrives) = if announces { (Some(stands_at), NEVER) } else { (None, stands_at) };
+        let patience = give_up_after + Duration::from_secs(6);
+        let give_up_at = if announces { NEVER } else { now.after(patience) };
+        let tick_at = now.after(tick_every);
+        let call = Call { claimed, token, left: now, at_door, arrives, answer: None, tick_at, patience, give_up_at };
         self.set(index, |running| {
             running.sends += 1;
             running.call = Some(call);
         });
+        if !announces {
+            self.leaves(claimed);
+        }
         None
+    }
+
+    /// What waited at the door is let out, and is there a moment later.
+    fn depart(&mut self, index: usize) -> Option<Event<Tokens>> {
+        let (now, way) = (self.now, self.dice.millis(200));
+        let call = self.nodes[index].running.as_mut().and_then(|running| running.call.as_mut())?;
+        (call.left, call.arrives, call.give_up_at) = (now, now.after(way), now.after(call.patience));
+        let claimed = call.claimed;
+        self.leaves(claimed);
+        None
+    }
+
+    fn leaves(&mut self, claimed: Claimed) {
+        self.judge_send(claimed);
+        self.tally.note(Deed::Sent);
+        let set = self.set_of(claimed.generation);
+        set.unresolved += 1;
+        if set.unresolved > 1 && self.plan.family.gives_grace() {
+            self.tally.note(Deed::Replayed);
+        }
     }
 
     /// What could not be stored at once waits in the spool, too, in case the process ends.

@@ -65,7 +65,9 @@ impl Shelf {
         let row = &mut self.view;
         let leased = row.lease_until.is_some_and(|until| until > now && until <= claim.believable);
         let same = (row.generation, row.fence) == (claim.generation, claim.fence);
-        if !same || leased || row.status != Status::Active {
+        let seen = (claim.phase.as_str(), claim.doubt_since);
+        let unchanged = same && seen == (row.phase.as_str(), row.doubt.map(|doubt| doubt.since));
+        if !unchanged || leased || row.status != Status::Active {
             return None;
         }
         let probe_at = match (&mut row.integration, &mut self.away) {
@@ -79,10 +81,19 @@ impl Shelf {
             *probe_at = next;
         }
         row.fence += 1;
-        row.phase = Phase::Sent { since: now };
+        row.phase = if claim.announces { Phase::Claimed } else { Phase::Sent { since: now } };
         (row.lease_until, row.doubt) = (Some(claim.lease_until), claim.doubt);
         self.lease_owner = owner;
         Some(row.fence)
+    }
+
+    pub(in crate::credentials) fn announce(&mut self, now: Millis, claimed: Claimed, lease_until: Millis) -> bool {
+        let same = (self.generation, self.fence) == (claimed.generation, claimed.fence);
+        if !same || self.phase != Phase::Claimed || self.status == Status::Deleted {
+            return false;
+        }
+        (self.phase, self.lease_until) = (Phase::Sent { since: now }, Some(lease_until));
+        true
     }
 
     pub(in crate::credentials) fn renew(&mut self, claimed: Claimed, lease_until: Millis) -> bool {
@@ -172,7 +183,9 @@ impl Shelf {
 
     fn fail(&mut self, now: Millis, failure: &Failure) -> bool {
         let row = &mut self.view;
-        if (row.generation, row.fence) != (failure.generation, failure.fence) || row.status == Status::Deleted {
+        let same = (row.generation, row.fence) == (failure.generation, failure.fence);
+        let sent = matches!(row.phase, Phase::Sent { .. });
+        if !same || (failure.abandoned && !sent) || row.status == Status::Deleted {
             return false;
         }
         row.fence += i64::from(failure.doubt.is_none());

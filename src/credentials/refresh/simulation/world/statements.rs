@@ -16,6 +16,8 @@ impl World {
         }
         if let Action::Record(record) = &action {
             self.judge_decision(index, record);
+            // One that still waits at its door is called off.
+            self.set(index, |running| running.call = None);
         }
         let mut at = self.now;
         if self.dice.once_in(self.weather.store_stalls) {
@@ -65,6 +67,18 @@ impl World {
                     return Event::LeaseRenewed;
                 }
                 Event::LeaseLost
+            }
+            Action::Announce { claimed, lease_until } => {
+                let wall = self.wall(index);
+                if self.row.announce(wall, claimed, lease_until) {
+                    self.tally.note(Deed::Announced);
+                    self.due = Some(lease_until);
+                    self.set(index, |running| running.announced = true);
+                    self.signed(index);
+                    return Event::Announced;
+                }
+                self.tally.note(Deed::AnnounceLost);
+                Event::AnnounceLost
             }
             Action::Store { tokens, claimed, generation, only_fence } => {
                 self.store(index, tokens, claimed, generation, only_fence)
@@ -117,11 +131,11 @@ impl World {
             // For the answers of earlier attempts it has been waited.
             (set.tried_last, set.unheard) = (true, false);
         }
-        if before.phase != Phase::Idle && self.policy.replay != Replay::Safe {
+        if matches!(before.phase, Phase::Sent { .. }) && self.policy.replay != Replay::Safe {
             self.judge_takeover(&before);
         }
         (self.last_claim, self.due) = (fence, Some(claim.lease_until));
-        self.set(index, |running| running.claimed = Some(claimed));
+        self.set(index, |running| (running.claimed, running.announced) = (Some(claimed), !claim.announces));
         if self.row.doubt.map(|doubt| doubt.since) != since {
             self.doubt_sign = self.sign;
         }
@@ -175,7 +189,14 @@ impl World {
         let since = |view: &View| view.doubt.map(|doubt| doubt.since);
         if self.row.doubt.is_some() && since(&before) != since(&self.row) {
             self.tally.note(Deed::Doubted);
-            self.doubt_sign = self.nodes[index].running.as_ref().map_or(self.now, |running| running.sign);
+            let sign = self.nodes[index].running.as_ref().map_or(self.now, |running| running.sign);
+            // A holder whose own attempt has come to a clear end after all leaves the doubt as it was before.
+            let earlier = self
+                .row
+                .doubt
+                .map(|doubt| doubt.since)
+                .filter(|since| before.doubt.is_some_and(|doubt| doubt.since > *since));
+            self.doubt_sign = earlier.map_or(sign, |since| since.min(sign));
         }
         if let (Status::Active, Status::NeedsReauth { reason }) = (&before.status, &self.row.status.clone()) {
             self.due = None;
