@@ -50,6 +50,7 @@ use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, SqlitePool, Transac
 use crate::clock::{awake_deadline, deadline};
 
 pub use lines::Lines;
+use lines::Use;
 pub use open::{OpenError, ProcessLock};
 
 /// How long connections to PostgreSQL are waited for at the end.
@@ -73,8 +74,8 @@ pub enum Store {
 #[derive(Debug)]
 pub struct Tx {
     handle: Handle,
-    /// Where an answer is waited for; none on SQLite, which has no line that could fall silent.
-    lines: Option<Lines>,
+    /// On which line an answer is waited for; none on SQLite, which has no line that could fall silent.
+    line: Option<Use>,
 }
 
 #[derive(Debug)]
@@ -160,8 +161,9 @@ impl Store {
                 Ok(Tx::sqlite(Handle::SqliteWrite(writer.begin_with("BEGIN IMMEDIATE").await?)))
             }
             Self::Postgres(lines) => {
-                let begun = lines.answer(Box::pin(async { lines.pool().begin().await })).await.map_err(unreachable)?;
-                Ok(Tx { handle: Handle::PostgresWrite(begun), lines: Some(lines.clone()) })
+                let (connection, using) = lines.acquire().await.map_err(unreachable)?;
+                let begun = using.answer(Box::pin(Transaction::begin(connection, None))).await?;
+                Ok(Tx { handle: Handle::PostgresWrite(begun), line: Some(using) })
             }
         }
     }
@@ -199,9 +201,13 @@ impl Store {
         limit: Duration,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
+        let line = match self {
+            Self::Sqlite { .. } => None,
+            Self::Postgres(lines) => Some((lines, lines.current())),
+        };
         awake_deadline(limit, work).await.unwrap_or_else(|_| {
-            if let Self::Postgres(lines) = self {
-                lines.give_up();
+            if let Some((lines, line)) = line {
+                lines.give_up(&line);
             }
             Err(StoreError::CommitUnknown(std::io::Error::from(std::io::ErrorKind::TimedOut).into()).into())
         })
@@ -241,14 +247,14 @@ fn unreachable(error: sqlx::Error) -> StoreError {
 
 impl Lines {
     async fn single(&self) -> Result<Tx, StoreError> {
-        let connection = self.answer(Box::pin(async { self.pool().acquire().await })).await.map_err(unreachable)?;
-        Ok(Tx { handle: Handle::PostgresSingle(connection), lines: Some(self.clone()) })
+        let (connection, using) = self.acquire().await.map_err(unreachable)?;
+        Ok(Tx { handle: Handle::PostgresSingle(connection), line: Some(using) })
     }
 }
 
 impl Tx {
     fn sqlite(handle: Handle) -> Self {
-        Self { handle, lines: None }
+        Self { handle, line: None }
     }
 
     /// Makes the transaction's work durable. After [`Store::read`] and [`Store::one_statement`] there is nothing to commit.
@@ -258,7 +264,7 @@ impl Tx {
     pub async fn commit(self) -> Result<(), StoreError> {
         let outcome = match self.handle {
             Handle::SqliteWrite(transaction) => transaction.commit().await,
-            Handle::PostgresWrite(transaction) => answered(self.lines.as_ref(), Box::pin(transaction.commit())).await,
+            Handle::PostgresWrite(transaction) => answered(self.line.as_ref(), Box::pin(transaction.commit())).await,
             Handle::SqliteSingle(_) | Handle::PostgresSingle(_) => Ok(()),
         };
         outcome.map_err(|error| match error {
@@ -275,36 +281,37 @@ impl Tx {
         match self.handle {
             Handle::SqliteWrite(transaction) => transaction.rollback().await?,
             Handle::PostgresWrite(transaction) => {
-                answered(self.lines.as_ref(), Box::pin(transaction.rollback())).await?
+                answered(self.line.as_ref(), Box::pin(transaction.rollback())).await?
             }
             Handle::SqliteSingle(_) | Handle::PostgresSingle(_) => {}
         }
         Ok(())
     }
 
-    /// Where the answer to a statement is waited for.
-    pub(crate) fn lines(&self) -> Option<Lines> {
-        self.lines.clone()
-    }
-
-    pub(crate) fn connection(&mut self) -> Connection<'_> {
-        match &mut self.handle {
+    /// What runs a statement, and the line on which its answer is waited for.
+    pub(crate) fn parts(&mut self) -> (Connection<'_>, Option<&Use>) {
+        let connection = match &mut self.handle {
             Handle::SqliteWrite(transaction) => Connection::Sqlite(transaction),
             Handle::SqliteSingle(connection) => Connection::Sqlite(connection),
             Handle::PostgresWrite(transaction) => Connection::Postgres(transaction),
             Handle::PostgresSingle(connection) => Connection::Postgres(connection),
-        }
+        };
+        (connection, self.line.as_ref())
+    }
+
+    pub(crate) fn connection(&mut self) -> Connection<'_> {
+        self.parts().0
     }
 }
 
 /// An answer of PostgreSQL, for as long as one can be hoped for. `work` is boxed by the caller: statements are waited for at the
 /// bottom of deep stacks.
 pub(crate) async fn answered<T>(
-    lines: Option<&Lines>,
+    line: Option<&Use>,
     work: Pin<Box<impl Future<Output = Result<T, sqlx::Error>>>>,
 ) -> Result<T, sqlx::Error> {
-    match lines {
-        Some(lines) => lines.answer(work).await,
+    match line {
+        Some(line) => line.answer(work).await,
         None => work.await,
     }
 }
@@ -317,11 +324,11 @@ macro_rules! sql {
     ($tx:expr, execute, $text:literal $(, $argument:expr)* $(,)?) => {{
         #[cfg(test)]
         $crate::store::testing::hear($text);
-        let lines = $tx.lines();
-        match $tx.connection() {
+        let (connection, line) = $tx.parts();
+        match connection {
             $crate::store::Connection::Sqlite(c) => sqlx::query($text)$(.bind($argument))*.execute(c).await.map(|done| done.rows_affected()),
             $crate::store::Connection::Postgres(c) => {
-                $crate::store::answered(lines.as_ref(), Box::pin(sqlx::query($text)$(.bind($argument))*.execute(c))).await.map(|done| done.rows_affected())
+                $crate::store::answered(line, Box::pin(sqlx::query($text)$(.bind($argument))*.execute(c))).await.map(|done| done.rows_affected())
             }
         }
         .map_err($crate::store::StoreError::from)
@@ -338,11 +345,11 @@ macro_rules! sql {
     (@rows $tx:expr, $fetch:ident, $row:ty, $text:literal $(, $argument:expr)*) => {{
         #[cfg(test)]
         $crate::store::testing::hear($text);
-        let lines = $tx.lines();
-        match $tx.connection() {
+        let (connection, line) = $tx.parts();
+        match connection {
             $crate::store::Connection::Sqlite(c) => sqlx::query_as::<_, $row>($text)$(.bind($argument))*.$fetch(c).await,
             $crate::store::Connection::Postgres(c) => {
-                $crate::store::answered(lines.as_ref(), Box::pin(sqlx::query_as::<_, $row>($text)$(.bind($argument))*.$fetch(c))).await
+                $crate::store::answered(line, Box::pin(sqlx::query_as::<_, $row>($text)$(.bind($argument))*.$fetch(c))).await
             }
         }
         .map_err($crate::store::StoreError::from)

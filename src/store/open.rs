@@ -104,7 +104,7 @@ impl Store {
             }
             Self::Postgres(lines) => {
                 let known = sqlx::query_scalar::<_, bool>("SELECT to_regclass('tenant_keys') IS NOT NULL");
-                lines.answer(known.fetch_one(&lines.pool())).await?
+                known.fetch_one(&lines.pool()).await?
             }
         })
     }
@@ -159,7 +159,7 @@ impl Store {
             Self::Sqlite { .. } => Ok(None),
             Self::Postgres(lines) => {
                 let time = sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint");
-                Ok(Some(lines.answer(time.fetch_one(&lines.pool())).await?))
+                Ok(Some(time.fetch_one(&lines.pool()).await?))
             }
         }
     }
@@ -221,9 +221,15 @@ async fn open_sqlite(path: &Path) -> Result<Store, sqlx::Error> {
 
 async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
     let options = PgConnectOptions::from_str(url.expose()).map_err(|_| OpenError::Url)?.disable_statement_logging();
-    let silence = Silence::default();
-    let noticed = silence.clone();
-    let pool = PgPoolOptions::new()
+    let lines = Lines::new(options, pool_options);
+    if sees_through_row_security(&lines.pool()).await.map_err(OpenError::Connect)? {
+        return Err(OpenError::TooPowerful);
+    }
+    Ok(Store::Postgres(lines))
+}
+
+fn pool_options(silence: Silence) -> PgPoolOptions {
+    PgPoolOptions::new()
         .max_connections(20)
         .acquire_timeout(ACQUIRE_LIMIT)
         // A round trip for every use would be a third of all; what was used a moment ago is there still.
@@ -242,7 +248,7 @@ async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
             Box::pin(async move { sqlx::query(settings).execute(connection).await.map(|_| ()) })
         })
         .before_acquire(move |connection, about| {
-            let silence = noticed.clone();
+            let silence = silence.clone();
             Box::pin(async move {
                 if about.idle_for > TESTED_AFTER && !is_answered(connection).await? {
                     silence.store(true, Ordering::Relaxed);
@@ -251,12 +257,6 @@ async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
                 Ok(true)
             })
         })
-;
-    let lines = Lines::new(pool, options, silence);
-    if sees_through_row_security(&lines.pool()).await.map_err(OpenError::Connect)? {
-        return Err(OpenError::TooPowerful);
-    }
-    Ok(Store::Postgres(lines))
 }
 
 /// Whether anybody is at the other end of the line.

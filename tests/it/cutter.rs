@@ -64,6 +64,11 @@ impl Cutter {
         *self.state.next.lock().expect("a lock") = when;
     }
 
+    /// From now on everything is swallowed, on every connection there is.
+    pub fn fall_silent(&self) {
+        self.state.silent.send_replace(true);
+    }
+
     /// New connections get through again.
     pub fn mend(&self) {
         self.cut_next(Cut::Not);

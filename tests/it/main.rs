@@ -26,6 +26,7 @@ mod readers;
 mod refresh_tool;
 mod relay;
 mod rotating;
+mod silence;
 mod spool;
 mod starts;
 mod stopped;

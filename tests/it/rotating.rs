@@ -170,3 +170,66 @@ async fn rl_03_what_a_failing_server_had_spent_is_said_and_nothing_else_is_given
     assert!(crowd.endpoint.count() as f64 <= 1.1 * count as f64 + 1.0, "{}", crowd.endpoint.count());
     crowd.app.finish().await;
 }
+
+#[tokio::test]
+async fn rl_06_no_word_of_a_failing_server_makes_a_spent_token_leave_again_while_it_could_do_harm() {
+    let words = [(500, "server_error"), (502, "server_error"), (503, "temporarily_unavailable"), (200, "fatal_error")];
+    for (status, word) in words {
+        let mut crowd = Crowd::gather_rotating("unsafe", 1, HOUR).await;
+        crowd.app.let_time_run();
+        crowd.endpoint.answer(move |_, _| Answer::SpentAndSaid(status, word));
+        let path = format!("/v1/connections/{}", crowd.ids[0]);
+        for _ in 0..3 {
+            crowd.platform.request(reqwest::Method::POST, &format!("{path}/refresh"), None).await;
+            crowd.platform.post(&format!("{path}/token"), &serde_json::json!({"min_ttl": 1800})).await.ok();
+        }
+        assert_eq!(crowd.endpoint.count(), 1, "{status} {word}");
+        crowd.app.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn rl_08_readers_retries_are_a_tenth_of_their_calls() {
+    let count = size(200, 1000);
+    let mut crowd = Crowd::gather_rotating("grace:60", count, HOUR).await;
+    let dice = SeededEntropy::new(31);
+    crowd.endpoint.answer(move |_, _| {
+        let mut roll = [0u8; 1];
+        dice.fill(&mut roll);
+        if roll[0] < 77 { Answer::BadGateway(500) } else { Answer::Fresh }
+    });
+    crowd.app.let_time_run();
+    let ended = crowd.app.clock.now().0 - 1;
+    let ask_nobody = "due_at = NULL, slot_at = NULL";
+    crowd.app.rows(&format!("UPDATE credentials SET {ask_nobody}, expires_at = {ended}")).await;
+    for id in &crowd.ids {
+        let path = format!("/v1/connections/{id}/token");
+        crowd.platform.post(&path, &serde_json::json!({})).await;
+        // What has failed is the sweep's from here on.
+        crowd.app.rows(&format!("UPDATE credentials SET {ask_nobody}")).await;
+    }
+    let calls = crowd.endpoint.count();
+    figure("readers at 30 % of errors: readers, calls", format!("{count}, {calls}"));
+    assert!(calls as f64 <= 1.1 * count as f64 + 3.0, "{calls}");
+    assert!(calls > count, "some were tried again");
+    crowd.app.finish().await;
+}
+
+#[tokio::test]
+async fn rl_11_a_token_that_came_while_the_machine_slept_has_no_life_from_its_sleep() {
+    let crowd = Crowd::gather_rotating("unsafe", 1, HOUR).await;
+    crowd.endpoint.answer(|_, _| Answer::Late(Duration::from_secs(2)));
+    let given_at = crowd.app.clock.now();
+    let path = format!("/v1/connections/{}", crowd.ids[0]);
+    let forced = format!("{path}/refresh");
+    let asked = crowd.platform.request(reqwest::Method::POST, &forced, None);
+    let sleep = async {
+        crowd.app.until("it is under way", async || crowd.endpoint.count() == 1).await;
+        crowd.app.clock.advance(Duration::from_secs(3 * HOUR));
+    };
+    futures_util::join!(asked, sleep);
+    let row = crowd.app.rows("SELECT CAST(expires_at AS TEXT) FROM credentials").await;
+    let end = Millis(row[0][0].parse().expect("a time"));
+    assert!(end.left(given_at) < Duration::from_secs(HOUR + 30), "{:?}", end.left(given_at));
+    crowd.app.finish().await;
+}

@@ -96,6 +96,33 @@ async fn with_a_spool_an_answer_outlives_its_process() {
 }
 
 #[tokio::test]
+async fn rl_07_an_answer_that_comes_home_an_hour_later_finds_its_connection_in_doubt_and_not_given_up() {
+    let mut app = TestApp::start_with(Wishes { spool: true, ..Wishes::default() }).await.expect("SQLite");
+    let platform = app.platform().await;
+    let id = held(&app, &platform).await;
+    app.restart().await;
+    let file = app.spooled().remove(0);
+    let aside = file.with_extension("aside");
+    std::fs::rename(&file, &aside).expect("moved");
+    app.database.take_tokens().await;
+    app.clock.advance(std::time::Duration::from_secs(3600));
+    app.restart().await;
+    let platform = app.at_node(&platform, 0);
+    app.advance(1);
+    app.until("the sweep has seen it", async || {
+        app.clock.advance(std::time::Duration::from_secs(1));
+        app.rows("SELECT phase FROM credentials").await == [["idle"]]
+    })
+    .await;
+    let view = platform.read(&format!("/v1/connections/{id}")).await.ok();
+    assert_eq!((&view["status"], &view["last_error"]), (&json!("active"), &json!("in_doubt")), "{view}");
+    std::fs::rename(&aside, &file).expect("moved back");
+    comes_home(&app, &platform, &id).await;
+    assert!(app.rows("SELECT id FROM audit_entries WHERE action = 'connection.needs_reauth'").await.is_empty());
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_disconnected_accounts_spooled_answer_is_revoked_and_not_kept() {
     // RL-37
     let mut app = TestApp::start_with(Wishes { spool: true, ..Wishes::default() }).await.expect("SQLite");

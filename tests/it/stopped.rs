@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use valetkey::clock::pause;
+use valetkey::clock::{Clock, Millis, SystemClock, pause};
 
 use crate::harness::{Account, Database, Kind};
 use crate::post::{Part, Post};
@@ -36,12 +36,18 @@ async fn an_answer_that_arrived_while_the_process_was_stopped_is_stored() {
         town.nodes[0].signal("STOP");
         town.until("it is answered", async || town.street.counter("google/refreshes").await == FLIGHTS as u64).await;
         town.street.clear_faults().await;
+        let answered_at = SystemClock.now();
         pause(STOPPED).await;
         town.nodes[0].signal("CONT");
+        answered_at
     };
-    let (statuses, ()) = futures_util::join!(asked, stopped);
+    let (statuses, answered_at) = futures_util::join!(asked, stopped);
     for id in &connections {
         town.until("the answer is stored", async || town.row(id, "generation").await == ["2"]).await;
+        // RL-11: the token's hour began when it was given, not when the process woke up.
+        let end: i64 = town.row(id, "CAST(expires_at AS TEXT)").await[0].parse().expect("a time");
+        let life = Millis(end).left(answered_at);
+        assert!(life < Duration::from_secs(3603), "{life:?}");
     }
     assert_eq!(town.street.counter("google/refreshes").await, FLIGHTS as u64, "nothing was asked for twice");
     // Their own ten seconds were over, unless the answer was there first.

@@ -46,6 +46,24 @@ async fn while_the_provider_is_down_a_living_token_is_lent_and_called_degraded()
 }
 
 #[tokio::test]
+async fn rl_20_who_holds_a_living_token_does_not_wait_for_a_slow_provider() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let id = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    app.street.fault("google", "refresh", "delay_ms:8000", 1).await;
+    app.advance(45);
+    let watch = Stopwatch::start();
+    let readers = (0..8).map(|_| token(&platform, &id, 1800));
+    for got in futures_util::future::join_all(readers).await {
+        let got = got.ok();
+        assert_eq!((&got["degraded"], &got["generation"]), (&json!(true), &json!(1)), "{got}");
+    }
+    assert!(watch.elapsed() < Duration::from_secs(6), "{:?}", watch.elapsed());
+    app.until("the new one comes all the same", async || token(&platform, &id, 60).await.ok()["generation"] == 2).await;
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_withdrawn_grant_needs_its_user_and_says_so_everywhere() {
     for wishes in Wishes::both() {
         let Some(app) = TestApp::start_with(wishes).await else { continue };

@@ -312,6 +312,7 @@ impl<T: Clone> Flight<T> {
             let code = if self.stopping { Code::SHUTTING_DOWN } else { code };
             return over(serve_or(now, &view, code.clone(), unavailable(code)));
         }
+        let doubt = doubt.and_then(|_| self.policy.doubt_taken_over(&view, now));
         let claim = Claim {
             generation: view.generation,
             fence: view.fence,
@@ -337,7 +338,7 @@ impl<T: Clone> Flight<T> {
             Event::Claimed { fence } => {
                 self.unsure = None;
                 let claimed = Claimed { generation: claim.generation, fence, consents: view.consents };
-                let doubt = self.policy.doubt(&view);
+                let doubt = self.policy.doubt_taken_over(&view, at);
                 self.send(now, Held { claimed, at, view, doubt, announces: claim.announces })
             }
             Event::ClaimLost => self.load(),
@@ -348,7 +349,8 @@ impl<T: Clone> Flight<T> {
                 over(serve_or(now, &view, code.clone(), unavailable(code)))
             }
             Event::StoreUnknown => {
-                self.unsure = Some((claim.generation, claim.fence.saturating_add(1), self.policy.doubt(&view)));
+                let doubt = self.policy.doubt_taken_over(&view, at);
+                self.unsure = Some((claim.generation, claim.fence.saturating_add(1), doubt));
                 self.load()
             }
             _ => (State::Claiming { view, claim, at }, Action::Continue),

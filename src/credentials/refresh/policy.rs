@@ -201,6 +201,12 @@ impl Policy {
         Some(Doubt { first_sent, since: view.lease_until.unwrap_or(since), replays, likely_unspent: false })
     }
 
+    /// The doubt that a claim at this time takes over: one that nobody has written down begins with it.
+    pub(super) fn doubt_taken_over(&self, view: &View, at: Millis) -> Option<Doubt> {
+        let doubt = self.doubt(view)?;
+        Some(if view.phase == Phase::Idle { doubt } else { Doubt { since: at, ..doubt } })
+    }
+
     /// Whether it is written down on its own that a token leaves: where one that was sent may not be sent again, whoever dies
     /// between claim and departure must not leave a doubt behind (RL-06). A doubt is there already.
     pub(super) fn announces(&self, doubt: Option<Doubt>) -> bool {

@@ -33,6 +33,8 @@ pub enum Answer {
     Cut,
     /// A server fails after everything was done: the token is spent, and nobody hears of its successor.
     SpentAndFailed(u16),
+    /// As that, in the words of OAuth.
+    SpentAndSaid(u16, &'static str),
 }
 
 /// A call: when it came by the story's clock and by the wall's, and for whom.
@@ -123,6 +125,11 @@ async fn token(State(shared): State<Shared>, Form(asked): Form<Asked>) -> Respon
         Answer::SpentAndFailed(status) => {
             fresh(&shared, call.refresh_token);
             (StatusCode::from_u16(status).expect("a status"), "<html>Sorry</html>").into_response()
+        }
+        Answer::SpentAndSaid(status, error) => {
+            fresh(&shared, call.refresh_token);
+            let body = axum::Json(serde_json::json!({ "ok": false, "error": error }));
+            (StatusCode::from_u16(status).expect("a status"), body).into_response()
         }
         Answer::BadGateway(status) => {
             (StatusCode::from_u16(status).expect("a status"), "<html>Bad gateway</html>").into_response()

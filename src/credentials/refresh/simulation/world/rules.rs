@@ -255,6 +255,9 @@ impl World {
         self.must(!hoped, "RL-06", "given up though the token is likely good");
         let doubt = matches!(before.phase, Phase::Sent { .. }) || before.doubt.is_some();
         self.must(doubt, "RL-07", "nothing was in doubt");
+        // Who holds the answer may have been kept from storing it until then, or waits in a spool.
+        let is_written = before.phase == Phase::Idle || !self.good_clocks();
+        self.must(is_written, "RL-07", "given up before the doubt was written down");
         // Who has read a doubt before it began anew may end it by its older times: the answer is lost all the same.
         let loaded = self.nodes[index].running.as_ref().and_then(|running| running.loaded.as_ref());
         let same_doubt = loaded.is_some_and(|view| (view.phase, view.doubt) == (before.phase, before.doubt));
