@@ -70,6 +70,8 @@ impl Credentials {
         let asked_at = self.around.now();
         let answer = timed_awake(give_up_after + BESIDE_THE_WAIT, asking).await;
         let now = self.around.now();
+        // From here on it stays where it is, whatever becomes of its connection.
+        let has_left = left.is_none_or(|left| left.shut());
         match answer {
             // Absent means: keep the one you have (RFC 6749 section 6).
             Ok((Ok(mut set), took)) => {
@@ -80,10 +82,9 @@ impl Credentials {
                 Outcome::Fresh(Arc::new(Fetched { set, refresh_token, received_at, sealer }))
             }
             // Cut off while the token was waiting at its door.
-            Ok((Err(providers::Failure::Ambiguous { .. }), _)) | Err(_)
-                if left.as_ref().is_some_and(|left| !left.has_left()) =>
-            {
-                Outcome::NotSent
+            Ok((Err(providers::Failure::Ambiguous { .. }), _)) | Err(_) if !has_left => Outcome::NotSent,
+            Ok((Err(providers::Failure::ServerError { code }), _)) if !has_left => {
+                Outcome::Transient(Code::new(code.as_str()))
             }
             Ok((Err(failure), _)) => outcome(failure, now),
             Err(_) => Outcome::Ambiguous,

@@ -250,7 +250,12 @@ impl Credentials {
             let (mut landing, passenger_of) = self.board(&name, want.wish, None);
             let most = if self.will_do(&seen.credential, want) { want.patience.min(COURTESY) } else { want.patience };
             let patience = most.saturating_sub(waited.elapsed());
-            let landed = deadline(patience, wait_for_landing(&mut landing)).await;
+            let mut landed = deadline(patience, wait_for_landing(&mut landing)).await;
+            if landed.is_err() && !self.will_do(&seen.credential, want) {
+                // Its life was shorter than the courtesy.
+                let patience = want.patience.saturating_sub(waited.elapsed());
+                landed = deadline(patience, wait_for_landing(&mut landing)).await;
+            }
             // The flight may have found a fault in the integration, or brought another account's token (OA-10).
             let found = match self.find(scope, want, Which::Id(&id)).await {
                 Ok(fresh) => {

@@ -27,6 +27,7 @@ use crate::store::credentials::CredentialName;
 
 const PART: &str = "spool";
 const UNFINISHED: &str = ".unfinished-";
+const UNFINISHED_FOR: Duration = Duration::from_secs(60);
 const ENDING: &str = "json";
 /// What a file that cannot come home is renamed to.
 const SET_ASIDE: &str = "unreadable";
@@ -306,7 +307,10 @@ fn remove_unfinished(folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        if name.is_some_and(|name| name.starts_with(UNFINISHED)) {
+        let age = path.metadata().and_then(|about| about.modified()).ok().and_then(|since| since.elapsed().ok());
+        // A younger one may be another process's that is about to end.
+        let is_old = age.is_some_and(|age| age > UNFINISHED_FOR);
+        if is_old && name.is_some_and(|name| name.starts_with(UNFINISHED)) {
             remove(&path)?;
         }
     }

@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -30,13 +30,21 @@ pub struct Knock {
 
 /// Tells whether the body has left, also when the request has come to its end.
 #[derive(Clone, Debug, Default)]
-pub struct Left(Arc<AtomicBool>);
+pub struct Left(Arc<AtomicU8>);
+
+const WAITS: u8 = 0;
+const GONE: u8 = 1;
+const SHUT: u8 = 2;
 
 impl Left {
-    /// Whether any of the body may be on its way.
+    /// Whether any of the body may be on its way. If not, it never will be: whoever has asked acts on it.
     #[must_use]
-    pub fn has_left(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+    pub fn shut(&self) -> bool {
+        self.0.compare_exchange(WAITS, SHUT, Ordering::SeqCst, Ordering::SeqCst) == Err(GONE)
+    }
+
+    fn leaves(&self) -> bool {
+        self.0.compare_exchange(WAITS, GONE, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 }
 
@@ -94,10 +102,7 @@ impl Body for Waiting {
         let opened = ready!(Pin::new(&mut self.at.opened).poll(cx));
         let bytes = self.bytes.take().ok_or(io::ErrorKind::NotConnected);
         Poll::Ready(Some(match (opened, bytes) {
-            (Ok(()), Ok(bytes)) => {
-                self.at.left.0.store(true, Ordering::SeqCst);
-                Ok(Frame::data(bytes))
-            }
+            (Ok(()), Ok(bytes)) if self.at.left.leaves() => Ok(Frame::data(bytes)),
             _ => Err(io::Error::other("called off")),
         }))
     }
@@ -147,13 +152,13 @@ mod tests {
         // RL-06
         let (door, left, asking, mut stream, head) = at_the_door().await;
         assert!(head.to_ascii_lowercase().contains("\r\ncontent-length: 11\r\n"), "{head}");
-        assert!(!head.contains("code=canary\r\n\r\n") && !left.has_left());
+        assert!(!head.contains("code=canary\r\n\r\n"));
         let early = stream.try_read(&mut [0; 16]).expect_err("nothing but the head is there");
         assert_eq!(early.kind(), io::ErrorKind::WouldBlock);
         door.open();
         let mut body = [0; 11];
         stream.read_exact(&mut body).await.expect("the body");
-        assert_eq!((&body, left.has_left()), (b"code=canary", true));
+        assert_eq!((&body, left.shut()), (b"code=canary", true));
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.expect("written");
         assert_eq!(asking.await.expect("joined").expect("an answer").status, 200);
     }
@@ -167,7 +172,7 @@ mod tests {
         let mut rest = Vec::new();
         // Closed in order or reset: what counts is that nothing came.
         let _ = stream.read_to_end(&mut rest).await;
-        assert!(rest.is_empty() && !left.has_left());
+        assert!(rest.is_empty() && !left.shut());
     }
 
     #[tokio::test]
@@ -176,7 +181,20 @@ mod tests {
         drop(stream);
         assert_eq!(asking.await.expect("joined").expect_err("cut"), OutboundError::Unknown(Cause::Reset));
         door.open();
-        assert!(!left.has_left(), "opened for nobody");
+        assert!(!left.shut(), "opened for nobody");
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_at_the_door_does_not_leave_afterwards() {
+        // RL-06: the answer keeps the connection open, and hyper goes on asking for the body.
+        let (door, left, asking, mut stream, _) = at_the_door().await;
+        stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").await.expect("written");
+        assert_eq!(asking.await.expect("joined").expect("an answer").status, 502);
+        assert!(!left.shut());
+        door.open();
+        let mut rest = Vec::new();
+        let _ = clock::deadline(PATIENCE, stream.read_to_end(&mut rest)).await.expect("hung up");
+        assert!(rest.is_empty(), "{rest:?}");
     }
 
     #[tokio::test]
@@ -190,7 +208,7 @@ mod tests {
                 assert_eq!(answer.expect_err("refused"), OutboundError::NotSent(Cause::Connect));
             }
         }
-        assert!(!left.has_left());
+        assert!(!left.shut());
     }
 
     #[tokio::test]

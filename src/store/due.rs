@@ -2,7 +2,7 @@
 //!
 //! `due_at` is the schedule: whoever claims a row moves it forward, so that nobody else takes it meanwhile. `slot_at` stands
 //! beside it while the sweep has plans with the row. Equal to `due_at` it is a place in the queue; earlier than `due_at`
-//! it announces a row that was taken to be sent; later, a row in the queue that somebody has come to use. Whatever ends a flight
+//! it marks a row that was taken to be sent; later, a row in the queue that somebody has come to use. Whatever ends a flight
 //! clears it.
 
 use serde::Serialize;
@@ -32,7 +32,7 @@ pub struct DueRow {
     pub refresh_expires_at: Option<i64>,
     /// The end that was last warned of.
     pub warned_for: Option<i64>,
-    /// `idle`, or `sent` when the holder of its last claim has not come to an end.
+    /// `idle`; or `claimed` or `sent` when the holder of its last claim has not come to an end.
     pub phase: String,
     /// What is known of a token of unknown fate.
     #[sqlx(flatten)]

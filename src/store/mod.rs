@@ -191,8 +191,7 @@ impl Store {
         }
     }
 
-    /// Work in the database, for at most `limit` in which this process runs: what it has not done by then it will not do on these
-    /// lines.
+    /// Work in the database, for at most `limit` in which this process runs. What came of it then is found out by another.
     ///
     /// # Errors
     /// As the work; [`StoreError::CommitUnknown`] when the limit was reached.
@@ -201,14 +200,7 @@ impl Store {
         limit: Duration,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let line = match self {
-            Self::Sqlite { .. } => None,
-            Self::Postgres(lines) => Some((lines, lines.current())),
-        };
         awake_deadline(limit, work).await.unwrap_or_else(|_| {
-            if let Some((lines, line)) = line {
-                lines.give_up(&line);
-            }
             Err(StoreError::CommitUnknown(std::io::Error::from(std::io::ErrorKind::TimedOut).into()).into())
         })
     }

@@ -1,10 +1,11 @@
 //! Opening and migrating: the part where the two databases differ most.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -22,6 +23,8 @@ const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
 const TESTED_AFTER: Duration = Duration::from_secs(1);
 /// An answer to that takes no longer, or will not come.
 const PING_LIMIT: Duration = Duration::from_secs(2);
+/// What was left unanswered may have been waiting for a lock, which takes 10 s at most.
+const UNANSWERED_LIMIT: Duration = Duration::from_secs(12);
 
 /// The database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -228,7 +231,8 @@ async fn open_postgres(url: &Secret) -> Result<Store, OpenError> {
     Ok(Store::Postgres(lines))
 }
 
-fn pool_options(silence: Silence) -> PgPoolOptions {
+fn pool_options(silence: Arc<Silence>) -> PgPoolOptions {
+    let returned = silence.clone();
     PgPoolOptions::new()
         .max_connections(20)
         .acquire_timeout(ACQUIRE_LIMIT)
@@ -250,21 +254,29 @@ fn pool_options(silence: Silence) -> PgPoolOptions {
         .before_acquire(move |connection, about| {
             let silence = silence.clone();
             Box::pin(async move {
-                if about.idle_for > TESTED_AFTER && !is_answered(connection).await? {
-                    silence.store(true, Ordering::Relaxed);
-                    return Ok(false);
+                if about.idle_for > TESTED_AFTER {
+                    answers(connection, PING_LIMIT, &silence).await?;
+                }
+                Ok(true)
+            })
+        })
+        .after_release(move |connection, _| {
+            let silence = returned.clone();
+            Box::pin(async move {
+                if silence.is_suspected() {
+                    answers(connection, UNANSWERED_LIMIT, &silence).await?;
                 }
                 Ok(true)
             })
         })
 }
 
-/// Whether anybody is at the other end of the line.
-async fn is_answered(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    match deadline(PING_LIMIT, connection.ping()).await {
-        Ok(answer) => answer.map(|()| true),
-        Err(_) => Ok(false),
-    }
+/// An error when nobody is at the other end of the line.
+async fn answers(connection: &mut PgConnection, limit: Duration, silence: &Silence) -> Result<(), sqlx::Error> {
+    deadline(limit, connection.ping()).await.unwrap_or_else(|_| {
+        silence.meet();
+        Err(std::io::Error::from(ErrorKind::TimedOut).into())
+    })
 }
 
 async fn sees_through_row_security(pool: &PgPool) -> Result<bool, sqlx::Error> {

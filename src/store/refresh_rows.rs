@@ -1,7 +1,8 @@
 //! What a flight writes of a credential: conditional updates, each of which loses against whoever was faster.
 //!
 //! Five of them carry the protocol (`credentials::refresh` explains it). [`credential_claim`] takes the lease;
-//! [`credential_announce`] says "about to send", where the claim has not; [`credential_store`] swaps the tokens where the generation is unchanged, whoever holds the lease;
+//! [`credential_announce`] says "about to send", where the claim has not; [`credential_store`] swaps the tokens where the
+//! generation is unchanged, whoever holds the lease;
 //! [`credential_fail`] and [`credential_needs_reauth`] write anything else that a flight has to say, while its fence is the
 //! newest.
 

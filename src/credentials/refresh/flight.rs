@@ -418,6 +418,9 @@ impl<T: Clone> Flight<T> {
                 let (claimed, generation) = (held.claimed, held.claimed.generation);
                 store(Cargo { tokens, claimed, generation, only_fence: false, since: now, old: Some(held.view) })
             }
+            // It was still waiting at its door.
+            Outcome::Ambiguous if held.announces => self.unanswered(now, held, Code::NOT_SENT),
+            Outcome::ServerError(code) if held.announces => self.unanswered(now, held, code),
             Outcome::Ambiguous if self.policy.replay == Replay::Safe => self.unanswered(now, held, Code::RESPONSE_LOST),
             Outcome::Ambiguous => self.lost_answer(now, held, Code::RESPONSE_LOST, false),
             Outcome::ServerError(code) if self.policy.replay == Replay::Safe => self.unanswered(now, held, code),

@@ -10,20 +10,23 @@
 //!
 //! # The walk
 //!
-//! `Begin → Load → Claim → Send → Store → Done`. Each arrow is one action and one event.
+//! `Begin → Load → Claim → Send → Announce → Depart → Store → Done`. Each arrow is one action and one event.
 //!
 //! 1. **Load.** A token with enough life is served; nothing is written. Enough means the smaller of what
 //!    was asked and half of the token's original life, otherwise a provider with ten-minute tokens would be
 //!    asked again by every caller who wants fifteen. A read never fails while the token has life: every
 //!    failure below ends in [`Verdict::Serve`] with `degraded` as long as there is something to serve.
-//! 2. **Claim.** One short transaction moves the fence, sets the lease and writes phase `sent`. It is the intent
-//!    record (RL-06) and the proof that the database can be written, *before* the token is spent. It names
-//!    generation and fence as they were seen, so of two nodes only one gets it. A claim that took so long
+//! 2. **Claim.** One short transaction moves the fence, sets the lease and writes phase `claimed`. It is the proof
+//!    that the database can be written, *before* the token is spent. It names generation, fence, phase and doubt
+//!    as they were seen, so of two nodes only one gets it, and nobody who has not seen that a token left. A claim that took so long
 //!    that half of the lease is gone is given back, since somebody else may be about to decide. The row becomes
 //!    due when the lease ends, since its holder may be dead by then. Whoever finds a rival's lease waits
 //!    for ten seconds, and a quarter of one while something lives: a dead rival must not keep its readers.
-//! 3. **Send.** No transaction is open. The lease is renewed by [`Event::Tick`]; losing it changes nothing
-//!    for the answer under way.
+//! 3. **Send.** No transaction is open. The token waits at the door of its connection until it is durable that it leaves:
+//!    **Announce** writes phase `sent`, the intent record (RL-06), where the fence is still the claim's, and **Depart** lets
+//!    it out. Who dies before that has lost nothing (decision 0010). Where a token may be sent at any time, or is in doubt
+//!    already, the claim writes `sent` itself. The lease is renewed by [`Event::Tick`]; losing it changes nothing for the
+//!    answer under way.
 //! 4. **Store.** Compare-and-swap on the *generation*. The fence is not compared: it forbids a second send,
 //!    not a late store. A late answer for the generation still stored is the only live token set there is, so it
 //!    wins and heals `in_doubt` and `rotation_response_lost`. Only after [`Event::Stored`] may anyone have
@@ -39,8 +42,8 @@
 //!
 //! - [`Replay::Safe`] (the token does not rotate, or the old one lives on): not a doubt at all. Try again.
 //! - [`Replay::Grace`]: send the same token once more, as soon as the lease has ended and inside the grace.
-//! - [`Replay::Unsafe`], and any other token once its grace is used or over: never again. In doubt for 120 s, in which a
-//!   late answer may still come, then `needs_reauth` with reason `rotation_response_lost`, which a later answer still heals.
+//! - [`Replay::Unsafe`], and any other token once its grace is used or over: never again. In doubt for 120 s from when
+//!   that is written down, in which a late answer may still come, then `needs_reauth` with reason `rotation_response_lost`, which a later answer still heals.
 //!
 //! Unless something speaks for the token: every attempt was answered by a server that said that it failed, or was a probe
 //! of a provider that answered nobody ([`Doubt::likely_unspent`]), or nobody at all was answered at that time

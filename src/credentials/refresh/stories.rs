@@ -88,8 +88,17 @@ impl Story {
         self.now = self.now.after(time);
     }
 
-    /// Loads this row and claims it, up to the point where the request is on its way.
+    /// Loads this row and claims it, up to the point where the token is on its way.
     fn sent(policy: Policy, wish: Wish, row: View) -> Self {
+        let mut story = Self::at_door(policy, wish, row);
+        if story.on(Event::AtDoor) != Action::Continue {
+            assert_eq!(story.on(Event::Announced), Action::Depart);
+        }
+        story
+    }
+
+    /// As that, up to the point where it waits at its door, where it does.
+    fn at_door(policy: Policy, wish: Wish, row: View) -> Self {
         let mut story = Self::new(policy, wish);
         let fence = row.fence;
         let action = story.on(Event::Loaded(row));

@@ -10,7 +10,7 @@ fn dead_claim(base: View) -> View {
 #[test]
 fn rl_06_a_token_that_may_leave_once_only_waits_until_its_departure_is_durable() {
     for policy in [unsafe_policy(), grace_policy()] {
-        let mut story = Story::sent(policy, reader(), dead());
+        let mut story = Story::at_door(policy, reader(), dead());
         let claimed = Claimed { generation: 4, fence: 10, consents: 1 };
         story.pass(s(2));
         assert_eq!(story.on(Event::AtDoor), Action::Announce { claimed, lease_until: NOW.after(s(32)) });
@@ -23,7 +23,7 @@ fn rl_06_a_token_that_may_leave_once_only_waits_until_its_departure_is_durable()
 #[test]
 fn rl_06_a_departure_that_is_not_durable_is_called_off_and_leaves_no_doubt() {
     for trouble in [Event::AnnounceLost, Event::StoreFailed, Event::StoreUnknown] {
-        let mut story = Story::sent(unsafe_policy(), reader(), view());
+        let mut story = Story::at_door(unsafe_policy(), reader(), view());
         assert!(matches!(story.on(Event::AtDoor), Action::Announce { .. }));
         let failure = failure(story.on(trouble));
         assert_eq!((failure.doubt, failure.fence), (None, 10));
@@ -33,7 +33,7 @@ fn rl_06_a_departure_that_is_not_durable_is_called_off_and_leaves_no_doubt() {
 
 #[test]
 fn a_departure_whose_announcement_took_half_a_lease_is_called_off() {
-    let mut story = Story::sent(unsafe_policy(), reader(), view());
+    let mut story = Story::at_door(unsafe_policy(), reader(), view());
     assert!(matches!(story.on(Event::AtDoor), Action::Announce { .. }));
     story.pass(s(15));
     let failure = failure(story.on(Event::Announced));
@@ -77,5 +77,13 @@ fn rl_29_an_unsure_claim_that_is_ours_announces_as_it_would_have() {
         let ours = View { fence: 10, lease_is_mine: true, lease_until: Some(NOW.after(s(30))), phase, ..view() };
         let action = story.on(Event::Loaded(ours));
         assert!(matches!(action, Action::Send { announces: said, .. } if said == announces), "{action:?}");
+    }
+}
+
+#[test]
+fn rl_06_what_is_answered_at_the_door_leaves_no_doubt() {
+    for outcome in [Outcome::Ambiguous, Outcome::ServerError(Code::new("http_502"))] {
+        let mut story = Story::at_door(unsafe_policy(), reader(), view());
+        assert_eq!(failure(story.answer(outcome)).doubt, None, "nothing has left");
     }
 }
