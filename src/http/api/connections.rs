@@ -165,7 +165,8 @@ pub(super) async fn connection_delete(
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct TokenRequest {
-    /// Seconds of life it should have left; at most half of its original life is insisted on.
+    /// Seconds of life it should have left; at most half of its original life is insisted on. A token that lives, but has less,
+    /// is given as `degraded` when its refresh takes longer than a second.
     #[schema(maximum = 86_400)]
     min_ttl: Option<u64>,
     /// `user`, `bot`, …; user, else bot, when nothing is said.
