@@ -69,6 +69,6 @@ async fn either(term: &mut Signal, int: &mut Signal) {
 
 fn unfinished() -> Trouble {
     Trouble::new("stopped before everything in progress was finished").next(
-        "refreshes that were cut off are taken up again after the next start; see the log for what was in progress",
+        "after the next start refreshes are repeated where that is safe; a one-time token whose answer did not come in time may be reported as lost: see the log for what was in progress",
     )
 }

@@ -160,15 +160,13 @@ impl Driver {
         let mut told_to_stop = false;
         let mut event = Event::Begin;
         loop {
-            let mut action = flight.step(self.now(), event);
-            if self.room.shutdown.has_begun() && !told_to_stop && !matches!(action, Action::Done(_)) {
-                told_to_stop = true;
-                // Whoever waits has something else to do now; everybody else first finishes what was begun.
-                match flight.step(self.now(), Event::Shutdown) {
-                    Action::Continue => {}
-                    other => action = other,
-                }
-            }
+            let tell = self.room.shutdown.has_begun() && !told_to_stop && !matches!(event, Event::Begin);
+            told_to_stop |= tell;
+            // First of all, so that nothing sets out that can be called off. Whoever only waits has something else to do now.
+            let action = match tell.then(|| flight.step(self.now(), Event::Shutdown)) {
+                None | Some(Action::Continue) => flight.step(self.now(), event),
+                Some(action) => action,
+            };
             tracing::trace!(credential = %self.name.id, action = action_name(&action), "refresh");
             event = match action {
                 Action::Done(verdict) => {

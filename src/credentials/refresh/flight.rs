@@ -360,19 +360,22 @@ impl<T: Clone> Flight<T> {
     /// Sends, unless the claim has grown old.
     fn send(&mut self, now: Millis, held: Held) -> Next<T> {
         let too_late = held.doubt.is_some_and(|doubt| !self.may_leave(now, &held.view, &doubt));
-        if self.is_stale(now, &held) || too_late || self.stopping {
-            let code = if self.stopping { Code::SHUTTING_DOWN } else { Code::NOT_SENT };
-            let failure = self.failure(now, &held.view, held.claimed.fence, code.clone(), held.doubt);
-            let failure = Failure { attempts: held.view.attempts, next_attempt_at: now, ..failure };
-            let otherwise = unavailable(code.clone());
-            self.sends = self.sends.saturating_add(1);
-            let after = After::Failed { retry_at: now, code, otherwise };
-            return record(Record::Failure(failure), held.view, true, after);
-        }
         self.sends = self.sends.saturating_add(1);
+        if self.is_stale(now, &held) || too_late || self.stopping {
+            return self.called_off(now, held);
+        }
         let (give_up_after, tick_every) = (self.policy.give_up_after(), self.policy.deadlines.renew);
         let action = Action::Send { claimed: held.claimed, announces: held.announces, give_up_after, tick_every };
         (State::Sending(held), action)
+    }
+
+    /// Nothing has left, and nothing will: the claim is given back, and no attempt is counted.
+    fn called_off(&self, now: Millis, held: Held) -> Next<T> {
+        let code = if self.stopping { Code::SHUTTING_DOWN } else { Code::NOT_SENT };
+        let failure = self.failure(now, &held.view, held.claimed.fence, code.clone(), held.doubt);
+        let failure = Failure { attempts: held.view.attempts, next_attempt_at: now, ..failure };
+        let otherwise = unavailable(code.clone());
+        record(Record::Failure(failure), held.view, true, After::Failed { retry_at: now, code, otherwise })
     }
 
     /// Whether so much of the lease has passed since it was written that somebody may be about to take it for dead.
@@ -383,6 +386,8 @@ impl<T: Clone> Flight<T> {
     fn sending(&mut self, now: Millis, held: Held, event: Event<T>) -> Next<T> {
         match event {
             Event::Answered(outcome) => self.answered(now, held, outcome),
+            // RL-32: a token that may leave only once does not set out in the last moments of its process.
+            Event::AtDoor if held.announces && self.stopping => self.called_off(now, held),
             Event::AtDoor if held.announces => {
                 let (claimed, lease_until) = (held.claimed, now.after(self.policy.deadlines.lease));
                 (State::Announcing(Held { at: now, ..held }), Action::Announce { claimed, lease_until })
@@ -392,7 +397,7 @@ impl<T: Clone> Flight<T> {
                 let action = Action::RenewLease { claimed: held.claimed, lease_until };
                 (State::Sending(held), action)
             }
-            // A lost lease, a deleted row, a shutdown: the answer is waited for all the same.
+            // A lost lease, a deleted row, a shutdown: the answer to what has left is waited for all the same.
             _ => (State::Sending(held), Action::Continue),
         }
     }
@@ -400,6 +405,7 @@ impl<T: Clone> Flight<T> {
     /// Only where the row says so may the token be sent: a claim that is another's by now sends nothing.
     fn announcing(&mut self, now: Millis, held: Held, event: Event<T>) -> Next<T> {
         match event {
+            Event::Announced if self.stopping => self.called_off(now, held),
             Event::Announced if !self.is_stale(now, &held) => {
                 (State::Sending(Held { announces: false, ..held }), Action::Depart)
             }

@@ -17,6 +17,28 @@ fn rl_32_a_shutdown_sends_nothing_more_and_spools_what_cannot_be_stored() {
 }
 
 #[test]
+fn rl_32_a_token_that_may_leave_once_does_not_set_out_from_a_node_that_stops() {
+    let called_off = |story: &mut Story, event| {
+        let failure = failure(story.on(event));
+        assert_eq!((failure.last_error, failure.doubt, failure.attempts), (Code::SHUTTING_DOWN, None, 0));
+        assert_eq!(failure.next_attempt_at, NOW, "the next node may try at once");
+        assert!(matches!(story.on(Event::Recorded), Action::Done(_)));
+    };
+    let mut at_door = Story::at_door(unsafe_policy(), reader(), dead());
+    assert_eq!(at_door.on(Event::Shutdown), Action::Continue);
+    called_off(&mut at_door, Event::AtDoor);
+
+    let mut announcing = Story::at_door(unsafe_policy(), reader(), dead());
+    assert!(matches!(announcing.on(Event::AtDoor), Action::Announce { .. }));
+    assert_eq!(announcing.on(Event::Shutdown), Action::Continue);
+    called_off(&mut announcing, Event::Announced);
+
+    let mut gone = Story::sent(unsafe_policy(), reader(), dead());
+    assert_eq!(gone.on(Event::Shutdown), Action::Continue);
+    assert!(matches!(gone.answer(Outcome::Fresh(FRESH)), Action::Store { .. }), "what has left is waited for");
+}
+
+#[test]
 fn rl_32_a_stop_leaves_no_claim_behind_because_of_one_failed_statement() {
     let mut story = Story::sent(unsafe_policy(), reader(), dead());
     assert_eq!(story.on(Event::Shutdown), Action::Continue);

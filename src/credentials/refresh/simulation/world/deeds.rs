@@ -36,14 +36,12 @@ impl World {
             Event::Shutdown => running.told_to_stop = true,
             _ => {}
         }
-        let mut action = running.flight.step(wall, event);
-        if stopping && !running.told_to_stop && !matches!(action, Action::Done(_)) {
-            running.told_to_stop = true;
-            match running.flight.step(wall, Event::Shutdown) {
-                Action::Continue => {}
-                other => action = other,
-            }
-        }
+        let tell = stopping && !running.told_to_stop && !matches!(event, Event::Begin);
+        running.told_to_stop |= tell;
+        let action = match tell.then(|| running.flight.step(wall, Event::Shutdown)) {
+            None | Some(Action::Continue) => running.flight.step(wall, event),
+            Some(action) => action,
+        };
         if let Some(trace) = &mut self.trace {
             write!(trace, "{index} {action:?};").unwrap();
         }
@@ -200,7 +198,11 @@ impl World {
             Action::Send { claimed, announces, give_up_after, tick_every } => {
                 self.send(index, claimed, announces, (give_up_after, tick_every))
             }
-            Action::Depart => self.depart(index),
+            Action::Depart => {
+                let stops = self.nodes[index].running.as_ref().is_some_and(|running| running.told_to_stop);
+                self.must(!stops, "RL-32", "a token that may leave once set out from a node that stops");
+                self.depart(index)
+            }
             Action::Wait { until } => {
                 let span = until.left(self.wall(index));
                 self.must(span <= Duration::from_secs(3600), "I9", "a wait without an end");
