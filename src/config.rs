@@ -109,7 +109,8 @@ pub struct RefreshSettings {
     /// Calls in the air for one OAuth client, all nodes together, and those that leave within the next second: less than
     /// twice the rate slows the sweep down. 1 to 10,000.
     pub in_air_per_client: u32,
-    /// Calls in the air on this node; one provider takes a quarter of them at most. 4 to 10,000.
+    /// Calls of the sweep in the air on this node; one provider takes a quarter of them at most. Refreshes that readers wait for
+    /// have berths of their own, half as many for each provider. 4 to 10,000.
     pub workers: u32,
 }
 

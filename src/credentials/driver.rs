@@ -9,6 +9,7 @@ mod storing;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::flights::Seat;
@@ -21,7 +22,7 @@ use super::row::{doubt_columns, integration_of, look_at, policy, view};
 use super::sweep::Planned;
 use super::{Credentials, ONE_CREDENTIAL};
 use crate::caller::Caller;
-use crate::clock::{Millis, pause};
+use crate::clock::{Millis, deadline, pause};
 use crate::crash::crash_point;
 use crate::ids::TenantId;
 use crate::keys::Sealer;
@@ -81,6 +82,9 @@ struct Driver {
 }
 
 type StaysInSpool = bool;
+
+/// As many refreshes of readers are in the air at this provider as a node allows, and none of them has landed in time.
+struct NoBerth;
 
 /// The first look of a flight is as good as new so long: it was taken for the very same purpose, a few lines before.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
@@ -143,7 +147,9 @@ impl Driver {
         match self.load().await {
             Ok(Some(view)) => {
                 self.first_look = Some((at, view));
-                self.wait_for_turn().await;
+                let Ok(_berth) = self.wait_for_turn().await else {
+                    return Verdict::RefreshInProgress { retry_after: Duration::from_secs(1) };
+                };
                 let retries = self.set_aside_retries();
                 self.run(Flight::new(Policy { retries, ..self.policy }, wish, self.jitter)).await
             }
@@ -212,12 +218,19 @@ impl Driver {
         }
     }
 
-    /// Before the claim: whoever has claimed and does not send has a token of unknown fate if its process dies.
-    async fn wait_for_turn(&self) {
-        let integration = self.loaded.as_ref().and_then(|loaded| loaded.integration.as_ref());
-        if let (Some(planned), Some(integration)) = (self.planned, integration) {
-            self.room.sweeper.hold_back(integration, planned).await;
+    /// Before the claim, so that nobody else waits for a lease under which nothing happens. The sweep's flights wait for their
+    /// time to leave; a reader's for a berth, as long as readers are patient.
+    async fn wait_for_turn(&self) -> Result<Option<OwnedSemaphorePermit>, NoBerth> {
+        let Some(Loaded { row, integration }) = &self.loaded else { return Ok(None) };
+        if let Some(planned) = self.planned {
+            if let Some(integration) = integration {
+                self.room.sweeper.hold_back(integration, planned).await;
+            }
+            return Ok(None);
         }
+        let berth = self.room.readers_berths.of(&row.provider).acquire_owned();
+        let berth = deadline(self.policy.deadlines.patience, berth).await.map_err(|_| NoBerth)?;
+        Ok(berth.ok())
     }
 
     fn take_off(&self, announces: bool, give_up_after: Duration) -> InAir {

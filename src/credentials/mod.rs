@@ -4,6 +4,7 @@
 //! token, the sweep, the refresh tool and the broker all go through the same flight, so there is one path for
 //! spending a refresh token (DESIGN section 7).
 
+mod berths;
 mod broker;
 mod driver;
 mod flights;
@@ -42,6 +43,7 @@ use crate::providers::{AttachError, Providers};
 use crate::shutdown::Shutdown;
 use crate::store::bell::Bells;
 use crate::store::{Store, StoreError};
+use berths::Berths;
 use flights::Flights;
 use held::HeldTokens;
 use retries::Retries;
@@ -70,6 +72,8 @@ pub struct Credentials {
     held: HeldTokens,
     sweeper: Arc<Sweeper>,
     retries: Retries,
+    /// For the flights of readers; the sweep has its own.
+    readers_berths: Arc<Berths>,
 }
 
 /// What the room is made of.
@@ -192,6 +196,7 @@ impl Credentials {
             flights: Arc::new(Flights::new(process)),
             spool: parts.spool,
             held: HeldTokens::new(parts.health),
+            readers_berths: Arc::new(Berths::new(sweep::workers(parts.refresh) / 2)),
             sweeper: Arc::new(Sweeper::new(parts.refresh)),
             retries: Retries::default(),
         }

@@ -13,6 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::Credentials;
+use super::berths::Berths;
 use super::pace::{ACTIVE_WITHIN, Decision, Departures, Due, HORIZON, Limits, MOST_HELD_BACK, Queue};
 use super::refresh::{Deadlines, Policy, Replay, Wish};
 use super::row::{doubt, policy, standing, warn_at};
@@ -54,8 +55,7 @@ type ClientId = (String, String);
 pub(super) struct Sweeper {
     limits: Limits,
     berths: Arc<Semaphore>,
-    berths_per_provider: usize,
-    by_provider: Mutex<HashMap<String, Arc<Semaphore>>>,
+    by_provider: Berths,
     /// Calls without a place since the client's last round, and when the first of them was.
     without_place: Mutex<HashMap<ClientId, (Millis, i64)>>,
     departures: Mutex<HashMap<ClientId, Departures>>,
@@ -66,17 +66,21 @@ pub(super) struct Sweeper {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Planned(Duration);
 
+/// How many refreshes of the sweep a node has in the air at most.
+pub(super) fn workers(settings: RefreshSettings) -> usize {
+    settings.workers.clamp(4, 10_000) as usize
+}
+
 /// Held while a refresh is in the air.
 type Berth = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl Sweeper {
     pub(super) fn new(settings: RefreshSettings) -> Self {
-        let workers = (settings.workers.clamp(4, 10_000)) as usize;
+        let workers = workers(settings);
         Self {
             limits: Limits::new(settings.rate_per_client, settings.in_air_per_client),
             berths: Arc::new(Semaphore::new(workers)),
-            berths_per_provider: workers / 4,
-            by_provider: Mutex::default(),
+            by_provider: Berths::new(workers / 4),
             without_place: Mutex::default(),
             departures: Mutex::default(),
             watch: Stopwatch::start(),
@@ -117,14 +121,8 @@ impl Sweeper {
         all.entry(client.clone()).or_default().note(place, now, self.limits);
     }
 
-    fn berths_of(&self, provider: &str) -> Arc<Semaphore> {
-        let mut all = locked(&self.by_provider);
-        let most = self.berths_per_provider;
-        Arc::clone(all.entry(provider.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(most))))
-    }
-
     fn berth(&self, provider: &str) -> Option<Berth> {
-        let own = self.berths_of(provider).try_acquire_owned().ok()?;
+        let own = self.by_provider.of(provider).try_acquire_owned().ok()?;
         Some((own, Arc::clone(&self.berths).try_acquire_owned().ok()?))
     }
 }
@@ -300,7 +298,7 @@ impl Credentials {
                 let Some(rows) = clients.remove(&client) else { continue };
                 let free: &mut usize = berths
                     .entry(integration.provider.as_str())
-                    .or_insert_with(|| self.sweeper.berths_of(&integration.provider).available_permits());
+                    .or_insert_with(|| self.sweeper.by_provider.of(&integration.provider).available_permits());
                 let in_air = in_air.get(&client).copied().unwrap_or_default();
                 let queue = round.queue(integration, rows.len(), in_air, *free);
                 let before = round.leaving.len();
