@@ -1,5 +1,7 @@
 //! The refresh tool: two proofs, one identity, and no token where a model could read it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Account, Client, Desk, Got, Life, TestApp, Wishes};
@@ -34,6 +36,33 @@ async fn an_agent_whose_token_died_refreshes_it_and_reads_none() {
         assert_eq!(app.street.counter("google/refreshes").await, 1);
         app.finish().await;
     }
+}
+
+#[tokio::test]
+async fn rl_22_a_conversation_of_two_hours_never_sends_an_ended_token_of_half_an_hour() {
+    let wishes = Wishes { google_life: Some(Duration::from_secs(1800)), ..Wishes::default() };
+    let app = TestApp::start_with(wishes).await.expect("SQLite");
+    let platform = app.platform().await;
+    app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let desk = desk(&app, &platform).await;
+    let started = app.start_websocket(&platform, &desk, "u-1").await;
+    let tool = app.tool_of(&started, &desk);
+    let mail = app.street.sandbox.google.join("gmail/v1/users/me/messages").expect("a path");
+    let works = async |token: &Value| app.street.http_get(mail.clone(), token).await == 200;
+    let mut token = started["initiation"]["dynamic_variables"]["secret__user_google_token"].clone();
+    // As an agent does that asks a little before the end it was told.
+    for minutes in [24, 24, 24, 24, 23] {
+        assert!(works(&token).await, "new");
+        app.advance(minutes);
+        assert!(works(&token).await, "six minutes before its end");
+        let got = refresh(&tool).await.ok();
+        assert_eq!(got["status"], "ok", "{got}");
+        token = got["authorization"].as_str().and_then(|value| value.strip_prefix("Bearer ")).expect("a token").into();
+    }
+    assert!(works(&token).await, "two hours less a minute");
+    let refreshes = app.street.counter("google/refreshes").await;
+    assert!((4..=10).contains(&refreshes), "one for each token's life, and no more than was asked for: {refreshes}");
+    app.finish().await;
 }
 
 #[tokio::test]

@@ -84,6 +84,8 @@ pub struct Wishes {
     pub providers: Vec<(&'static str, &'static str, &'static str)>,
     /// The Slack app does not rotate.
     pub slack_without_rotation: bool,
+    /// So long Google's access tokens live, instead of an hour.
+    pub google_life: Option<Duration>,
     /// There is a spool.
     pub spool: bool,
     /// A token endpoint of this provider's that the story itself answers for, instead of the sandbox's.
@@ -148,7 +150,7 @@ impl TestApp {
         let entropy = Arc::new(SeededEntropy::new(SEED.fetch_add(1, Ordering::Relaxed)));
         let around = Surroundings { clock: Arc::new(clock.clone()), entropy };
         let database = if wishes.postgres { Database::postgres().await? } else { Database::sqlite() };
-        let street = Street::open(&around, !wishes.slack_without_rotation).await;
+        let street = Street::open_with(&around, !wishes.slack_without_rotation, wishes.google_life).await;
         let changes = Changes::of(&wishes);
         let spool = wishes.spool.then(|| TempDir::new().expect("a folder"));
         let mut first = config(&street, &database, &changes);

@@ -1,5 +1,7 @@
 //! The street: pretend providers with people who have consented, and a pretend ElevenLabs with an agent.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use url::Url;
 use valetkey::clock::Surroundings;
@@ -42,6 +44,11 @@ pub struct Street {
 
 impl Street {
     pub async fn open(around: &Surroundings, slack_rotates: bool) -> Self {
+        Self::open_with(around, slack_rotates, None).await
+    }
+
+    /// The same; Google's access tokens live so long, if it is said.
+    pub async fn open_with(around: &Surroundings, slack_rotates: bool, google_life: Option<Duration>) -> Self {
         let nonce = data_encoding::HEXLOWER.encode(&around.random::<12>());
         let client_secret = format!("GOCSPX-vkcanary{nonce}");
         let registration = || ClientRegistration {
@@ -52,6 +59,7 @@ impl Street {
         let mut options = SandboxOptions::new(around.clone());
         (options.google, options.slack) = (Some(registration()), Some(registration()));
         options.slack_rotation = slack_rotates;
+        options.google_access_token_life = google_life.unwrap_or(options.google_access_token_life);
         let sandbox = Sandbox::start(options).await.expect("the sandbox starts");
         let eleven = ElevenLabs::start(around.clone()).await.expect("the stand-in starts");
         Self { sandbox, eleven, client_secret, http: std::cell::OnceCell::new() }
