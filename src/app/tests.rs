@@ -164,7 +164,7 @@ async fn the_doctor_says_that_nobody_refreshes_and_which_client_is_refused() {
     let store = Store::open(database_url(&config)).await.expect("opens");
     let mut tx = store.begin().await.expect("a transaction");
     let (tenant, id) = (tenant.id.as_str(), integration.id.as_str());
-    integration_pause(&mut tx, TEST, tenant, id, "invalid_client", 0).await.expect("paused");
+    integration_pause(&mut tx, TEST, (tenant, id), NEW_YEAR.0, "invalid_client", 0).await.expect("paused");
     tx.commit().await.expect("committed");
     store.close().await;
     let held = told("integrations").await;

@@ -35,8 +35,9 @@ words! {
 }
 
 const REFRESH_POLICIES: [&str; 3] = ["always", "active", "on_demand"];
-/// Saving an integration that is held for a wave of refusals says that they are right; then they are believed for so long.
-const BELIEVED_FOR: Duration = Duration::from_secs(3600);
+/// Saving an integration that is held for a wave of refusals says that they are right; then they are believed for a day, as long
+/// as refusals belong to one wave.
+const BELIEVED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// Whoever may set integrations sees them, and whoever may see connections sees what they hang on.
 const TO_SEE_INTEGRATIONS: [Permission; 2] = [Permission::IntegrationsWrite, Permission::ConnectionsRead];

@@ -222,29 +222,30 @@ pub async fn integration_list(tx: &mut Tx, scope: &TenantScope) -> Result<Vec<In
     )
 }
 
-/// The client is wrong: pauses the integration until `probe_at`. Connections stay as they are.
+/// The client is wrong: pauses the integration until `probe_at`. Connections stay as they are. False when the integration has been
+/// saved since `saved_at`: what was refused is not what it says now (API.md section 6, point 3).
 ///
 /// # Errors
 /// As every statement.
 pub async fn integration_pause(
     tx: &mut Tx,
     _: SystemScope,
-    tenant: &str,
-    id: &str,
+    (tenant, id): (&str, &str),
+    saved_at: i64,
     reason: &str,
     probe_at: i64,
-) -> Result<(), StoreError> {
-    sql!(
+) -> Result<bool, StoreError> {
+    Ok(sql!(
         tx,
         execute,
         "UPDATE integrations SET status = 'misconfigured', reason = $3, probe_at = $4, unanswered = 0, unreachable_since = NULL, outage = NULL
-         WHERE tenant_id = $1 AND id = $2",
+         WHERE tenant_id = $1 AND id = $2 AND updated_at = $5",
         tenant,
         id,
         reason,
-        probe_at
-    )?;
-    Ok(())
+        probe_at,
+        saved_at
+    )? == 1)
 }
 
 /// So many successes in a row show that a provider which did not always answer is well again. With 30 % of errors there is
@@ -435,18 +436,17 @@ pub async fn integration_strain(
     Ok(unanswered == Some((open_after,)))
 }
 
-/// How many refusals there are now, less two for every success between, since when, and until when they are believed.
+/// How many refusals there are now, less two for every success between, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Refusals {
     /// With this one.
     pub refused: i64,
     /// When the first of them came.
     pub refused_since: i64,
-    /// Until then they are believed, however many there are.
-    pub believed_until: Option<i64>,
 }
 
-/// Counts one refusal more, from anew when the first of them is not newer than `since`. None when the integration is gone.
+/// Counts one refusal more, from anew when the first of them is not newer than `since`, and none at all while they are believed.
+/// None when the integration is gone.
 ///
 /// # Errors
 /// As every statement.
@@ -460,11 +460,13 @@ pub async fn integration_count_refusal(
     sql!(
         tx,
         optional Refusals,
-        "UPDATE integrations SET refused = CASE WHEN refused_since > $3 OR reason = 'refused_wave' THEN refused + 1 ELSE 1 END,
-         refused_since = CASE WHEN refused_since > $3 OR reason = 'refused_wave' THEN refused_since ELSE $4 END,
+        "UPDATE integrations SET refused = CASE WHEN believed_until > $4 THEN 0
+          WHEN refused_since > $3 OR reason = 'refused_wave' THEN refused + 1 ELSE 1 END,
+         refused_since = CASE WHEN believed_until > $4 THEN NULL
+          WHEN refused_since > $3 OR reason = 'refused_wave' THEN refused_since ELSE $4 END,
          retry_credit = retry_credit + CASE WHEN unreachable_since IS NOT NULL THEN 100 * unanswered ELSE 0 END,
          unanswered = 0, unreachable_since = NULL, outage = NULL
-         WHERE tenant_id = $1 AND id = $2 RETURNING refused, refused_since, believed_until",
+         WHERE tenant_id = $1 AND id = $2 RETURNING refused, COALESCE(refused_since, $4) AS refused_since",
         tenant,
         id,
         since,

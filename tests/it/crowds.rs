@@ -2,15 +2,18 @@
 //! slow. Time is the story's own unless it says otherwise.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use valetkey::clock::{Clock, Millis, SeededEntropy, Stopwatch, TestClock};
 use valetkey::config::RefreshSettings;
 
 use crate::harness::{Answer, Client, TestApp, TokenEndpoint, Wishes};
 
-const HOUR: u64 = 3600;
+pub const HOUR: u64 = 3600;
 
 /// So many in every run, so many when `VK_SCALE=full` asks for the evidence.
 pub fn size(usual: usize, full: usize) -> usize {
@@ -40,7 +43,7 @@ pub struct Crowd {
 
 impl Crowd {
     /// `count` connections whose tokens end `life` seconds from now. None without the database that was wished for.
-    async fn gather(count: usize, life: u64, wishes: Wishes) -> Option<Self> {
+    pub async fn gather(count: usize, life: u64, wishes: Wishes) -> Option<Self> {
         Self::gather_at("google", count, life, wishes).await
     }
 
@@ -66,7 +69,7 @@ impl Crowd {
         Some(crowd)
     }
 
-    async fn join(&mut self, count: usize, life: u64) {
+    pub async fn join(&mut self, count: usize, life: u64) {
         let end = Millis(self.app.clock.now().0).after(Duration::from_secs(life)).rfc3339();
         let first = self.ids.len();
         for chunk in (first..first + count).collect::<Vec<_>>().chunks(250) {
@@ -192,36 +195,6 @@ async fn rl_08_a_retry_leaves_in_its_time_and_costs_its_share_of_the_budget_once
 }
 
 #[tokio::test]
-async fn a_wrong_client_secret_changes_no_connection_and_costs_one_probe_a_minute() {
-    let crowd = Crowd::gather(size(250, 1000), HOUR, Wishes::default()).await.expect("SQLite");
-    crowd.endpoint.answer(|_, _| Answer::Error(401, "invalid_client"));
-    crowd.pass(Duration::from_secs(55 * 60), Duration::from_secs(60)).await;
-    let shown = crowd.platform.read("/v1/integrations/google").await.ok();
-    assert_eq!((&shown["status"], &shown["reason"]), (&json!("misconfigured"), &json!("invalid_client")), "{shown}");
-    assert_eq!(crowd.statuses().await, crowd.all_active());
-    let before = crowd.endpoint.count();
-    let first = crowd.endpoint.calls()[0].at;
-    let same_minute = crowd.endpoint.calls().iter().filter(|call| call.at == first).count();
-    assert!(same_minute <= 64, "only what was in the air when the first refusal came: {same_minute}");
-    crowd.pass(Duration::from_secs(30 * 60), Duration::from_secs(20)).await;
-    let probes = crowd.endpoint.count() - before;
-    figure(
-        "wrong client secret: connections, calls before the pause, probes in 30 minutes",
-        format!("{}, {same_minute}, {probes}", crowd.ids.len()),
-    );
-    assert!((29..=31).contains(&probes), "one a minute: {probes}");
-    assert_eq!(crowd.statuses().await, crowd.all_active());
-    let degraded = crowd.platform.read(&format!("/v1/connections/{}", crowd.ids[7])).await.ok();
-    assert_eq!((&degraded["status"], &degraded["degraded"]), (&json!("active"), &json!(true)), "{degraded}");
-
-    crowd.endpoint.answer(|_, _| Answer::Fresh);
-    crowd.pass(Duration::from_secs(120), Duration::from_secs(1)).await;
-    assert_eq!(crowd.platform.read("/v1/integrations/google").await.ok()["status"], "active");
-    assert_eq!(crowd.dead().await, 0, "and everything is fresh again");
-    crowd.app.finish().await;
-}
-
-#[tokio::test]
 async fn rl_08_rl_14_an_hour_without_the_provider_costs_a_few_probes_and_no_connection() {
     let crowd = Crowd::gather(size(300, 2000), HOUR, Wishes::default()).await.expect("SQLite");
     let count = crowd.ids.len();
@@ -314,53 +287,25 @@ fn http_date(at: Millis) -> String {
 }
 
 #[tokio::test]
-async fn a_wave_of_refusals_is_the_clients_fault_until_the_tenant_says_otherwise() {
-    for wishes in Wishes::both() {
-        let Some(crowd) = Crowd::gather(40, HOUR, wishes).await else { continue };
-        crowd.endpoint.answer(|_, _| Answer::Error(400, "invalid_grant"));
-        crowd.pass(Duration::from_secs(58 * 60), Duration::from_secs(60)).await;
-        let shown = crowd.platform.read("/v1/integrations/google").await.ok();
-        assert_eq!((&shown["status"], &shown["reason"]), (&json!("misconfigured"), &json!("refused_wave")), "{shown}");
-        assert_eq!(crowd.statuses().await, crowd.all_active(), "those that came first were taken back");
-        let listed = crowd.platform.read("/v1/connections?status=needs_reauth").await.ok();
-        assert_eq!(listed["data"], json!([]));
-
-        // One success shows that it was the provider.
-        crowd.endpoint.answer(|_, _| Answer::Fresh);
-        crowd.pass(Duration::from_secs(2 * 60), Duration::from_secs(1)).await;
-        assert_eq!(crowd.platform.read("/v1/integrations/google").await.ok()["status"], "active");
-        assert_eq!(crowd.dead().await, 0);
-
-        // The next time the tenant knows that its users have really left, and saves the integration again.
-        crowd.endpoint.answer(|_, _| Answer::Error(400, "invalid_grant"));
-        crowd.pass(Duration::from_secs(57 * 60), Duration::from_secs(60)).await;
-        let secret = json!({"client_secret": crowd.app.street.client_secret()});
-        crowd.platform.put("/v1/integrations/google", &secret).await.ok();
-        crowd.pass(Duration::from_secs(3 * 60), Duration::from_secs(5)).await;
-        let shown = crowd.platform.read("/v1/integrations/google").await.ok();
-        assert_eq!(
-            (&shown["reason"], crowd.statuses().await),
-            (&json!("refused_wave"), crowd.all_active()),
-            "a repair"
-        );
-        crowd.platform.put("/v1/integrations/google", &json!({"refresh_policy": "always"})).await.ok();
-        crowd.pass(Duration::from_secs(3 * 60), Duration::from_secs(5)).await;
-        let needing = BTreeMap::from([("needs_reauth".to_owned(), 40)]);
-        assert_eq!(crowd.statuses().await, needing);
-        crowd.app.finish().await;
-    }
-}
-
-#[tokio::test]
-async fn a_wave_of_refusals_with_successes_between_is_a_wave_all_the_same() {
-    // Provider facts, D.5: a share of refusals, not only a run of them.
-    let crowd = Crowd::gather(250, HOUR, Wishes::default()).await.expect("SQLite");
-    crowd
-        .endpoint
-        .answer(|number, _| if number % 5 == 4 { Answer::Fresh } else { Answer::Error(400, "invalid_grant") });
-    crowd.pass(Duration::from_secs(58 * 60), Duration::from_secs(30)).await;
-    let marked = crowd.statuses().await.get("needs_reauth").copied().unwrap_or_default();
-    assert!(marked <= 5, "{marked} of 250 people would have been asked to connect again");
+async fn rl_17_readers_at_a_provider_that_hangs_take_only_so_much_of_a_node() {
+    let refresh = RefreshSettings { workers: 16, ..RefreshSettings::default() };
+    let crowd = Crowd::gather(12, 1, Wishes { refresh: Some(refresh), ..Wishes::default() }).await.expect("SQLite");
+    crowd.platform.put("/v1/integrations/google", &json!({"refresh_policy": "on_demand"})).await.ok();
+    let account = crate::harness::Account::ADA;
+    let slack = crowd.app.slack(&crowd.platform, "u-slack", account, crate::harness::Life::Expired).await;
+    crowd.app.advance(1);
+    let gate = Arc::new(Semaphore::new(0));
+    let hangs = Arc::clone(&gate);
+    crowd.endpoint.answer(move |_, _| Answer::WhenTold(Arc::clone(&hangs), Box::new(Answer::Fresh)));
+    let read = async |id: &String| crowd.platform.post(&format!("/v1/connections/{id}/token"), &json!({})).await.status;
+    let story = async {
+        crowd.app.until("as many hang as may", async || crowd.endpoint.count() >= 8).await;
+        assert_eq!(read(&slack).await, 200, "nobody else waits");
+        assert_eq!(crowd.endpoint.count(), 8, "half of the workers");
+        gate.close();
+    };
+    let (answers, ()) = tokio::join!(join_all(crowd.ids.iter().map(read)), story);
+    assert_eq!(answers, [200; 12], "the others came when there was room");
     crowd.app.finish().await;
 }
 
@@ -410,22 +355,6 @@ async fn rl_16_damaged_rows_are_tried_once_and_hold_up_nobody() {
         wanted.into_iter().map(|((error, tries), count)| ((error.to_owned(), tries.to_owned()), count)).collect();
     assert_eq!(errors, wanted);
     assert_eq!(crowd.platform.read("/v1/integrations/google").await.ok()["status"], "active");
-    crowd.app.finish().await;
-}
-
-#[tokio::test]
-async fn a_client_secret_that_cannot_be_opened_is_the_fault_of_no_connection() {
-    let crowd = Crowd::gather(20, HOUR, Wishes::default()).await.expect("SQLite");
-    crowd.app.database.execute("UPDATE integrations SET client_secret = x'00'").await;
-    crowd.pass(Duration::from_secs(56 * 60), Duration::from_secs(60)).await;
-    let shown = crowd.platform.read("/v1/integrations/google").await.ok();
-    assert_eq!(shown["reason"], "client_secret_unreadable", "{shown}");
-    assert!(shown["explanation"].as_str().is_some_and(|words| words.contains("save the secret again")), "{shown}");
-    assert_eq!((crowd.statuses().await, crowd.endpoint.count()), (crowd.all_active(), 0));
-    let secret = json!({"client_secret": "another"});
-    crowd.platform.put("/v1/integrations/google", &secret).await.ok();
-    crowd.pass(Duration::from_secs(120), Duration::from_secs(1)).await;
-    assert_eq!((crowd.endpoint.count(), crowd.dead().await), (20, 0), "they go on by themselves");
     crowd.app.finish().await;
 }
 

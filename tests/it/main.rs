@@ -24,6 +24,7 @@ mod processes;
 mod program;
 mod readers;
 mod refresh_tool;
+mod refusals;
 mod relay;
 mod rotating;
 mod silence;

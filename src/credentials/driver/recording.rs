@@ -91,11 +91,12 @@ impl Driver {
                 (self.fail(&mut tx, failure).await?, Entry::failed(&row.id, failure.last_error.as_str()))
             }
             Record::Configuration { code, probe_at, failure } => {
-                integration_pause(&mut tx, ONE_CREDENTIAL, tenant, integration, code.as_str(), probe_at.0).await?;
-                let first = known.as_ref().is_none_or(|known| known.status == "active");
-                let entry = Entry::integration(Done::IntegrationPaused, integration, code.as_str());
+                let (code, saved_at) = (code.as_str(), known.as_ref().map_or(0, |known| known.updated_at));
+                let paused = integration_pause(&mut tx, ONE_CREDENTIAL, place, saved_at, code, probe_at.0).await?;
+                let first = paused && known.as_ref().is_none_or(|known| known.status == "active");
+                let entry = Entry::integration(Done::IntegrationPaused, integration, code);
                 let written = self.fail(&mut tx, failure).await?;
-                (written, if first { entry } else { Entry::failed(&row.id, code.as_str()) })
+                (written, if first { entry } else { Entry::failed(&row.id, code) })
             }
             Record::Reauth { generation, fence, reason, heals_integration, wave } => {
                 let wave = match wave {
@@ -104,7 +105,8 @@ impl Driver {
                 };
                 if let Some((wave, since)) = wave {
                     outcome = "withheld";
-                    let written = self.hold_integration(&mut tx, place, wave, since).await?;
+                    let saved_at = known.as_ref().map_or(0, |known| known.updated_at);
+                    let written = self.hold_integration(&mut tx, place, saved_at, wave, since).await?;
                     let entry = Entry::integration(Done::IntegrationPaused, integration, Code::REFUSED_WAVE.as_str());
                     (written, entry)
                 } else {
@@ -158,9 +160,8 @@ impl Driver {
     ) -> Result<Option<(&'w Wave, i64)>, StoreError> {
         let now = self.now().0;
         let counted = integration_count_refusal(tx, ONE_CREDENTIAL, place, wave.since.0, now).await?;
-        let Some(Refusals { refused, refused_since, believed_until }) = counted else { return Ok(None) };
-        let believed = believed_until.is_some_and(|until| until > now);
-        Ok((refused >= i64::from(wave.most) && !believed).then_some((wave, refused_since)))
+        let Some(Refusals { refused, refused_since }) = counted else { return Ok(None) };
+        Ok((refused >= i64::from(wave.most)).then_some((wave, refused_since)))
     }
 
     /// Not the users: the client. What this wave has marked so far is taken back.
@@ -168,12 +169,12 @@ impl Driver {
         &self,
         tx: &mut Tx,
         place: (&str, &str),
+        saved_at: i64,
         wave: &Wave,
         since: i64,
     ) -> Result<bool, StoreError> {
-        let (tenant, integration) = place;
-        let probe_at = wave.probe_at.0;
-        integration_pause(tx, ONE_CREDENTIAL, tenant, integration, Code::REFUSED_WAVE.as_str(), probe_at).await?;
+        let (code, probe_at) = (Code::REFUSED_WAVE.as_str(), wave.probe_at.0);
+        integration_pause(tx, ONE_CREDENTIAL, place, saved_at, code, probe_at).await?;
         if !self.fail(tx, &wave.failure).await? {
             return Ok(false);
         }
@@ -182,7 +183,7 @@ impl Driver {
         let times = (self.now().0, probe_at);
         let taken_back = credentials_refused_believe_again(tx, ONE_CREDENTIAL, place, since, times).await?;
         tracing::error!(
-            integration,
+            integration = place.1,
             taken_back,
             "many users at once seem to have withdrawn: the integration is held, since its client or the provider is more likely to be at fault"
         );

@@ -59,7 +59,7 @@
 //! error must not send every user of a tenant through consent again. The claim is given back all the same; left
 //! behind, its dead lease would turn into a doubt and then into exactly that.
 //!
-//! Nor does a *wave* mark anybody: ten refusals more than twice the successes between are the client's or the provider's
+//! Nor does a *wave* mark anybody: ten refusals in a day more than twice the successes between are the client's or the provider's
 //! fault rather than ten users' ([`Wave`]); the integration is held, and those already marked are active again. An
 //! *outage*, eight attempts in a row without an answer, holds the integration too: one probe every half minute instead of every credential's
 //! own attempts, so that a provider that comes back is not met by a storm (RL-08).

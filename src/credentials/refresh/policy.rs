@@ -75,7 +75,8 @@ pub struct Deadlines {
     pub probe: Duration,
     /// Between two probes of a provider that does not answer: 30 s, so that calls go on within that time (RL-14).
     pub outage_probe: Duration,
-    /// Refusals belong to one wave when they come within this time: ten minutes.
+    /// Refusals belong to one wave when they come within this time: a day, since a client whose tokens live for hours is
+    /// refused by one after the other.
     pub wave: Duration,
     /// A damaged row is looked at again this long after the last look: a day.
     pub quarantine: Duration,
@@ -117,7 +118,7 @@ impl Default for Deadlines {
             attention: s(3600),
             probe: s(60),
             outage_probe: s(30),
-            wave: s(600),
+            wave: s(24 * 3600),
             quarantine: s(24 * 3600),
             skew: SKEW,
         }

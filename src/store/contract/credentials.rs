@@ -51,7 +51,7 @@ async fn a_read_is_told_at_once_what_connection_and_integration_say_about_lendin
         connection_use_credential(&mut tx, &a(), "con_1", "crd_2", "bot").await.unwrap();
         connection_touch(&mut tx, &a(), "con_1", NOW).await.unwrap();
         let client = credential_row("crd_1").integration_id.expect("a client");
-        integration_pause(&mut tx, TEST, A, &client, "invalid_client", NOW).await.unwrap();
+        integration_pause(&mut tx, TEST, (A, &client), NOW, "invalid_client", NOW).await.unwrap();
         let seen = |credential, integration_status| ReadableRow {
             credential,
             connection_user_id: Some(USER.to_owned()),

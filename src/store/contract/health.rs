@@ -133,7 +133,7 @@ async fn integrations_that_are_refused_or_unanswered_are_named_with_their_tenant
     in_a_house(async |store| {
         let mut tx = store.begin().await.unwrap();
         assert!(integrations_held(&mut tx, TEST, 9).await.unwrap().is_empty());
-        integration_pause(&mut tx, TEST, A, &format!("int_{A}"), "invalid_client", NOW).await.unwrap();
+        integration_pause(&mut tx, TEST, (A, &format!("int_{A}")), NOW, "invalid_client", NOW).await.unwrap();
         let place = (B, &*format!("int_{B}"));
         assert!(integration_strain(&mut tx, TEST, place, "http_503", (1, NOW + 9), NOW).await.unwrap());
         let held = |tenant: &str, reason: Option<&str>, unreachable_since| HeldRow {

@@ -46,7 +46,7 @@ async fn a_changed_integration_is_well_again_at_once_but_waits_out_its_clients_p
     in_a_house(async |store| {
         let mut tx = store.begin().await.unwrap();
         let id = format!("int_{A}");
-        integration_pause(&mut tx, TEST, A, &id, "invalid_client", NOW + 60_000).await.unwrap();
+        integration_pause(&mut tx, TEST, (A, &id), NOW, "invalid_client", NOW + 60_000).await.unwrap();
         integration_limit_rate(&mut tx, TEST, A, &id, NOW + 9).await.unwrap();
         let paused = seen(&mut tx).await;
         assert_eq!((paused.status.as_str(), paused.reason.as_deref()), ("misconfigured", Some("invalid_client")));
@@ -81,7 +81,7 @@ async fn a_pause_ends_when_the_client_works_again() {
         let mut tx = store.begin().await.unwrap();
         let id = format!("int_{A}");
         assert!(!resume(&mut tx).await, "nothing was known against it");
-        integration_pause(&mut tx, TEST, A, &id, "invalid_client", NOW).await.unwrap();
+        integration_pause(&mut tx, TEST, (A, &id), NOW, "invalid_client", NOW).await.unwrap();
         assert!(!integration_resume(&mut tx, TEST, B, &id).await.unwrap(), "of another tenant");
         assert!(resume(&mut tx).await);
         let row = seen(&mut tx).await;
@@ -110,7 +110,7 @@ async fn one_of_many_callers_probes_a_faulty_client_once_a_minute() {
     in_a_house(async |store| {
         let id = format!("int_{A}");
         let mut tx = store.begin().await.unwrap();
-        integration_pause(&mut tx, TEST, A, &id, "invalid_client", NOW).await.unwrap();
+        integration_pause(&mut tx, TEST, (A, &id), NOW, "invalid_client", NOW).await.unwrap();
         assert!(!integration_take_probe(&mut tx, TEST, A, &id, NOW - 1, NOW + 60_000).await.unwrap(), "too early");
         assert!(!integration_take_probe(&mut tx, TEST, B, &id, NOW, NOW + 60_000).await.unwrap());
         tx.commit().await.unwrap();
@@ -182,8 +182,40 @@ async fn an_outage_begins_with_the_last_of_so_many_silences_and_ends_with_any_an
         integration_limit_rate(&mut tx, TEST, A, client.1, NOW + 9).await.unwrap();
         assert_eq!(seen(&mut tx).await.unreachable_since, None, "asking for a pause is an answer");
         integration_strain(&mut tx, TEST, client, "x", (1, 1), NOW).await.unwrap();
-        integration_pause(&mut tx, TEST, A, client.1, "invalid_client", NOW).await.unwrap();
+        integration_pause(&mut tx, TEST, (A, client.1), NOW, "invalid_client", NOW).await.unwrap();
         assert_eq!(seen(&mut tx).await.unreachable_since, None, "and so is a refusal");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_refused_of_an_integration_that_was_saved_since_says_nothing_about_it() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        let client = (A, "int_ten_a");
+        let old = seen(&mut tx).await;
+        let repaired = IntegrationRow { client_secret: Some(bytes()), updated_at: NOW + 7, ..old };
+        integration_update(&mut tx, &a(), &repaired).await.unwrap();
+        assert!(!integration_pause(&mut tx, TEST, client, NOW, "invalid_client", NOW).await.unwrap(), "the old secret");
+        assert_eq!(seen(&mut tx).await.status, "active");
+        assert!(integration_pause(&mut tx, TEST, client, NOW + 7, "invalid_client", NOW).await.unwrap());
+        assert_eq!(seen(&mut tx).await.status, "misconfigured");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refusals_that_are_believed_do_not_count() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        let old = seen(&mut tx).await;
+        let believed = IntegrationRow { believed_until: Some(NOW + 10), ..old };
+        integration_update(&mut tx, &a(), &believed).await.unwrap();
+        for (at, refused) in [(NOW, 0), (NOW + 9, 0), (NOW + 10, 1), (NOW + 11, 2)] {
+            let counted = integration_count_refusal(&mut tx, TEST, (A, "int_ten_a"), NOW - 10, at).await.unwrap();
+            assert_eq!(counted.map(|counted| counted.refused), Some(refused), "at {at}");
+        }
+        assert_eq!(seen(&mut tx).await.refused_since, Some(NOW + 10), "none of those that were believed is taken back");
     })
     .await;
 }
@@ -197,14 +229,14 @@ async fn refusals_are_counted_while_they_come_close_together_and_a_wave_outlasts
             [(NOW, NOW - 10, 1, NOW), (NOW + 5, NOW - 5, 2, NOW), (NOW + 11, NOW + 1, 1, NOW + 11)]
         {
             let counted = integration_count_refusal(&mut tx, TEST, client, since, at).await.unwrap();
-            assert_eq!(counted, Some(Refusals { refused, refused_since, believed_until: None }));
+            assert_eq!(counted, Some(Refusals { refused, refused_since }));
         }
-        integration_pause(&mut tx, TEST, A, client.1, "refused_wave", NOW).await.unwrap();
+        integration_pause(&mut tx, TEST, (A, client.1), NOW, "refused_wave", NOW).await.unwrap();
         let much_later = integration_count_refusal(&mut tx, TEST, client, NOW + 99, NOW + 100).await.unwrap();
         assert_eq!(much_later.map(|counted| counted.refused), Some(2), "a wave goes on while its integration is held");
         integration_accept(&mut tx, TEST, A, client.1).await.unwrap();
         assert_eq!(seen(&mut tx).await.status, "misconfigured");
-        integration_pause(&mut tx, TEST, A, client.1, "invalid_client", NOW).await.unwrap();
+        integration_pause(&mut tx, TEST, (A, client.1), NOW, "invalid_client", NOW).await.unwrap();
         integration_accept(&mut tx, TEST, A, client.1).await.unwrap();
         assert_eq!(seen(&mut tx).await.status, "active");
         assert!(resume(&mut tx).await, "a success outweighs both");

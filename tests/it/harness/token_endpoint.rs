@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures_util::stream;
 use http::StatusCode;
+use tokio::sync::Semaphore;
 use valetkey::clock::{Clock, Millis, Stopwatch, TestClock, pause};
 
 /// How one call is answered.
@@ -27,6 +28,8 @@ pub enum Answer {
     TooMany(String),
     /// A token, after so long.
     Late(Duration),
+    /// This, once the gate is closed for good: `Semaphore::close`.
+    WhenTold(Arc<Semaphore>, Box<Self>),
     /// Some proxy's page with this status; nothing was done.
     BadGateway(u16),
     /// The line breaks in the middle of the answer; nothing was done.
@@ -115,8 +118,13 @@ async fn token(State(shared): State<Shared>, Form(asked): Form<Asked>) -> Respon
         calls.push(call.clone());
         calls.len() as u64 - 1
     };
-    let answer = locked(&shared.manner)(number, &call);
+    let mut answer = locked(&shared.manner)(number, &call);
+    if let Answer::WhenTold(gate, then) = answer {
+        assert!(gate.acquire().await.is_err(), "there are no permits");
+        answer = *then;
+    }
     match answer {
+        Answer::WhenTold(..) => unreachable!("one gate is enough"),
         Answer::Fresh => fresh(&shared, call.refresh_token),
         Answer::Late(span) => {
             pause(span).await;

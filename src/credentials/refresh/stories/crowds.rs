@@ -99,7 +99,7 @@ fn refused_for(code: &'static str, row: View) -> (Story, Record) {
 fn one_refusal_too_many_holds_the_integration_and_not_its_users() {
     let (mut story, record) = refused(dead());
     let Record::Reauth { wave: Some(wave), .. } = record else { panic!("{record:?}") };
-    assert_eq!((wave.most, wave.since, wave.probe_at), (10, NOW.before(s(600)), NOW.after(s(60))));
+    assert_eq!((wave.most, wave.since, wave.probe_at), (10, NOW.before(s(24 * 3600)), NOW.after(s(60))));
     assert_eq!((wave.failure.fence, wave.failure.last_error), (10, Code::REFUSED_WAVE));
     assert_eq!(story.on(Event::Withheld), Action::Done(Verdict::Misconfigured));
     let (mut alive, _) = refused(View { expires_at: Some(NOW.after(s(20))), ..view() });
