@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use valetkey::clock::{Millis, Stopwatch, Surroundings, pause};
 
 use super::scene::{Kind, Life};
-use crate::harness::{Account, Client, Database, Known, Street, http_client};
+use crate::harness::{Account, Client, Database, Known, Street};
 use crate::program::{Bench, Serving};
 
 /// More than readers can find in a waning token, less than half of any token's original life.
@@ -85,7 +85,7 @@ impl Vault {
             let folder = bench.path("spool").display().to_string();
             bench = bench.with("VALETKEY_SPOOL_DIR", &folder);
         }
-        Self { kind, street, database, bench, key: template.key.clone(), http: http_client(), serving: None }
+        Self { kind, street, database, bench, key: template.key.clone(), http: one_call_a_line(), serving: None }
     }
 
     /// Starts the process, to die where `aim` says; false when it died before it listened.
@@ -245,6 +245,17 @@ impl Vault {
         let status = answer.status().as_u16();
         Some((status, serde_json::from_str(&answer.text().await.ok()?).unwrap_or_default()))
     }
+}
+
+/// The program closes lines that were idle for ten seconds. A call that leaves in that very moment would be nobody's answer.
+#[expect(clippy::disallowed_methods, reason = "the test is the outside, not the house")]
+fn one_call_a_line() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .timeout(Duration::from_secs(60))
+        .build()
+        .expect("a client")
 }
 
 fn now() -> Millis {
