@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use super::flights::Seat;
 use super::held::Held;
 use super::refresh::{
-    Action, Claim, Claimed, Code, Event, Flight, Jitter, Outcome, Policy, Replay, Revocation, Verdict, View, Wish,
+    Action, Claim, Claimed, Code, Event, Flight, Integration, Jitter, Outcome, Phase, Policy, Replay, Revocation,
+    Verdict, View, Wish,
 };
 use super::retries::SetAside;
 use super::row::{doubt_columns, integration_of, look_at, policy, view};
@@ -146,8 +147,11 @@ impl Driver {
         let at = self.now();
         match self.load().await {
             Ok(Some(view)) => {
+                let waits = matches!(view.integration, Integration::Working)
+                    && view.phase == Phase::Idle
+                    && view.doubt.is_none();
                 self.first_look = Some((at, view));
-                let Ok(_berth) = self.wait_for_turn().await else {
+                let Ok(_berth) = self.wait_for_turn(waits).await else {
                     return Verdict::RefreshInProgress { retry_after: Duration::from_secs(1) };
                 };
                 let retries = self.set_aside_retries();
@@ -219,13 +223,17 @@ impl Driver {
     }
 
     /// Before the claim, so that nobody else waits for a lease under which nothing happens. The sweep's flights wait for their
-    /// time to leave; a reader's for a berth, as long as readers are patient.
-    async fn wait_for_turn(&self) -> Result<Option<OwnedSemaphorePermit>, NoBerth> {
+    /// time to leave; a reader's for a berth, as long as readers are patient, unless its token is in doubt, which cannot wait, or
+    /// the client is held anyway.
+    async fn wait_for_turn(&self, waits: bool) -> Result<Option<OwnedSemaphorePermit>, NoBerth> {
         let Some(Loaded { row, integration }) = &self.loaded else { return Ok(None) };
         if let Some(planned) = self.planned {
             if let Some(integration) = integration {
                 self.room.sweeper.hold_back(integration, planned).await;
             }
+            return Ok(None);
+        }
+        if !waits || row.refresh_token.is_none() {
             return Ok(None);
         }
         let berth = self.room.readers_berths.of(&row.provider).acquire_owned();
