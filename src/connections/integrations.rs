@@ -344,10 +344,10 @@ impl Connections {
                 .unwrap_or(fresh.active_days),
             // Saved again with the same client during a wave of refusals, it says: the users have really withdrawn. A new
             // secret is a repair, and says nothing about them.
-            believed_until: existing
-                .filter(|old| old.reason.as_deref() == Some("refused_wave"))
-                .filter(|_| same_client && draft.client_secret.is_none())
-                .map(|_| self.around.now().after(BELIEVED_FOR).0),
+            believed_until: existing.filter(|_| same_client && draft.client_secret.is_none()).and_then(|old| {
+                let wave = old.reason.as_deref() == Some("refused_wave");
+                if wave { Some(self.around.now().after(BELIEVED_FOR).0) } else { old.believed_until }
+            }),
             revision: existing.map_or(1, |old| if same_client { old.revision } else { old.revision + 1 }),
             created_at: existing.map_or(now, |old| old.created_at),
             ..fresh

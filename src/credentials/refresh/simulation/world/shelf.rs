@@ -217,8 +217,8 @@ impl Shelf {
                 self.view.integration = Integration::Faulty { code, probe_at };
                 if self.fail(now, &wave.failure) {
                     // What the wave has marked so far is taken back.
-                    let lost = Status::NeedsReauth { reason: Code::ROTATION_RESPONSE_LOST };
-                    if matches!(self.view.status, Status::NeedsReauth { .. }) && self.view.status != lost {
+                    let stays = [Code::ROTATION_RESPONSE_LOST, Code::SESSION_POLICY, Code::NOT_REFRESHABLE];
+                    if matches!(&self.view.status, Status::NeedsReauth { reason } if !stays.contains(reason)) {
                         self.view.status = Status::Active;
                     }
                     return Some(Event::Withheld);
