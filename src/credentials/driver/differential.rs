@@ -127,7 +127,7 @@ impl<'a> Story<'a> {
                 let record = self.record_of_any_kind();
                 self.write(node, record).await;
             }
-            12 => {
+            12 | 15 => {
                 let claimed = self.claimed();
                 let reason =
                     if self.dice.once_in(2) { Code::ROTATION_RESPONSE_LOST } else { Code::new("invalid_grant") };
@@ -140,9 +140,8 @@ impl<'a> Story<'a> {
                 self.write(node, Record::Reauth { generation, fence, reason, heals_integration, wave }).await;
             }
             13 => self.reconnect(number).await,
-            14 => self.tenant_acts().await,
-            _ if self.dice.once_in(10) => self.disconnect().await,
-            _ => {}
+            14 if self.dice.once_in(10) => self.disconnect().await,
+            _ => self.tenant_acts().await,
         }
         self.compare(number).await;
     }
