@@ -76,7 +76,8 @@ struct Tally {
     reuses: u64,
     lent: usize,
     asked_to_wait: usize,
-    failed_with_life: usize,
+    /// With status and code.
+    failed_with_life: Vec<String>,
     needs_reauth: usize,
     /// From the first question to the stored answer.
     slowest: Duration,
@@ -102,7 +103,7 @@ async fn processes_on_one_postgres_database_ask_the_provider_once_however_slow_i
         let stopped = trial.stopped.map_or_else(String::new, |span| format!(", holder stopped {span:?}"));
         println!(
             "| {} processes | {} rounds of 2 × {} readers | {:?}{stopped} | {} calls for {} tokens | {} reuses | {} lent, {} asked to wait, \
-             {} failed with life, {} false needs_reauth | slowest store {:.1?} |",
+             {:?} failed with life, {} false needs_reauth | slowest store {:.1?} |",
             trial.processes,
             trial.rounds,
             trial.readers,
@@ -117,7 +118,7 @@ async fn processes_on_one_postgres_database_ask_the_provider_once_however_slow_i
             tally.slowest
         );
         assert_eq!((tally.calls, tally.reuses), (2 * trial.rounds, 0), "one call for each token");
-        assert_eq!((tally.failed_with_life, tally.needs_reauth), (0, 0));
+        assert_eq!((tally.failed_with_life.len(), tally.needs_reauth), (0, 0));
     }
 }
 
@@ -201,7 +202,7 @@ async fn count(asked: impl Future<Output = Vec<Heard>>, tally: &mut Tally) {
             200 => tally.lent += 1,
             503 if !has_life => tally.asked_to_wait += 1,
             409 => tally.needs_reauth += 1,
-            _ if has_life => tally.failed_with_life += 1,
+            _ if has_life => tally.failed_with_life.push(format!("{status} {}", body["code"])),
             _ => panic!("{status} {body}"),
         }
     }
