@@ -23,9 +23,9 @@ use crate::store::{StoreError, from_json_list};
 /// How long a caller waits for a flight before it is told to come again (RL-02).
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the caller of a token that lives waits for a better one: longer than most refreshes take, and not so long that
-/// somebody hears it in a call.
-const COURTESY: Duration = Duration::from_secs(1);
+/// How long the caller of a token that lives waits for a better one: longer than most refreshes take, and short enough for an
+/// answer within a second, after which somebody would hear it in a call.
+const COURTESY: Duration = Duration::from_millis(750);
 
 /// Looking up and opening are one round trip or two. What takes longer is a database that is away, or a line that is silent.
 const LOOKED_UP_WITHIN: Duration = Duration::from_secs(5);
