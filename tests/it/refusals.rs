@@ -130,7 +130,15 @@ async fn a_wave_of_refusals_with_successes_between_is_a_wave_all_the_same() {
     crowd
         .endpoint
         .answer(|number, _| if number % 5 == 4 { Answer::Fresh } else { Answer::Error(400, "invalid_grant") });
-    crowd.pass(Duration::from_secs(58 * 60), Duration::from_secs(30)).await;
+    crowd.pass(Duration::from_secs(50 * 60), Duration::from_secs(30)).await;
+    // A probe that succeeds lets more refusals come, until they are a wave again.
+    let is_held = async || crowd.platform.read("/v1/integrations/google").await.ok()["reason"] == "refused_wave";
+    let mut steps = 0;
+    while steps < 16 || (steps < 60 && !is_held().await) {
+        crowd.pass(Duration::from_secs(30), Duration::from_secs(30)).await;
+        steps += 1;
+    }
+    assert!(is_held().await, "so many refusals are the fault of no connection");
     let marked = crowd.statuses().await.get("needs_reauth").copied().unwrap_or_default();
     assert!(marked <= 5, "{marked} of 250 people would have been asked to connect again");
     crowd.app.finish().await;

@@ -224,7 +224,14 @@ async fn stored(town: &Town, post: &Post, trial: &Trial<'_>, life: i64, got: [&G
     let name = format!("{} at {}", trial.case.name, trial.provider);
     for (which, got) in [LIVING, ENDED].into_iter().zip(got) {
         let good = good(trial.case.name, trial.provider, which);
-        let lent = got.ok();
+        let mut lent = got.ok();
+        if which == LIVING && lent["generation"] == 1 {
+            // Whoever holds a token that lives is not kept waiting for long; a busy machine takes longer than that.
+            let id = &trial.connections[which];
+            let is_there = async || town.row(id, "generation").await == ["2"];
+            until(&format!("{name}: it is stored"), CALLERS_DEADLINE, is_there).await;
+            lent = trial.platform.post(&format!("/v1/connections/{id}/token"), &json!({})).await.ok();
+        }
         assert_eq!((&lent["degraded"], &lent["generation"]), (&json!(false), &json!(2)), "{name}: {lent}");
         assert_eq!((&lent["access_token"], &lent["token_type"]), (&json!(good.access), &json!("Bearer")), "{name}");
         let left = lent["expires_in"].as_i64().expect("a life");
