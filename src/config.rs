@@ -39,6 +39,8 @@ pub struct Config {
     pub allow_private_peers: bool,
     /// Lifetimes in seconds.
     pub ttl: Ttl,
+    /// A catalogue of providers that is laid over ours, field by field.
+    pub catalogue_file: Option<PathBuf>,
     /// Endpoint overrides by provider id (lower case).
     pub providers: BTreeMap<String, ProviderSettings>,
     /// The ElevenLabs side.
@@ -67,6 +69,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             allow_private_peers: false,
             ttl: Ttl::default(),
+            catalogue_file: None,
             providers: BTreeMap::new(),
             elevenlabs: ElevenLabsSettings::default(),
             spool_dir: None,

@@ -8,6 +8,7 @@ CREATE TABLE integrations (
     bot_token BYTEA,
     scopes TEXT NOT NULL,
     user_scopes TEXT NOT NULL,
+    variables TEXT NOT NULL,
     status TEXT NOT NULL CONSTRAINT integrations_status_check CHECK (status IN ('active', 'misconfigured')),
     reason TEXT,
     probe_at BIGINT,

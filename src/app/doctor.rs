@@ -166,12 +166,16 @@ fn providers(config: &Config, around: &Surroundings) -> Check {
             "correct outgoing calls first",
         );
     };
-    match Providers::new(gate, around.clone(), &config.providers) {
+    match Providers::new(gate, around.clone(), config.catalogue_file.as_deref(), &config.providers) {
         Ok(providers) => {
-            let ids: Vec<_> = providers.all().map(|one| one.descriptor().id).collect();
+            let ids: Vec<_> = providers.all().map(|one| one.descriptor().id.as_str()).collect();
             Check::well("providers", ids.join(", "))
         }
-        Err(error) => Check::ill("providers", error.to_string(), "correct the VALETKEY_PROVIDERS__… setting it names"),
+        Err(error) => Check::ill(
+            "providers",
+            error.to_string(),
+            "correct the VALETKEY_PROVIDERS__… setting or the row of VALETKEY_CATALOGUE_FILE that it names",
+        ),
     }
 }
 

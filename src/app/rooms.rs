@@ -82,7 +82,12 @@ pub(super) async fn lay(config: &Config, around: Surroundings, shutdown: Shutdow
 /// Puts the rooms together, each after those it stands on.
 pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) -> Result<Rooms, StartError> {
     let Foundation { store, keys, audit, outbound, bells, around, shutdown, health, spool } = on;
-    let providers = Providers::new(outbound.clone(), around.clone(), &config.providers)?;
+    let providers = Providers::new(
+        outbound.clone(),
+        around.clone(),
+        config.catalogue_file.as_deref(),
+        &config.providers,
+    )?;
     let accounts = Accounts::new(AccountsParts {
         store: store.clone(),
         keys: keys.clone(),
@@ -160,10 +165,10 @@ fn known_providers(providers: &Providers) -> Vec<KnownProvider> {
     let known = |descriptor: &Descriptor| {
         let capabilities = &descriptor.capabilities;
         let consent = capabilities.oauth.then_some("user");
-        let app = capabilities.user_scopes.then_some("bot");
+        let app = descriptor.tells_user_scopes_apart().then_some("bot");
         let direct = capabilities.direct_kinds.iter().map(|kind| kind.strip_suffix("_token").unwrap_or(kind));
-        let kinds = consent.into_iter().chain(app).chain(direct).collect();
-        KnownProvider { id: descriptor.id, kinds, injectable: capabilities.injectable }
+        let kinds = consent.into_iter().chain(app).chain(direct).map(str::to_owned).collect();
+        KnownProvider { id: descriptor.id.clone(), kinds, injectable: capabilities.injectable }
     };
     providers.all().map(|provider| known(provider.descriptor())).collect()
 }

@@ -23,6 +23,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("VALETKEY_TTL__CONNECT_SESSION", "1800", "seconds: a connect link"),
     ("VALETKEY_TTL__SESSION", "86400", "seconds: a browser session, absolute"),
     ("VALETKEY_TTL__TICKET_MAX", "9000", "seconds: the longest life of a ticket"),
+    ("VALETKEY_CATALOGUE_FILE", "", "TOML file with providers of your own, laid over the catalogue field by field"),
     ("VALETKEY_PROVIDERS__<ID>__AUTHORIZE_URL", "catalogue", "where the browser is sent"),
     ("VALETKEY_PROVIDERS__<ID>__TOKEN_URL", "catalogue", "where codes are exchanged"),
     ("VALETKEY_PROVIDERS__<ID>__REFRESH_URL", "catalogue", "where tokens are refreshed"),

@@ -19,7 +19,9 @@ Examples:
       --client-secret-file google.secret --scopes https://www.googleapis.com/auth/gmail.readonly
   valetkey integration set slack --tenant acme --client-id 1.2 --client-secret-file - --scopes chat:write \\
       --user-scopes search:read < slack.secret
-  valetkey integration set telegram --tenant acme --bot-token-file bot.token";
+  valetkey integration set telegram --tenant acme --bot-token-file bot.token
+  valetkey integration set zendesk --tenant acme --client-id vault --client-secret-file zendesk.secret --scopes read \\
+      --variable subdomain=acme-support";
 
 /// Set a tenant's OAuth clients at providers
 #[derive(Debug, Subcommand)]
@@ -31,7 +33,7 @@ pub(super) enum Integration {
 #[derive(Debug, Args)]
 #[command(after_help = SET)]
 pub(super) struct Set {
-    /// google, slack or telegram
+    /// The provider's id: google, slack, telegram or another of the catalogue
     provider: String,
     /// Name or id of the tenant
     #[arg(long)]
@@ -51,6 +53,9 @@ pub(super) struct Set {
     /// File with the platform's own bot token, or - for stdin (Telegram)
     #[arg(long, value_name = "FILE")]
     bot_token_file: Option<PathBuf>,
+    /// Part of the provider's addresses that is this tenant's own, such as subdomain=acme; without any, those that are stored stay
+    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = variable)]
+    variables: Vec<(String, String)>,
     /// What is refreshed ahead of its readers: always, active or on_demand; without it what is stored stays
     #[arg(long, value_name = "POLICY")]
     refresh_policy: Option<String>,
@@ -59,6 +64,11 @@ pub(super) struct Set {
     refresh_active_days: Option<u16>,
     #[command(flatten)]
     output: Output,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 impl Integration {
@@ -83,6 +93,7 @@ impl Set {
             scopes: self.scopes.clone(),
             user_scopes: self.user_scopes.clone(),
             bot_token: secret("--bot-token-file", &self.bot_token_file)?,
+            variables: (!self.variables.is_empty()).then(|| self.variables.iter().cloned().collect()),
             refresh_policy: self.refresh_policy.clone(),
             refresh_active_days: self.refresh_active_days,
         };
@@ -93,7 +104,7 @@ impl Set {
                 let integration = set.map_err(|error| match error {
                     ConnectionsError::NotFound("provider") => {
                         Trouble::usage(format!("there is no provider {:?}", self.provider))
-                            .next("the catalogue has google, slack and telegram")
+                            .next("GET /v1/providers lists the catalogue; `valetkey doctor` shows it, too")
                     }
                     other => other.into(),
                 })?;

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::handshakes::{completion_end, place};
 use super::integrations::{SCOPE_FORM, is_scope};
+use super::offers::ConsentOffer;
 use super::{BY_SECRET, Begin, Begun, Connection, Connections, ConnectionsError, RedirectTo};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Origin, Permission, TenantScope};
@@ -24,7 +25,7 @@ use crate::store::connect_sessions::{
     connect_session_count_wrong_code, connect_session_insert, connect_session_set_state, connect_session_start,
 };
 use crate::store::handshakes::{HandshakeRow, handshake_park, handshake_unpark};
-use crate::store::integrations::integration_by_provider;
+use crate::store::integrations::{integration_by_provider, integration_list};
 use crate::store::tenants::{TenantRow, tenant_own};
 use crate::store::users::{user_by_id, user_ensure};
 use crate::store::{Tx, from_json_list, to_json_list};
@@ -99,8 +100,8 @@ pub struct ConnectVisit {
     pub holder: Caller,
     /// Whether the page is a popup of the platform's.
     pub popup: bool,
-    /// What may be connected: provider and the scopes that are asked for.
-    pub offers: Vec<(String, Vec<String>)>,
+    /// What may be connected.
+    pub offers: Vec<ConsentOffer>,
     /// Where the browser goes afterwards.
     pub returns_to: Option<String>,
     /// When the link ends.
@@ -243,7 +244,7 @@ impl Connections {
         origin: Origin,
     ) -> Result<Begun, ConnectionsError> {
         let visit = self.connect_visit(token).await?;
-        let Some((_, asked)) = visit.offers.iter().find(|(offered, _)| offered == provider) else {
+        let Some(offer) = visit.offers.iter().find(|offer| offer.provider == provider) else {
             return Err(Invalid::one("provider", "this link does not offer that provider").into());
         };
         let now = self.around.now();
@@ -256,7 +257,7 @@ impl Connections {
         let caller = visitor(&row, origin);
         let scope = caller.require(Permission::ConnectionsWrite)?;
         let begin = Begin { provider, browser, reconnects: None };
-        self.begin_for(&caller, &scope, &UserId::stored(row.user_id.clone()), begin, Some(&row), asked).await
+        self.begin_for(&caller, &scope, &UserId::stored(row.user_id.clone()), begin, Some(&row), &offer.scopes).await
     }
 
     /// The platform confirms the person; only now is the provider's code exchanged (OA-02).
@@ -430,31 +431,16 @@ impl Connections {
         tx: &mut Tx,
         scope: &TenantScope,
         row: &ConnectSessionRow,
-    ) -> Result<Vec<(String, Vec<String>)>, ConnectionsError> {
+    ) -> Result<Vec<ConsentOffer>, ConnectionsError> {
         let wanted = from_json_list(&row.providers);
         let extra: BTreeMap<String, Vec<String>> = serde_json::from_str(&row.scopes).unwrap_or_default();
-        let mut offers = Vec::new();
-        for provider in self
-            .providers
-            .all()
-            .map(|provider| provider.descriptor())
-            .filter(|descriptor| descriptor.capabilities.oauth)
-        {
-            if !wanted.is_empty() && !wanted.iter().any(|one| one == provider.id) {
-                continue;
-            }
-            if let Some(integration) = integration_by_provider(tx, scope, provider.id).await? {
-                let mut scopes = from_json_list(&integration.scopes);
-                scopes.extend(from_json_list(&integration.user_scopes));
-                for scope in extra.get(provider.id).into_iter().flatten() {
-                    if !scopes.contains(scope) {
-                        scopes.push(scope.clone());
-                    }
-                }
-                offers.push((provider.id.to_owned(), scopes));
-            }
-        }
-        Ok(offers)
+        let integrations = integration_list(tx, scope).await?;
+        let in_order = self.providers.all().filter_map(|one| {
+            let id = &one.descriptor().id;
+            integrations.iter().find(|row| row.provider == *id && (wanted.is_empty() || wanted.contains(id)))
+        });
+        let more = |provider: &str| extra.get(provider).map(Vec::as_slice).unwrap_or_default();
+        Ok(in_order.filter_map(|row| self.consent_offer(row, more(&row.provider))).collect())
     }
 }
 

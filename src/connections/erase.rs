@@ -44,7 +44,7 @@ pub struct ErasedConnection {
     pub revoked: bool,
     /// Where the user can look, and end it, at the provider.
     #[schema(format = "uri")]
-    pub removal_page: &'static str,
+    pub removal_page: String,
 }
 
 impl Connections {
@@ -93,7 +93,8 @@ impl Connections {
         // A client that goes away does not stop the revocation.
         let revoking = tokio::spawn(async move { room.revoke(&by, revocations).await });
         let revoked = deadline(REVOKE_WITHIN, revoking).await.is_ok_and(|done| done.unwrap_or(false));
-        let removal_page = self.providers.get(&provider).map_or("", |known| known.descriptor().removal_page);
+        let known = self.providers.get(&provider);
+        let removal_page = known.map(|known| known.descriptor().removal_page.clone()).unwrap_or_default();
         ErasedConnection { provider, revoked, removal_page }
     }
 }

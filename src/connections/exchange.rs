@@ -1,6 +1,6 @@
 //! From a code to a connection: exchange, compare, seal, one commit.
 
-use super::view::{SealedAccount, account_place, owner_of};
+use super::view::{SealedAccount, SealedTarget, account_place, owner_of, target_place};
 use super::{Connection, Connections, ConnectionsError};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, TenantScope};
@@ -45,7 +45,8 @@ impl Connections {
             nonce: nonce.as_ref().map(Secret::expose),
             refresh_token_held,
         };
-        let client = Client { id: &integration.client_id, secret: &secret };
+        let variables = provider.descriptor().stored_variables([integration.variables.as_str()]);
+        let client = Client { id: &integration.client_id, secret: &secret, variables: &variables };
         let exchange = provider.exchange(client, grant).await.map_err(ConnectionsError::Provider)?;
         let received_at = self.around.now();
         if let Some(wanted) = self.other_account(scope, handshake, &exchange.account).await? {
@@ -113,6 +114,10 @@ impl Connections {
         let owner: Owner = owner_of(&row);
         let account = SealedAccount { email: exchange.account.email, name: exchange.account.name };
         row.account = Some(self.keys.seal_json(&mut tx, &owner, account_place(&row.id), &account).await?);
+        if !exchange.variables.is_empty() {
+            let target = SealedTarget { chat_id: None, variables: exchange.variables };
+            row.target = Some(self.keys.seal_json(&mut tx, &owner, target_place(&row.id), &target).await?);
+        }
         row.missing_scopes = to_json_list(&missing);
         row.status = "active".to_owned();
         row.reason = None;

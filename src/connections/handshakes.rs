@@ -176,10 +176,12 @@ impl Connections {
         let mut scopes = from_json_list(&integration.scopes);
         let user_scopes = from_json_list(&integration.user_scopes);
         // What is asked of the person already is not asked of the app, too: Slack refuses some scopes for bots.
-        let is_new = |one: &&String| !scopes.contains(one) && !user_scopes.contains(one);
+        let fixed = &descriptor.scopes.fixed;
+        let is_new = |one: &&String| !scopes.contains(one) && !user_scopes.contains(one) && !fixed.contains(one);
         let more: Vec<String> = extra_scopes.iter().filter(is_new).cloned().collect();
         scopes.extend(more);
         let challenge = verifier.as_ref().map(pkce_challenge);
+        let variables = descriptor.stored_variables([integration.variables.as_str()]);
         let request = AuthorizeRequest {
             client_id: &integration.client_id,
             redirect_uri: &redirect_uri,
@@ -191,6 +193,7 @@ impl Connections {
             login_hint: reconnected.as_ref().map(|row| row.account_id.as_str()),
             // A refresh token is stored only where a connection is made again and still works.
             force_consent: reconnected.as_ref().is_none_or(|row| row.status != "active"),
+            variables: &variables,
         };
         let authorize_url = provider.authorize_url(&request).ok_or_else(|| {
             Invalid::one("scopes", "the integration asks for no scopes; set some with PUT /v1/integrations")

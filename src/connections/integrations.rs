@@ -1,7 +1,7 @@
 //! Integrations: a tenant's OAuth client at a provider. Client id, secret and endpoints are one unit; endpoints come
 //! from the catalogue and only the operator changes them (OA-04).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::clock::Millis;
 use crate::ids::IntegrationId;
 use crate::invalid::Invalid;
 use crate::keys::{Owner, Place};
-use crate::providers::{Descriptor, telegram};
+use crate::providers::{Descriptor, VariableSource, telegram};
 use crate::schema::words;
 use crate::secret::Secret;
 use crate::store::connections::{ConnectionFilter, connection_list, connections_of_integration_mark};
@@ -24,7 +24,7 @@ use crate::store::integrations::{
     IntegrationRow, integration_by_provider, integration_delete, integration_insert, integration_list,
     integration_update,
 };
-use crate::store::{StoreError, Tx, from_json_list, to_json_list};
+use crate::store::{StoreError, Tx, from_json_list, to_json_list, to_json_object};
 
 words! {
     /// `misconfigured` while the provider refuses the client.
@@ -58,6 +58,9 @@ pub struct IntegrationDraft {
     /// The platform's own bot (Telegram).
     #[schema(value_type = Option<String>, write_only)]
     pub bot_token: Option<Secret>,
+    /// What the provider's addresses need, by the names in `GET /v1/providers`; absent keeps what there is. Part of the client: with
+    /// another value `client_secret` must be given again, and connections pause as for a new `client_id`.
+    pub variables: Option<BTreeMap<String, String>>,
     /// What is refreshed ahead of time; absent keeps what there is, at first `always`.
     #[schema(value_type = Option<RefreshPolicy>)]
     pub refresh_policy: Option<String>,
@@ -68,13 +71,22 @@ pub struct IntegrationDraft {
 impl IntegrationDraft {
     /// An integration that is there stays as it is.
     fn says_nothing(&self) -> bool {
-        let Self { client_id, client_secret, scopes, user_scopes, bot_token, refresh_policy, refresh_active_days } =
-            self;
+        let Self {
+            client_id,
+            client_secret,
+            scopes,
+            user_scopes,
+            bot_token,
+            variables,
+            refresh_policy,
+            refresh_active_days,
+        } = self;
         client_id.is_none()
             && client_secret.is_none()
             && scopes.is_none()
             && user_scopes.is_none()
             && bot_token.is_none()
+            && variables.is_none()
             && refresh_policy.is_none()
             && refresh_active_days.is_none()
     }
@@ -93,6 +105,8 @@ pub struct Integration {
     pub scopes: Vec<String>,
     /// Scopes that are asked of the person.
     pub user_scopes: Vec<String>,
+    /// What the provider's addresses need.
+    pub variables: BTreeMap<String, String>,
     /// `active` or `misconfigured`.
     #[schema(value_type = IntegrationStatus)]
     pub status: String,
@@ -133,16 +147,20 @@ pub struct Integration {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ProviderCard {
     /// Catalogue id.
-    pub id: &'static str,
+    pub id: String,
     /// How it is called.
-    pub display_name: &'static str,
+    pub display_name: String,
     /// Its documentation.
     #[schema(format = "uri")]
-    pub docs_url: &'static str,
+    pub docs_url: String,
+    /// Whether tests hold what we know of it to its documented answers; otherwise look at it before you rely on it.
+    pub verified: bool,
+    /// What an integration must say in `variables`.
+    pub variables: Vec<VariableCard>,
     /// Whether people connect by consenting at the provider.
     pub oauth: bool,
     /// Secrets that can be handed over directly.
-    pub direct_kinds: &'static [&'static str],
+    pub direct_kinds: Vec<String>,
     /// Whether access tokens can be injected into a conversation.
     pub injectable: bool,
     /// Whether a call in progress can get a fresh token.
@@ -151,6 +169,19 @@ pub struct ProviderCard {
     pub revocable: bool,
     /// Whether the caller's tenant has an integration for it.
     pub integrated: bool,
+}
+
+/// Part of a provider's addresses that differs from tenant to tenant.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct VariableCard {
+    /// Its name.
+    pub name: String,
+    /// One that fits.
+    pub example: String,
+    /// What it is when nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub default: Option<String>,
 }
 
 impl Connections {
@@ -197,7 +228,7 @@ impl Connections {
         if existing.as_ref().is_some_and(|old| wish(old) != wish(&row)) {
             credentials_of_integration_plan(&mut tx, &scope, &row.id, self.around.now().0).await?;
         }
-        if existing.is_some_and(|old| old.client_id != row.client_id) {
+        if existing.is_some_and(|old| old.revision != row.revision) {
             let now = self.around.now().0;
             credentials_of_integration_pause(&mut tx, &scope, &row.id, "client_changed").await?;
             connections_of_integration_mark(&mut tx, &scope, &row.id, "misconfigured", "client_changed", now).await?;
@@ -262,13 +293,19 @@ impl Connections {
         existing: Option<&IntegrationRow>,
     ) -> Result<(), ConnectionsError> {
         let mut invalid = Invalid::default();
-        let changes_client = draft.client_id.as_ref().is_some_and(|id| existing.is_none_or(|old| old.client_id != *id));
+        let says = |said: Option<&String>, there: fn(&IntegrationRow) -> &String| {
+            said.is_some_and(|said| existing.is_none_or(|old| there(old) != said))
+        };
+        let variables = draft.variables.as_ref().map(to_json_object);
+        // The secret would go to other addresses than those it was given for (OA-04).
+        let moves = existing.is_some() && says(variables.as_ref(), |old| &old.variables);
+        let changes_client = moves || says(draft.client_id.as_ref(), |old| &old.client_id);
         if descriptor.capabilities.oauth {
             if draft.client_id.is_none() && existing.is_none() {
                 invalid.add("client_id", "must be given");
             }
             if draft.client_secret.is_none() && (existing.is_none() || changes_client) {
-                invalid.add("client_secret", "must be given with a new client_id");
+                invalid.add("client_secret", "must be given with a new client_id and with changed variables");
             }
         }
         if draft
@@ -281,7 +318,7 @@ impl Connections {
         if draft.client_secret.as_ref().is_some_and(Secret::is_blank) {
             invalid.add("client_secret", "must not be empty; leave it out to keep the one there is");
         }
-        if draft.user_scopes.as_ref().is_some_and(|scopes| !scopes.is_empty()) && !descriptor.capabilities.user_scopes {
+        if draft.user_scopes.as_ref().is_some_and(|scopes| !scopes.is_empty()) && !descriptor.tells_user_scopes_apart() {
             invalid.add("user_scopes", "this provider does not tell scopes of the person apart; use scopes");
         }
         if draft.refresh_policy.as_ref().is_some_and(|policy| !REFRESH_POLICIES.contains(&policy.as_str())) {
@@ -300,6 +337,7 @@ impl Connections {
         {
             invalid.add("bot_token", "must be a Telegram bot token as BotFather gives it");
         }
+        check_variables(descriptor, draft, existing, &mut invalid);
         invalid.into_result()?;
         Ok(())
     }
@@ -325,13 +363,19 @@ impl Connections {
         let now = self.around.now().0;
         let client_id =
             draft.client_id.clone().or_else(|| existing.map(|old| old.client_id.clone())).unwrap_or_default();
-        let same_client = existing.is_some_and(|old| old.client_id == client_id);
+        let variables = match (&draft.variables, existing) {
+            (Some(said), _) => to_json_object(said),
+            (None, Some(old)) => old.variables.clone(),
+            (None, None) => "{}".to_owned(),
+        };
+        let same_client = existing.is_some_and(|old| old.client_id == client_id && old.variables == variables);
         let fresh = IntegrationRow::new(scope.tenant(), &id, provider, &client_id, now);
         Ok(IntegrationRow {
             client_secret,
             bot_token,
             scopes: kept(draft.scopes.as_ref(), existing.map(|old| &old.scopes)),
             user_scopes: kept(draft.user_scopes.as_ref(), existing.map(|old| &old.user_scopes)),
+            variables,
             refresh_policy: draft
                 .refresh_policy
                 .clone()
@@ -364,6 +408,7 @@ impl Connections {
             client_id: row.client_id.clone(),
             scopes: from_json_list(&row.scopes),
             user_scopes: from_json_list(&row.user_scopes),
+            variables: serde_json::from_str(&row.variables).unwrap_or_default(),
             status: row.status.clone(),
             reason: row.reason.clone(),
             unreachable_since: row.unreachable_since.map(|at| Millis(at).rfc3339()),
@@ -377,6 +422,33 @@ impl Connections {
             created_at: Millis(row.created_at).rfc3339(),
             updated_at: Millis(row.updated_at).rfc3339(),
         }
+    }
+}
+
+/// Every variable that a tenant has to say is there and leads nowhere but to the provider (OA-04, fact sheet G.24).
+fn check_variables(
+    descriptor: &Descriptor,
+    draft: &IntegrationDraft,
+    existing: Option<&IntegrationRow>,
+    invalid: &mut Invalid,
+) {
+    if draft.variables.is_none() && existing.is_some() {
+        return;
+    }
+    let said = draft.variables.clone().unwrap_or_default();
+    let asked = || descriptor.variables.iter().filter(|(_, one)| one.from == VariableSource::Integration);
+    for (name, variable) in asked() {
+        let field = format!("variables.{name}");
+        match said.get(name) {
+            None if variable.default.is_none() => invalid.add(field, format!("must be given, such as {}", variable.example)),
+            Some(value) if !variable.accepts(value) => {
+                invalid.add(field, format!("must look like {}", variable.example));
+            }
+            _ => {}
+        }
+    }
+    for name in said.keys().filter(|name| !asked().any(|(known, _)| known == *name)) {
+        invalid.add(format!("variables.{name}"), "is nothing that this provider's addresses need");
     }
 }
 
@@ -401,15 +473,23 @@ pub(super) fn place<'a>(id: &'a str, field: &'static str) -> Place<'a> {
 }
 
 fn card(descriptor: &Descriptor, integrated: &BTreeSet<String>) -> ProviderCard {
+    let asked = descriptor.variables.iter().filter(|(_, one)| one.from == VariableSource::Integration);
+    let variables = asked.map(|(name, one)| VariableCard {
+        name: name.clone(),
+        example: one.example.clone(),
+        default: one.default.clone(),
+    });
     ProviderCard {
-        id: descriptor.id,
-        display_name: descriptor.display_name,
-        docs_url: descriptor.docs_url,
+        id: descriptor.id.clone(),
+        display_name: descriptor.display_name.clone(),
+        docs_url: descriptor.docs_url.clone(),
+        verified: descriptor.verified,
+        variables: variables.collect(),
         oauth: descriptor.capabilities.oauth,
-        direct_kinds: descriptor.capabilities.direct_kinds,
+        direct_kinds: descriptor.capabilities.direct_kinds.clone(),
         injectable: descriptor.capabilities.injectable,
         mid_call_refresh: descriptor.capabilities.mid_call_refresh,
-        revocable: descriptor.capabilities.revocable,
-        integrated: integrated.contains(descriptor.id),
+        revocable: descriptor.revocable(),
+        integrated: integrated.contains(&descriptor.id),
     }
 }

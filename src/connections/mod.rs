@@ -23,12 +23,12 @@ pub use erase::{ErasedConnection, Receipt};
 pub use handshakes::{Begin, Begun, Callback, Ending, Finished, RedirectTo, Visitor};
 pub use health::{Health, IntegrationHealth, Need, Pause, Renewal, Trouble};
 pub use import::{Import, ImportAccount, ImportCredential, ImportRow};
-pub use integrations::{Integration, IntegrationDraft, ProviderCard};
+pub use integrations::{Integration, IntegrationDraft, ProviderCard, VariableCard};
 pub use manage::{ConnectionChange, Disconnected, ListFilter};
-pub use offers::{Ends, Preview};
+pub use offers::{ConsentOffer, Ends, Preview};
 pub use refreshing::{Backlog, Refreshing};
 pub use telegram::{BotSource, START_LIFE, TelegramDraft};
-pub use view::{AccountView, Connection, ConnectionStatus, CredentialKindName, CredentialView};
+pub use view::{AccountView, Connection, ConnectionStatus, CredentialKindName, CredentialView, Target};
 
 use crate::audit::{Audit, AuditError};
 use crate::caller::{Denied, SystemScope};

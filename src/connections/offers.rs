@@ -5,13 +5,24 @@ use super::{Connection, Connections, ConnectionsError};
 use crate::caller::{Caller, Permission};
 use crate::store::connections::credential_other_uses;
 use crate::store::from_json_list;
-use crate::store::integrations::integration_by_provider;
+use crate::store::integrations::{IntegrationRow, integration_by_provider};
+
+/// Consent at a provider, before it is given.
+#[derive(Clone, Debug)]
+pub struct ConsentOffer {
+    /// Catalogue id.
+    pub provider: String,
+    /// What is asked for.
+    pub scopes: Vec<String>,
+    /// The origin to which beginning redirects the browser: what a page's `form-action` must list (API.md section 6, point 15).
+    pub leads_to: String,
+}
 
 /// How an account of one provider can be connected.
 #[derive(Clone, Debug)]
 pub struct Preview {
-    /// The scopes that consent asks for; none when people cannot connect by consent.
-    pub consent: Option<Vec<String>>,
+    /// None when people cannot connect by consent.
+    pub consent: Option<ConsentOffer>,
     /// The name of the platform's own bot, with `@`, if there is one and it answers.
     pub platform_bot: Option<String>,
     /// Whether a person can hand in a bot of their own.
@@ -28,7 +39,7 @@ pub enum Ends {
     /// The provider has no way to revoke.
     OnlyHere {
         /// The provider's own page for removing access.
-        removal_page: &'static str,
+        removal_page: String,
     },
 }
 
@@ -37,22 +48,27 @@ impl Connections {
     /// not know it.
     #[must_use]
     pub fn provider_name(&self, provider: &str) -> String {
-        let name = self.providers.get(provider).map_or(provider, |known| known.descriptor().display_name);
+        let known = self.providers.get(provider);
+        let name = known.as_ref().map_or(provider, |known| known.descriptor().display_name.as_str());
         name.split(" (").next().unwrap_or(name).to_owned()
     }
 
-    /// The origin to which beginning a handshake redirects the browser: what a page's `form-action` must list
-    /// (API.md section 6, point 15). None for providers without consent.
-    #[must_use]
-    pub fn authorize_origin(&self, provider: &str) -> Option<String> {
-        let known = self.providers.get(provider)?;
-        known.descriptor().endpoints.authorize.as_ref().map(|url| url.origin().ascii_serialization())
-    }
-
-    /// Scopes that are asked for besides those that a tenant sets, because identity depends on them.
-    #[must_use]
-    pub fn always_asked(&self, provider: &str) -> &'static [&'static str] {
-        self.providers.get(provider).map_or(&[], |known| known.descriptor().fixed_scopes)
+    /// What consent at an integration's provider asks for, with more scopes than it always asks for. None where people do not
+    /// connect by consent.
+    pub(super) fn consent_offer(&self, integration: &IntegrationRow, more: &[String]) -> Option<ConsentOffer> {
+        let known = self.providers.get(&integration.provider)?;
+        let descriptor = known.descriptor();
+        let variables = descriptor.stored_variables([integration.variables.as_str()]);
+        let url = descriptor.endpoints.authorize.as_ref().filter(|_| descriptor.capabilities.oauth)?.at(&variables)?;
+        let set = [from_json_list(&integration.scopes), from_json_list(&integration.user_scopes)].concat();
+        let mut scopes = descriptor.scopes.fixed.clone();
+        for scope in set.iter().chain(more) {
+            if !scopes.contains(scope) {
+                scopes.push(scope.clone());
+            }
+        }
+        let leads_to = url.origin().ascii_serialization();
+        Some(ConsentOffer { provider: integration.provider.clone(), scopes, leads_to })
     }
 
     /// How an account of a provider can be connected. Asks Telegram for the name of the platform's bot.
@@ -66,12 +82,9 @@ impl Connections {
         let mut tx = self.store.read().await?;
         let integration = integration_by_provider(&mut tx, &scope, provider).await?;
         drop(tx);
-        let own_bot = descriptor.capabilities.direct_kinds.contains(&"bot_token");
+        let own_bot = descriptor.capabilities.direct_kinds.iter().any(|kind| kind == "bot_token");
         let has_platform_bot = integration.as_ref().is_some_and(|row| row.bot_token.is_some());
-        let consent = integration.filter(|_| descriptor.capabilities.oauth).map(|row| {
-            let wanted = [from_json_list(&row.scopes), from_json_list(&row.user_scopes)].concat();
-            descriptor.fixed_scopes.iter().map(|one| (*one).to_owned()).chain(wanted).collect()
-        });
+        let consent = integration.and_then(|row| self.consent_offer(&row, &[]));
         let platform_bot = if own_bot && has_platform_bot { self.platform_bot_name(&scope).await? } else { None };
         if consent.is_none() && !own_bot {
             return Err(ConnectionsError::NotFound("integration"));
@@ -88,8 +101,8 @@ impl Connections {
             return Err(ConnectionsError::NotFound("provider"));
         };
         let descriptor = known.descriptor();
-        if !descriptor.capabilities.revocable {
-            return Ok(Ends::OnlyHere { removal_page: descriptor.removal_page });
+        if !descriptor.revocable() {
+            return Ok(Ends::OnlyHere { removal_page: descriptor.removal_page.clone() });
         }
         let shared = self.shared_credentials(caller, connection).await?;
         if !shared.is_empty() && shared.len() == connection.credentials.len() {

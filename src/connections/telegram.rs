@@ -1,6 +1,7 @@
 //! Telegram: not a delegated user API. What is kept is a bot token; what is bound is the chat with one person, proven
 //! by pressing Start on a link that only that person was given (fact sheet C.4, C.6).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::integrations::place as integration_place;
@@ -157,7 +158,7 @@ impl Connections {
         if !telegram_start_delete(&mut tx, BY_SECRET, &wait.tenant_id, &wait.connection_id).await? {
             return Ok(false);
         }
-        let target = SealedTarget { chat_id: start.chat_id };
+        let target = SealedTarget { chat_id: Some(start.chat_id), variables: BTreeMap::new() };
         row.target = Some(self.keys.seal_json(&mut tx, &owner_of(&row), target_place(&row.id), &target).await?);
         if row.account_id.starts_with(PENDING) {
             row.account_id = start.chat_id.to_string();

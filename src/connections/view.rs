@@ -1,5 +1,7 @@
 //! What people and programs see of a connection: everything but its secrets.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -9,12 +11,13 @@ use crate::clock::Millis;
 use crate::credentials::{is_degraded, last_error};
 use crate::ids::{ConnectionId, CredentialId};
 use crate::keys::{Owner, Place};
+use crate::providers::Variables;
 use crate::schema::words;
 use crate::store::connections::ConnectionRow;
 use crate::store::credentials::{CredentialRow, credentials_of_connection};
 use crate::store::integrations::integration_by_id;
 use crate::store::users::user_by_id;
-use crate::store::{Tx, from_json_list};
+use crate::store::{Tx, from_json_list, to_json_object};
 
 words! {
     /// `active` works; `awaiting_start` waits for Start in Telegram; `needs_reauth` needs its user, `misconfigured` the
@@ -145,10 +148,14 @@ pub(super) struct SealedAccount {
 }
 
 /// What is sealed of a target.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub(super) struct SealedTarget {
     /// The chat that the vault fixes (Telegram).
-    pub(super) chat_id: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) chat_id: Option<i64>,
+    /// What the provider's answer said about its own addresses, let in by the catalogue.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) variables: BTreeMap<String, String>,
 }
 
 pub(super) fn account_place(id: &str) -> Place<'_> {
@@ -222,24 +229,45 @@ impl Connections {
         })
     }
 
-    /// The chat that the vault fixes for a connection, if it has one.
+    /// What the vault fixes in calls of a connection.
     ///
     /// # Errors
     /// As every statement.
-    pub async fn chat_of(
+    pub async fn target_of(
         &self,
         caller: &crate::caller::Caller,
         connection: &str,
-    ) -> Result<Option<i64>, ConnectionsError> {
+    ) -> Result<Target, ConnectionsError> {
         let scope = caller.require(crate::caller::Permission::ConnectionsRead)?;
         let mut tx = self.store.read().await?;
         let row = crate::store::connections::connection_by_id(&mut tx, &scope, connection)
             .await?
             .ok_or(ConnectionsError::NotFound("connection"))?;
-        let Some(sealed) = &row.target else { return Ok(None) };
-        let target: SealedTarget = self.keys.open_json(&mut tx, &owner_of(&row), target_place(&row.id), sealed).await?;
-        Ok(Some(target.chat_id))
+        let target: SealedTarget = match &row.target {
+            Some(sealed) => self.keys.open_json(&mut tx, &owner_of(&row), target_place(&row.id), sealed).await?,
+            None => SealedTarget::default(),
+        };
+        let provider = self.providers.get(&row.provider).ok_or(ConnectionsError::NotFound("provider"))?;
+        if provider.descriptor().variables.is_empty() {
+            return Ok(Target { chat: target.chat_id, variables: Variables::default() });
+        }
+        let integration = match &row.integration_id {
+            Some(id) => integration_by_id(&mut tx, &scope, id).await?,
+            None => None,
+        };
+        let said = integration.as_ref().map_or("{}", |row| row.variables.as_str());
+        let variables = provider.descriptor().stored_variables([said, &to_json_object(&target.variables)]);
+        Ok(Target { chat: target.chat_id, variables })
     }
+}
+
+/// What the vault fixes in calls of a connection, whatever a tool asks for (fact sheet G.26).
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    /// The chat (Telegram).
+    pub chat: Option<i64>,
+    /// What stands in braces in the provider's addresses.
+    pub variables: Variables,
 }
 
 fn credential_view(row: CredentialRow, health: Health) -> CredentialView {

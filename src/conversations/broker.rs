@@ -49,7 +49,7 @@ impl Conversations {
             .connection_of_ticket(&admitted, &request.provider, request.account.as_deref())
             .await?
             .ok_or(ConversationsError::NotFound("connection in this conversation"))?;
-        let chat = self.connections.chat_of(&admitted.caller, &used.connection_id).await?;
+        let target = self.connections.target_of(&admitted.caller, &used.connection_id).await?;
         let call = BrokerCall {
             connection: &used.connection_id,
             which: Which::Id(&used.credential_id),
@@ -60,7 +60,8 @@ impl Conversations {
                 query: request.query.as_deref(),
                 headers: &request.headers,
                 body: request.body,
-                chat,
+                chat: target.chat,
+                variables: &target.variables,
             },
             conversation: Some(&admitted.row.id),
         };

@@ -59,7 +59,8 @@ impl Credentials {
             }
         };
         let ForRefresh { client_secret, refresh_token, sealer } = opened;
-        let client = Client { id: &integration.client_id, secret: &client_secret };
+        let variables = provider.descriptor().stored_variables([integration.variables.as_str()]);
+        let client = Client { id: &integration.client_id, secret: &client_secret, variables: &variables };
         // The protocol has sent this on its way a moment ago, as still in time for its lease and for a provider's grace.
         if watch.elapsed() > OPENED_WITHIN {
             return Outcome::NotTried(Code::STORE_UNAVAILABLE);
@@ -137,7 +138,8 @@ impl Credentials {
             }
             None => Secret::new(""),
         };
-        provider.revoke(Client { id: &integration.client_id, secret: &secret }, tokens).await
+        let variables = provider.descriptor().stored_variables([integration.variables.as_str()]);
+        provider.revoke(Client { id: &integration.client_id, secret: &secret, variables: &variables }, tokens).await
     }
 }
 

@@ -142,7 +142,7 @@ pub(super) fn policy(descriptor: &Descriptor) -> Policy {
         providers::Replay::Grace(grace) => Replay::Grace(grace),
         providers::Replay::Unsafe => Replay::Unsafe,
     };
-    let revocation = match (descriptor.capabilities.revocable, descriptor.rotates()) {
+    let revocation = match (descriptor.revocable(), descriptor.rotates()) {
         (false, _) => Revocation::Impossible,
         (true, true) => Revocation::OneTokenSet,
         // Ending one token of a provider that does not rotate ends the whole consent (Google, fact sheet A.6).

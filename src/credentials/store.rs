@@ -252,7 +252,7 @@ impl Credentials {
     async fn revoke_one(&self, caller: &Caller, revocation: &Revocation) -> bool {
         let row = &revocation.credential;
         let Some(kind) = CredentialKind::parse(&row.kind) else { return false };
-        if !self.providers.get(&row.provider).is_some_and(|provider| provider.descriptor().capabilities.revocable) {
+        if !self.providers.get(&row.provider).is_some_and(|provider| provider.descriptor().revocable()) {
             return false;
         }
         let tokens = RevokeTokens { access: revocation.access.as_ref(), refresh: revocation.refresh.as_ref(), kind };

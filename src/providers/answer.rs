@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use super::descriptor::Expiry;
@@ -46,6 +46,24 @@ pub(super) struct RawAnswer {
     pub user_id: Value,
     pub team_id: Value,
     pub authed_user: Option<Box<RawAnswer>>,
+    /// Everything else, but for tokens; empty where something in it cannot be read, since nothing that is stored hangs on it.
+    #[serde(skip)]
+    pub rest: Map<String, Value>,
+}
+
+/// What an answer has beside tokens. The fields of tokens are named so that none of them gets into `rest`.
+#[derive(Deserialize, Default)]
+struct Beside {
+    #[serde(default, rename = "access_token")]
+    _access_token: IgnoredAny,
+    #[serde(default, rename = "refresh_token")]
+    _refresh_token: IgnoredAny,
+    #[serde(default, rename = "id_token")]
+    _id_token: IgnoredAny,
+    #[serde(default, rename = "authed_user")]
+    _authed_user: IgnoredAny,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 /// A text that may be a secret, kept so from the first byte.
@@ -139,7 +157,9 @@ impl RawAnswer {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Self::parse_form(body.trim_ascii());
         }
-        serde_json::from_slice(body).ok()
+        let raw: Self = serde_json::from_slice(body).ok()?;
+        let beside: Beside = serde_json::from_slice(body).unwrap_or_default();
+        Some(Self { rest: beside.rest, ..raw })
     }
 
     /// GitHub's manner where it was not asked for JSON (fact sheet D.4). Only what can be nothing else is taken for a
@@ -175,7 +195,10 @@ impl RawAnswer {
                 "refresh_token_expires_in" => &mut raw.refresh_token_expires_in,
                 "refresh_expires_in" => &mut raw.refresh_expires_in,
                 "x_refresh_token_expires_in" => &mut raw.x_refresh_token_expires_in,
-                _ => continue,
+                other => {
+                    raw.rest.entry(other).or_insert_with(|| Value::String(value.into_owned()));
+                    continue;
+                }
             };
             if !known.is_null() {
                 return None;
@@ -210,6 +233,36 @@ impl RawAnswer {
             Value::Null => None,
             _ => Some(""),
         }
+    }
+
+    /// The words that may be its error code, in the order of the fields that can hold one.
+    pub fn error_words(&self, fields: &[String]) -> Vec<String> {
+        let word = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let of_field = |name: &String| match (name.as_str(), self.rest.get(name)) {
+            ("error", _) => self.error_code().map(str::to_owned).into_iter().collect(),
+            (_, Some(Value::Array(list))) => list.iter().filter_map(word).collect(),
+            (_, value) => value.and_then(word).into_iter().collect::<Vec<_>>(),
+        };
+        fields.iter().flat_map(of_field).collect()
+    }
+
+    /// The text or number to which a JSON pointer (RFC 6901) leads.
+    pub fn text_at(&self, pointer: &str) -> Option<String> {
+        let (first, below) = match pointer.strip_prefix('/')?.split_once('/') {
+            Some((first, below)) => (first, format!("/{below}")),
+            None => (pointer.strip_prefix('/')?, String::new()),
+        };
+        let value = match first {
+            "id" => &self.id,
+            "user_id" => &self.user_id,
+            "team_id" => &self.team_id,
+            other => self.rest.get(other)?,
+        };
+        text_of(value.pointer(&below)?)
     }
 
     /// Takes the token set out of the answer.
@@ -260,6 +313,15 @@ fn scopes(value: &Value) -> Option<Vec<String>> {
         }
     }
     Some(scopes)
+}
+
+/// Text or a whole number, as text: ids are written as either.
+pub(super) fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 fn seconds(value: &Value) -> Option<f64> {

@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderName, Method, header};
 use url::Url;
 use url::form_urlencoded;
 
-use super::descriptor::{BrokerMethods, Descriptor};
+use super::address::Variables;
+use super::descriptor::{Broker, Descriptor};
 use crate::outbound::Request;
 
 /// Longest path and query that are forwarded, in bytes.
@@ -28,6 +29,8 @@ pub struct ApiCall<'a> {
     pub body: bytes::Bytes,
     /// The chat that the room fixes for methods that carry one (Telegram); others ignore it.
     pub chat: Option<i64>,
+    /// What stands in braces in the provider's API addresses.
+    pub variables: &'a Variables,
 }
 
 /// The call may not leave. Nothing was sent.
@@ -77,7 +80,7 @@ impl<'a> ApiCall<'a> {
     /// A call without query and body.
     #[must_use]
     pub fn new(method: Method, path: &'a str, headers: &'a HeaderMap) -> Self {
-        Self { method, path, query: None, headers, body: bytes::Bytes::new(), chat: None }
+        Self { method, path, query: None, headers, body: bytes::Bytes::new(), chat: None, variables: Variables::NONE }
     }
 
     /// The request to `url`, still without a credential.
@@ -94,8 +97,8 @@ impl<'a> ApiCall<'a> {
     pub(super) fn url(&self, descriptor: &Descriptor) -> Result<Url, AttachError> {
         check_path(self.path)?;
         let first = self.path.split('/').next().unwrap_or_default();
-        let base = descriptor.endpoints.api_base(first).ok_or(AttachError::UnknownApi)?;
-        let mut url = below(base, self.path)?;
+        let base = descriptor.endpoints.api_base(first, self.variables).ok_or(AttachError::UnknownApi)?;
+        let mut url = below(&base, self.path)?;
         url.set_query(self.clean_query()?.as_deref());
         Ok(url)
     }
@@ -107,10 +110,10 @@ impl<'a> ApiCall<'a> {
         if name.len() > 100 || !name.split('.').all(word) {
             return Err(AttachError::Path);
         }
-        let allowed = match descriptor.broker_methods {
-            BrokerMethods::Paths => true,
-            BrokerMethods::Only(list) => list.iter().any(|method| method.name == name),
-            BrokerMethods::AllBut(list) => !list.iter().any(|pattern| covers(pattern, name)),
+        let allowed = match &descriptor.broker {
+            Broker::Paths => true,
+            Broker::Only(list) => list.contains_key(name),
+            Broker::AllBut(list) => !list.iter().any(|pattern| covers(pattern, name)),
         };
         if allowed { Ok(name) } else { Err(AttachError::MethodNotAllowed) }
     }
@@ -204,10 +207,9 @@ fn escapes_are_harmless(segment: &str) -> bool {
 mod tests {
     use super::*;
     use crate::providers::catalogue;
-    use std::collections::BTreeMap;
 
     fn google() -> Descriptor {
-        catalogue::descriptors(&BTreeMap::new()).expect("the catalogue").0
+        catalogue::known("google")
     }
 
     fn url(path: &str, query: Option<&str>) -> Result<String, AttachError> {
@@ -301,7 +303,7 @@ mod tests {
     #[test]
     fn an_override_replaces_every_base() {
         let mut descriptor = google();
-        descriptor.endpoints.api_base_override = Some("http://127.0.0.1:4000/api/".parse().expect("url"));
+        descriptor.endpoints.api_override = Some("http://127.0.0.1:4000/api/".parse().expect("url"));
         let headers = HeaderMap::new();
         let call = |path| ApiCall::new(Method::GET, path, &headers);
         let seen = call("gmail/v1/x").url(&descriptor).map(String::from);

@@ -1,199 +1,402 @@
-//! What a provider is, as data (provider fact sheet E.0). The rows are in `catalogue`.
+//! What a provider is, as data (provider fact sheet E.0). The rows are in `catalogue.toml`, beside which an operator can put more.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer};
 use url::Url;
 
-/// Everything about a provider that is not code.
-#[derive(Clone, Debug)]
+use super::address::{Address, Variable, Variables};
+use super::errors::ErrorTable;
+
+/// Everything about a provider that is not code. A field that the catalogue leaves out has the value that most providers have.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Descriptor {
-    /// The id in URLs, tables and settings: `google`.
-    pub id: &'static str,
+    /// The id in URLs, tables and settings: `google`. It is the name of the catalogue's table.
+    #[serde(skip)]
+    pub id: String,
     /// The name on pages.
-    pub display_name: &'static str,
+    pub display_name: String,
     /// Where the provider explains how to register a client.
-    pub docs_url: &'static str,
+    pub docs_url: String,
+    /// Tests hold the row to fixtures that were transcribed from the provider fact sheet.
+    #[serde(default)]
+    pub verified: bool,
     /// What can be done with it.
+    #[serde(default)]
     pub capabilities: Capabilities,
     /// Where it lives, after the operator's overrides.
     pub endpoints: Endpoints,
-    /// What stands between scopes in the authorization request.
-    pub scope_separator: char,
+    /// What stands in braces in the endpoints, by name.
+    #[serde(default)]
+    pub variables: BTreeMap<String, Variable>,
+    /// How scopes are written.
+    #[serde(default)]
+    pub scopes: ScopeRules,
     /// Whether a code challenge is sent (OA-06).
+    #[serde(default)]
     pub pkce: Pkce,
     /// How the client proves itself at the token endpoint.
+    #[serde(default)]
     pub client_auth: ClientAuth,
+    /// How requests to the token endpoint are written.
+    #[serde(default)]
+    pub token_body: TokenBody,
     /// How answers are wrapped.
+    #[serde(default)]
     pub response_style: ResponseStyle,
+    /// Fields of an answer that can hold the error code, the most telling first.
+    #[serde(default = "error_fields")]
+    pub error_fields: Vec<String>,
+    /// What the provider's error codes mean, beside those that everybody has.
+    #[serde(default)]
+    pub errors: ErrorTable,
     /// Whether a refresh spends the refresh token.
+    #[serde(default)]
     pub rotation: Rotation,
     /// Whether a spent refresh token may be shown once more after a lost answer.
+    #[serde(default)]
     pub replay: Replay,
     /// When access tokens end, if the answer does not say it.
+    #[serde(default)]
     pub expiry: Expiry,
-    /// How long an unused refresh token lives; refresh well before half of it. `None`: not known to end.
+    /// A connection without a refresh token is none (fact sheet A.3).
+    #[serde(default)]
+    pub needs_refresh_token: bool,
+    /// How long an unused refresh token lives, in seconds; refresh well before half of it. `None`: not known to end.
+    #[serde(default, deserialize_with = "some_seconds")]
     pub idle_expiry: Option<Duration>,
-    /// Scopes that are asked for always, since identity depends on them.
-    pub fixed_scopes: &'static [&'static str],
-    /// Other spellings of scopes: `(short, long)`. The provider answers in the long one.
-    pub scope_aliases: &'static [(&'static str, &'static str)],
-    /// What known scopes allow, in words for the consent preview.
-    pub scope_words: &'static [(&'static str, &'static str)],
+    /// How long a grant lives whatever is done, in seconds.
+    #[serde(default, deserialize_with = "some_seconds")]
+    pub absolute_expiry: Option<Duration>,
+    /// Where the account's identity comes from.
+    #[serde(default)]
+    pub identity: Identity,
+    /// How a grant is ended.
+    #[serde(default)]
+    pub revoke: Revoke,
     /// The provider's own page to remove access.
-    pub removal_page: &'static str,
+    #[serde(default)]
+    pub removal_page: String,
     /// Parameters that every authorization request carries.
-    pub authorize_params: &'static [(&'static str, &'static str)],
+    #[serde(default)]
+    pub authorize_params: BTreeMap<String, String>,
+    /// Parameters that make the provider ask again although access was granted before.
+    #[serde(default)]
+    pub force_consent_params: BTreeMap<String, String>,
+    /// The parameter that names the account to be connected again.
+    #[serde(default)]
+    pub login_hint_param: Option<String>,
+    /// Parameters that every exchange of a code carries.
+    #[serde(default)]
+    pub token_params: BTreeMap<String, String>,
+    /// Headers that every API call carries, and the one that holds the token.
+    #[serde(default)]
+    pub api: ApiRules,
     /// Which API methods the broker may call, for providers whose broker path is a method name.
-    pub broker_methods: BrokerMethods,
+    #[serde(default)]
+    pub broker: Broker,
+}
+
+fn error_fields() -> Vec<String> {
+    vec!["error".to_owned()]
 }
 
 /// What can be done with a provider.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Capabilities {
     /// A person can connect by OAuth consent.
     pub oauth: bool,
     /// Kinds of credential that can be handed in directly (`POST /v1/connections`).
-    pub direct_kinds: &'static [&'static str],
-    /// The provider can be told to end a grant.
-    pub revocable: bool,
+    pub direct_kinds: Vec<String>,
     /// Access tokens travel in a header, so that they may be injected when they expire (DESIGN section 2).
     pub injectable: bool,
     /// A call in progress can be given a fresh token, because tokens are refreshed at all.
     pub mid_call_refresh: bool,
-    /// The tenant's integration may carry scopes of the acting person beside those of the app (Slack).
-    pub user_scopes: bool,
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self { oauth: true, direct_kinds: Vec::new(), injectable: true, mid_call_refresh: true }
+    }
+}
+
+/// How scopes are written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScopeRules {
+    /// The parameter for scopes; empty where the provider's own page decides (Notion).
+    pub param: String,
+    /// The parameter for scopes of the acting person, where they stand apart from those of the app (Slack).
+    pub user_param: Option<String>,
+    /// What stands between scopes in the authorization request.
+    pub separator: String,
+    /// A request without any scope makes sense, because the client's registration has them.
+    pub optional: bool,
+    /// Scopes that are asked for always, since identity or refreshing depends on them.
+    pub fixed: Vec<String>,
+    /// Other spellings of scopes: short to long. The provider answers in the long one.
+    pub aliases: BTreeMap<String, String>,
+    /// What known scopes allow, in words for the consent preview.
+    pub words: BTreeMap<String, String>,
+}
+
+impl Default for ScopeRules {
+    fn default() -> Self {
+        Self {
+            param: "scope".to_owned(),
+            user_param: None,
+            separator: " ".to_owned(),
+            optional: false,
+            fixed: Vec::new(),
+            aliases: BTreeMap::new(),
+            words: BTreeMap::new(),
+        }
+    }
 }
 
 /// Full URLs, each of which an operator can replace.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Endpoints {
     /// Where the browser is sent.
-    pub authorize: Option<Url>,
+    pub authorize: Option<Address>,
     /// Where codes are exchanged.
-    pub token: Option<Url>,
+    pub token: Option<Address>,
     /// Where tokens are refreshed; `None` means at `token`.
-    pub refresh: Option<Url>,
-    /// Where tokens are revoked.
-    pub revoke: Option<Url>,
+    pub refresh: Option<Address>,
+    /// Where tokens are revoked. May hold `{client_id}` and `{token}` beside the provider's variables.
+    pub revoke: Option<Address>,
     /// Where the account is described.
-    pub userinfo: Option<Url>,
+    pub userinfo: Option<Address>,
     /// Where the keys of id_tokens are published.
-    pub jwks: Option<Url>,
+    pub jwks: Option<Address>,
     /// The exact `iss` values of id_tokens and authorization answers that count (RFC 9207, OA-05).
     pub issuers: Vec<String>,
     /// API bases by the first segment of the broker path; an empty segment fits every path.
-    pub api_bases: Vec<(&'static str, Url)>,
+    pub api: BTreeMap<String, Address>,
     /// Replaces every API base.
-    pub api_base_override: Option<Url>,
+    #[serde(skip)]
+    pub api_override: Option<Url>,
 }
 
 impl Endpoints {
     /// Where tokens are refreshed.
     #[must_use]
-    pub fn refresh_url(&self) -> Option<&Url> {
+    pub fn refresh(&self) -> Option<&Address> {
         self.refresh.as_ref().or(self.token.as_ref())
     }
 
-    /// The base for an API path that begins with `segment`; `None` when the provider has no such API.
+    /// The base for an API path that begins with `segment`; `None` when the provider has no such API, or a variable is missing.
     #[must_use]
-    pub fn api_base(&self, segment: &str) -> Option<&Url> {
-        let known = self.api_bases.iter().find(|(first, _)| first.is_empty() || *first == segment)?;
-        Some(self.api_base_override.as_ref().unwrap_or(&known.1))
+    pub fn api_base(&self, segment: &str, variables: &Variables) -> Option<Url> {
+        let known = self.api.get(segment).or_else(|| self.api.get(""))?;
+        self.api_override.clone().or_else(|| known.at(variables))
     }
 }
 
 /// Whether a code challenge is sent. `plain` does not exist here (OA-06).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Pkce {
-    /// None: Slack refuses it unless enabled, and enabling it ends refresh tokens after 30 days.
+    /// None: the provider does not know it, or punishes it (Slack ends refresh tokens after 30 days).
     Off,
     /// S256, always.
+    #[default]
     S256,
 }
 
 /// How the client proves itself at the token endpoint (RFC 6749 section 2.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ClientAuth {
     /// HTTP Basic.
     Basic,
-    /// `client_id` and `client_secret` in the form.
+    /// `client_id` and `client_secret` in the body.
+    #[default]
     Post,
 }
 
-/// How answers are wrapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How requests to the token endpoint are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenBody {
+    /// `application/x-www-form-urlencoded`, as RFC 6749 has it.
+    #[default]
+    Form,
+    /// A JSON object with the same fields (Notion).
+    Json,
+}
+
+/// How answers are wrapped. That some answer errors with status 200 (GitHub) is expected of everybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ResponseStyle {
-    /// RFC 6749: the status says whether it worked.
+    /// RFC 6749: the status says whether it worked, unless there is an `error`.
+    #[default]
     Rfc6749,
-    /// Slack: status 200 and `ok: true|false`.
+    /// Slack: status 200 and `ok: true|false`; up to two token sets in one answer.
     Slack,
 }
 
 /// Whether a refresh spends the refresh token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Rotation {
     /// The refresh token stays.
     None,
     /// A new one may come.
     May,
-    /// A new one always comes.
+    /// A new one always comes: the careful guess about a provider that nobody has looked at.
+    #[default]
     Always,
 }
 
 /// Whether a refresh token may be shown once more after its answer was lost (fact sheet D.2, RL-06).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Replay {
     /// At any time.
     Safe,
-    /// Within this time of the first send.
-    Grace(Duration),
+    /// Within this many seconds of the first send.
+    Grace(#[serde(deserialize_with = "seconds")] Duration),
     /// Never: it may end the grant.
+    #[default]
     Unsafe,
 }
 
-/// When access tokens end, if the answer does not say it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When access tokens end, if the answer does not say it. Times are in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Expiry {
     /// They always end; without a word, after this time.
-    Always(Duration),
+    Always(#[serde(deserialize_with = "seconds")] Duration),
     /// They end when a refresh token comes with them; without a word, after this time.
-    WithRefreshToken(Duration),
+    WithRefreshToken(#[serde(deserialize_with = "seconds")] Duration),
     /// They never end.
     Never,
 }
 
-/// Which API methods the broker may call.
-#[derive(Clone, Copy, Debug)]
-pub enum BrokerMethods {
-    /// Paths, not methods.
-    Paths,
-    /// Method names, all but these (a trailing `*` stands for any rest).
-    AllBut(&'static [&'static str]),
-    /// Only these method names.
-    Only(&'static [BrokerMethod]),
+impl Default for Expiry {
+    fn default() -> Self {
+        Self::WithRefreshToken(Duration::from_secs(3600))
+    }
 }
 
-/// One method that the broker may call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BrokerMethod {
-    /// Its name, in the provider's spelling.
-    pub name: &'static str,
-    /// It is addressed to a chat, which the room fixes (fact sheet G.26).
-    pub carries_chat: bool,
+/// Where an account's identity comes from (OA-09).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Identity {
+    /// What is read.
+    pub source: IdentitySource,
+    /// JSON pointers (RFC 6901) to the parts of the account's id, which are joined by `/`. Empty for the `sub` of an id_token.
+    pub id: Vec<String>,
+    /// A JSON pointer to an e-mail that the provider vouches for. An id_token says itself whether it does.
+    pub email: Option<String>,
+    /// A JSON pointer to a name for people. An id_token has `name`.
+    pub name: Option<String>,
+    /// The body with which userinfo is asked by POST; without one it is a GET.
+    pub body: Option<String>,
+}
+
+/// What an identity is read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdentitySource {
+    /// A verified id_token (OA-08).
+    #[default]
+    IdToken,
+    /// An answer of the userinfo endpoint.
+    Userinfo,
+    /// The token answer itself.
+    Answer,
+}
+
+/// How a grant is ended at the provider (fact sheet E.0).
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Revoke {
+    /// The form of the request.
+    pub style: RevokeStyle,
+    /// Which tokens are shown.
+    pub tokens: RevokeWhich,
+}
+
+/// The form of a revocation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevokeStyle {
+    /// There is no way.
+    #[default]
+    None,
+    /// RFC 7009: a form with the token, and client authentication.
+    Rfc7009,
+    /// A POST that carries the token in its Authorization header.
+    Bearer,
+    /// A DELETE of an address that holds the token.
+    DeletePath,
+    /// A DELETE with client authentication and the token in a JSON body (GitHub).
+    BasicJson,
+}
+
+/// Which tokens a revocation shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevokeWhich {
+    /// One ends both: the refresh token if there is one.
+    #[default]
+    Either,
+    /// The access token.
+    Access,
+    /// Each by itself, the refresh token first (OA-17).
+    Both,
+}
+
+/// How the token gets into an API call.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiRules {
+    /// The header that carries the token.
+    pub header: String,
+    /// What stands before the token, without the space; empty for a bare token.
+    pub scheme: String,
+    /// Headers that every call needs (`Notion-Version`).
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Default for ApiRules {
+    fn default() -> Self {
+        Self { header: "Authorization".to_owned(), scheme: "Bearer".to_owned(), headers: BTreeMap::new() }
+    }
+}
+
+/// Which API methods the broker may call.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Broker {
+    /// Paths, not methods.
+    #[default]
+    Paths,
+    /// Method names, all but these (a trailing `*` stands for any rest).
+    AllBut(Vec<String>),
+    /// Only these method names; `true` for those that are addressed to a chat, which the room fixes (fact sheet G.26).
+    Only(BTreeMap<String, bool>),
 }
 
 impl Descriptor {
     /// What a scope allows, in words; `None` for a scope that the catalogue does not know.
     #[must_use]
-    pub fn scope_in_words(&self, scope: &str) -> Option<&'static str> {
+    pub fn scope_in_words(&self, scope: &str) -> Option<&str> {
         let name = self.canonical_scope(scope);
-        self.scope_words.iter().find(|(known, _)| self.canonical_scope(known) == name).map(|(_, words)| *words)
+        self.scopes.words.iter().find(|(known, _)| self.canonical_scope(known) == name).map(|(_, words)| words.as_str())
     }
 
     /// The one spelling under which a scope is compared.
     #[must_use]
-    pub fn canonical_scope<'a>(&self, scope: &'a str) -> &'a str {
-        self.scope_aliases.iter().find(|(_, long)| *long == scope).map_or(scope, |(short, _)| *short)
+    pub fn canonical_scope<'a>(&'a self, scope: &'a str) -> &'a str {
+        self.scopes.aliases.iter().find(|(_, long)| *long == scope).map_or(scope, |(short, _)| short)
     }
 
     /// The wanted scopes that were not granted, in the wanted spelling (OA-11).
@@ -203,13 +406,23 @@ impl Descriptor {
         wanted.iter().filter(|scope| !has(scope)).cloned().collect()
     }
 
-    /// The allow-listed broker method of this name. `None` for providers without a list and for everything else.
+    /// For a listed broker method, whether it is addressed to a chat. `None` for providers without a list and for everything else.
     #[must_use]
-    pub fn broker_method(&self, name: &str) -> Option<BrokerMethod> {
-        match self.broker_methods {
-            BrokerMethods::Only(list) => list.iter().copied().find(|method| method.name == name),
-            BrokerMethods::Paths | BrokerMethods::AllBut(_) => None,
+    pub fn carries_chat(&self, method: &str) -> Option<bool> {
+        match &self.broker {
+            Broker::Only(list) => list.get(method).copied(),
+            Broker::Paths | Broker::AllBut(_) => None,
         }
+    }
+
+    /// What was stored of variables, later columns before earlier ones. What does not fit any more is left out, so that the address
+    /// that needs it is none: a catalogue may have become stricter.
+    #[must_use]
+    pub fn stored_variables<'a>(&self, columns: impl IntoIterator<Item = &'a str>) -> Variables {
+        let read = |column: &str| serde_json::from_str::<BTreeMap<String, String>>(column).unwrap_or_default();
+        let mut given: BTreeMap<String, String> = columns.into_iter().flat_map(read).collect();
+        given.retain(|name, value| self.variables.get(name).is_some_and(|one| one.accepts(value)));
+        Variables::new(&self.variables, given).unwrap_or_default()
     }
 
     /// True when losing the answer to a refresh can lose the refresh token.
@@ -217,4 +430,24 @@ impl Descriptor {
     pub fn rotates(&self) -> bool {
         self.rotation != Rotation::None
     }
+
+    /// True when the provider can be told to end a grant.
+    #[must_use]
+    pub fn revocable(&self) -> bool {
+        self.revoke.style != RevokeStyle::None
+    }
+
+    /// True when a tenant's integration may carry scopes of the acting person beside those of the app (Slack).
+    #[must_use]
+    pub fn tells_user_scopes_apart(&self) -> bool {
+        self.scopes.user_param.is_some()
+    }
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u32::deserialize(deserializer).map(|seconds| Duration::from_secs(u64::from(seconds)))
+}
+
+fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    seconds(deserializer).map(Some)
 }

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::outbound::OutboundError;
 
 /// A short machine-readable word: a provider's error code, or our own. Always `[a-z0-9_.:-]{1,64}`.
@@ -37,6 +39,12 @@ impl Code {
             return Self(Self::UNLISTED.to_owned());
         }
         Self(text.to_ascii_lowercase())
+    }
+
+    /// A code that the catalogue lists, whatever it looks like.
+    pub(super) fn listed(word: &str) -> Self {
+        let fitting = |c: char| if c.is_ascii_alphanumeric() || "_.:-".contains(c) { c.to_ascii_lowercase() } else { '_' };
+        Self(word.chars().take(64).map(fitting).collect())
     }
 
     /// A word for an HTTP status that came without a readable error code, such as `http_502`.
@@ -157,11 +165,48 @@ pub(super) enum Class {
     Admin,
 }
 
-/// Error codes and what they mean, per provider.
-pub(super) type ErrorTable = &'static [(&'static str, Class)];
+/// What a provider's error codes mean, as data. An entry is a code, or a status, a space and a code where the same code means
+/// something else with another status (Atlassian). Codes are compared without case.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ErrorTable {
+    /// The grant is dead.
+    reauth: Vec<String>,
+    /// Our client is not set up rightly.
+    configuration: Vec<String>,
+    /// Too many calls.
+    rate_limited: Vec<String>,
+    /// It passes, and nothing was done.
+    transient: Vec<String>,
+    /// It passes, and part of the work may have been done.
+    server_error: Vec<String>,
+    /// A person must act at the provider.
+    admin: Vec<String>,
+}
+
+impl ErrorTable {
+    /// The class of a code, from this table or the common one.
+    fn class(&self, status: u16, word: &str) -> Option<Class> {
+        let rows = [
+            (&self.reauth, Class::Reauth),
+            (&self.configuration, Class::Configuration),
+            (&self.rate_limited, Class::RateLimited),
+            (&self.transient, Class::Transient),
+            (&self.server_error, Class::ServerError),
+            (&self.admin, Class::Admin),
+        ];
+        let with_status = format!("{status} {word}");
+        let listed = |wanted: &str| {
+            let among = |list: &&Vec<String>| list.iter().any(|one| one.eq_ignore_ascii_case(wanted));
+            rows.iter().find(|(list, _)| among(list)).map(|(_, class)| *class)
+        };
+        let common = || COMMON.iter().find(|(known, _)| known.eq_ignore_ascii_case(word)).map(|(_, class)| *class);
+        listed(&with_status).or_else(|| listed(word)).or_else(common)
+    }
+}
 
 /// RFC 6749 section 5.2, OpenID Connect Core section 3.1.2.6, and words that several providers share.
-pub(super) const COMMON: ErrorTable = &[
+const COMMON: &[(&str, Class)] = &[
     ("invalid_grant", Class::Reauth),
     ("interaction_required", Class::Reauth),
     ("consent_required", Class::Reauth),
@@ -185,19 +230,22 @@ pub(super) const COMMON: ErrorTable = &[
 /// No server's failure says that nothing was done, `503` neither: a proxy may have lost what stood behind it in the middle of the
 /// work (fact sheet D.4). Only `408` and `425` say that the request was not even taken.
 pub(super) fn classify(
-    table: ErrorTable,
+    table: &ErrorTable,
     status: u16,
-    error: Option<&str>,
+    words: &[&str],
     after: Option<Duration>,
     spends: bool,
 ) -> Failure {
     if status == 429 {
         return Failure::RateLimited { after };
     }
-    let Some(error) = error else { return classify_status(status, spends) };
-    let known = table.iter().chain(COMMON).find(|(word, _)| word.eq_ignore_ascii_case(error));
-    let code = known.map_or_else(|| Code::from_provider(error), |(word, _)| Code::own(word));
-    match known.map(|(_, class)| *class) {
+    let known = words.iter().find_map(|word| Some((*word, table.class(status, word)?)));
+    let Some(word) = known.map(|(word, _)| word).or(words.last().copied()) else {
+        return classify_status(status, spends);
+    };
+    // What the catalogue lists is no token, whatever it looks like.
+    let code = if known.is_some() { Code::listed(word) } else { Code::from_provider(word) };
+    match known.map(|(_, class)| class) {
         Some(Class::Reauth) => Failure::Reauth { code },
         Some(Class::Configuration) => Failure::Configuration { code },
         Some(Class::RateLimited) => Failure::RateLimited { after },
@@ -249,7 +297,8 @@ mod tests {
     #[test]
     fn a_status_alone_says_whether_a_one_time_token_may_be_spent() {
         // fact sheet D.4 and D.5
-        let seen = |status, spends| classify(&[], status, None, None, spends);
+        let table = ErrorTable::default();
+        let seen = |status, spends| classify(&table, status, &[], None, spends);
         let code = Code::http;
         assert_eq!(seen(502, true), Failure::ServerError { code: code(502) });
         assert_eq!(seen(502, false), Failure::Transient { code: code(502) });
@@ -258,16 +307,16 @@ mod tests {
         assert_eq!(seen(302, true), Failure::Unrecognised { code: code(302) });
         assert_eq!(seen(404, true), Failure::Unrecognised { code: code(404) });
         let after = Some(Duration::from_secs(7));
-        assert_eq!(classify(&[], 429, None, after, true), Failure::RateLimited { after });
+        assert_eq!(classify(&ErrorTable::default(), 429, &[], after, true), Failure::RateLimited { after });
     }
 
     #[test]
     fn rl_06_no_word_of_a_failing_server_says_that_a_one_time_token_is_unspent() {
         for word in ["server_error", "temporarily_unavailable"] {
             for status in [200, 400, 500, 502, 503] {
-                let failure = classify(&[], status, Some(word), None, true);
+                let failure = classify(&ErrorTable::default(), status, &[word], None, true);
                 assert_eq!(failure, Failure::ServerError { code: Code::own(word) }, "{status}");
-                let failure = classify(&[], status, Some(word), None, false);
+                let failure = classify(&ErrorTable::default(), status, &[word], None, false);
                 assert_eq!(failure, Failure::Transient { code: Code::own(word) }, "{status}");
             }
         }
@@ -276,22 +325,22 @@ mod tests {
     #[test]
     fn a_wrong_client_secret_is_never_the_persons_problem() {
         for word in ["invalid_client", "unauthorized_client", "invalid_request"] {
-            let failure = classify(&[], 401, Some(word), None, true);
+            let failure = classify(&ErrorTable::default(), 401, &[word], None, true);
             assert_eq!(failure, Failure::Configuration { code: Code::from_provider(word) });
         }
     }
 
     #[test]
     fn a_providers_row_wins_over_the_common_one() {
-        let failure = classify(&[("access_denied", Class::Reauth)], 400, Some("access_denied"), None, false);
+        let failure = classify(&ErrorTable { reauth: vec!["access_denied".into()], ..ErrorTable::default() }, 400, &["access_denied"], None, false);
         assert_eq!(failure, Failure::Reauth { code: Code::own("access_denied") });
     }
 
     #[test]
     fn an_unknown_word_with_a_server_error_is_a_server_error() {
-        let failure = classify(&[], 500, Some("whoops"), None, true);
+        let failure = classify(&ErrorTable::default(), 500, &["whoops"], None, true);
         assert_eq!(failure, Failure::ServerError { code: Code::http(500) });
-        let failure = classify(&[], 400, Some("whoops"), None, true);
+        let failure = classify(&ErrorTable::default(), 400, &["whoops"], None, true);
         assert_eq!(failure, Failure::Unrecognised { code: Code::own("whoops") });
     }
 }

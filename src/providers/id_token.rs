@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 use url::Url;
 
+use super::answer::text_of;
 use super::errors::{Code, Failure};
 use super::oauth2::Street;
 use crate::clock::Millis;
@@ -90,6 +91,8 @@ pub(super) struct Claims {
     email: Value,
     email_verified: Value,
     name: Value,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 impl Claims {
@@ -108,6 +111,24 @@ impl Claims {
 
     pub fn name(&self) -> Option<String> {
         self.name.as_str().and_then(displayable)
+    }
+
+    /// A claim beside the standard ones, to which a JSON pointer (RFC 6901) leads.
+    pub fn text_at(&self, pointer: &str) -> Option<String> {
+        text_of(self.rest.get(pointer.strip_prefix('/')?)?)
+    }
+
+    /// Whether the issuer is one of these. One with `{name}` in it has the token's own claim of that name there: Microsoft's issuer
+    /// names the directory.
+    fn is_issued_by(&self, issuers: &[String]) -> bool {
+        let Some(issuer) = self.iss.as_str() else { return false };
+        issuers.iter().any(|known| match known.split_once('{').and_then(|(start, rest)| Some((start, rest.split_once('}')?))) {
+            None => known == issuer,
+            Some((start, (name, end))) => {
+                let claim = self.rest.get(name).and_then(Value::as_str).filter(|claim| is_directory(claim));
+                claim.is_some_and(|claim| issuer == format!("{start}{claim}{end}"))
+            }
+        })
     }
 }
 
@@ -242,8 +263,7 @@ fn verify_with(key: &DecodingKey, token: &str, expected: Expected<'_>) -> Result
 }
 
 fn check(claims: &Claims, expected: Expected<'_>) -> Result<(), Refused> {
-    let issuer = claims.iss.as_str().ok_or(Refused::Issuer)?;
-    if !expected.issuers.iter().any(|known| known == issuer) {
+    if !claims.is_issued_by(expected.issuers) {
         return Err(Refused::Issuer);
     }
     // An audience beside ours is a party we do not trust (OpenID Connect Core section 3.1.3.7, point 3).
@@ -282,17 +302,21 @@ fn seconds(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_f64().filter(|s| s.is_finite() && s.abs() < 1e15).map(|s| s.floor() as i64))
 }
 
-/// The subject of an id_token that came with a refresh answer, read without checking the signature.
+/// The claims of an id_token that came with a refresh answer, read without checking the signature.
 ///
 /// It arrived over TLS from the pinned token endpoint with client authentication, for which OpenID Connect Core
 /// section 3.1.3.7 point 6 allows that; and it can only make a connection stop, never start (OA-10). Fetching keys
 /// here could lose the new tokens. `None` when it cannot be read.
-pub(super) fn unverified_subject(token: &Secret) -> Option<String> {
+pub(super) fn unverified_claims(token: &Secret) -> Option<Claims> {
     if token.expose().len() > LONGEST_TOKEN {
         return None;
     }
-    let claims: Claims = jsonwebtoken::dangerous::insecure_decode_claims(token.expose()).ok()?;
-    claims.subject().map(str::to_owned)
+    jsonwebtoken::dangerous::insecure_decode_claims(token.expose()).ok()
+}
+
+/// A directory's id: hexadecimal digits and dashes, so that it cannot bend the address it stands in.
+fn is_directory(claim: &str) -> bool {
+    (1..=64).contains(&claim.len()) && claim.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
 
 #[cfg(test)]
@@ -532,9 +556,10 @@ mod tests {
     #[test]
     fn the_subject_of_a_refresh_answer_is_read_or_not_but_never_an_error() {
         let token = Secret::new(sign(&header(), &claims(), &other()));
-        assert_eq!(unverified_subject(&token).as_deref(), Some("1098"));
+        let subject = |token: &Secret| unverified_claims(token).and_then(|claims| claims.subject().map(str::to_owned));
+        assert_eq!(subject(&token).as_deref(), Some("1098"));
         for text in ["", "a.b.c", "<html>", "a.e30.c"] {
-            assert_eq!(unverified_subject(&Secret::new(text)), None, "{text}");
+            assert_eq!(subject(&Secret::new(text)), None, "{text}");
         }
     }
 }

@@ -1,15 +1,18 @@
-//! The providers: Google, Slack, Telegram. What differs between them is data in [`Descriptor`] where it can be,
-//! and code only where it must (provider fact sheet 0, point 1).
+//! The providers. What differs between them is data in [`Descriptor`] where it can be, and code only where it must: Slack's
+//! answers, and Telegram, which has no OAuth that acts (provider fact sheet 0, points 1 and 6).
 //!
 //! Nothing here keeps state about users, and nothing decides what to do about a failure: a [`Provider`] makes one
 //! call and says exactly what came of it.
 
+mod address;
 mod answer;
 mod api_call;
 mod catalogue;
+mod described;
 mod descriptor;
 mod errors;
-mod google;
+#[cfg(test)]
+mod fixtures;
 mod id_token;
 #[cfg(test)]
 mod loopback;
@@ -21,6 +24,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,11 +33,10 @@ use url::Url;
 
 pub use self::api_call::{ApiCall, AttachError};
 pub use self::catalogue::CatalogueError;
-pub use self::descriptor::{
-    BrokerMethod, BrokerMethods, Capabilities, ClientAuth, Descriptor, Endpoints, Expiry, Pkce, Replay, ResponseStyle,
-    Rotation,
-};
+pub use self::address::{Variable, VariableKind, VariableSource, Variables};
+pub use self::descriptor::{Broker, Capabilities, Descriptor, Endpoints, Expiry, Pkce, Replay, Rotation};
 pub use self::errors::{Code, Failure};
+use self::described::Described;
 use self::telegram::Telegram;
 use crate::clock::Surroundings;
 use crate::config::ProviderSettings;
@@ -50,22 +53,29 @@ pub struct Providers {
 }
 
 impl Providers {
-    /// Builds every provider of the catalogue. `overrides` are the operator's settings by provider id, in any case.
+    /// Builds every provider of the catalogue. `file` is an operator's own catalogue, which is laid over ours; `overrides` are
+    /// the operator's settings by provider id, in any case.
     ///
     /// # Errors
-    /// [`CatalogueError`] when an override names an unknown provider or has a value that does not fit.
+    /// [`CatalogueError`] when the file cannot be read, or an override names an unknown provider or has a value that does not fit.
     pub fn new(
         outbound: Outbound,
         around: Surroundings,
+        file: Option<&Path>,
         overrides: &BTreeMap<String, ProviderSettings>,
     ) -> Result<Self, CatalogueError> {
-        let (google, slack, telegram) = catalogue::descriptors(overrides)?;
-        let telegram = Arc::new(Telegram::new(telegram, outbound.clone(), around.clone()));
-        let all: Vec<Arc<dyn Provider>> = vec![
-            Arc::new(google::Google::new(google, outbound.clone(), around.clone())),
-            Arc::new(slack::Slack::new(slack, outbound, around)),
-            telegram.clone(),
-        ];
+        let mut all: Vec<Arc<dyn Provider>> = Vec::new();
+        let mut bots = None;
+        for descriptor in catalogue::descriptors(file, overrides)? {
+            if descriptor.id == telegram::ID {
+                let telegram = Arc::new(Telegram::new(descriptor, outbound.clone(), around.clone()));
+                all.push(telegram.clone());
+                bots = Some(telegram);
+            } else {
+                all.push(Arc::new(Described::new(descriptor, outbound.clone(), around.clone())));
+            }
+        }
+        let telegram = bots.ok_or_else(|| CatalogueError::UnknownProvider(telegram::ID.to_owned()))?;
         Ok(Self { all, telegram })
     }
 
@@ -89,7 +99,7 @@ impl Providers {
 
 impl fmt::Debug for Providers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.all().map(|one| one.descriptor().id)).finish()
+        f.debug_list().entries(self.all().map(|one| &one.descriptor().id)).finish()
     }
 }
 
@@ -100,10 +110,12 @@ pub struct Client<'a> {
     pub id: &'a str,
     /// The client secret.
     pub secret: &'a Secret,
+    /// What stands in braces in the provider's addresses.
+    pub variables: &'a Variables,
 }
 
 /// What the browser is sent to the provider with.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct AuthorizeRequest<'a> {
     /// The client id.
     pub client_id: &'a str,
@@ -124,6 +136,25 @@ pub struct AuthorizeRequest<'a> {
     /// Ask again even if access was granted before: mints another refresh token at Google, of which an account has
     /// 100 for each client, so use it only when none is stored (fact sheet A.4, G.28).
     pub force_consent: bool,
+    /// What stands in braces in the provider's addresses.
+    pub variables: &'a Variables,
+}
+
+impl Default for AuthorizeRequest<'_> {
+    fn default() -> Self {
+        Self {
+            client_id: "",
+            redirect_uri: "",
+            state: "",
+            nonce: None,
+            challenge: None,
+            scopes: &[],
+            user_scopes: &[],
+            login_hint: None,
+            force_consent: false,
+            variables: Variables::NONE,
+        }
+    }
 }
 
 /// A code to be exchanged.
@@ -225,6 +256,8 @@ pub struct Exchange {
     pub account: Account,
     /// One or more sets (Slack: bot, user).
     pub tokens: Vec<TokenSet>,
+    /// What the answer says of the provider's own addresses, as far as the catalogue lets it in.
+    pub variables: BTreeMap<String, String>,
 }
 
 /// The tokens of a credential that is to be revoked.

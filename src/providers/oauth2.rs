@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use http::Method;
+use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
+use super::address::Address;
 use super::answer::RawAnswer;
-use super::descriptor::{ClientAuth, Descriptor, ResponseStyle};
-use super::errors::{Code, ErrorTable, Failure, classify};
+use super::descriptor::{ClientAuth, Descriptor, ResponseStyle, RevokeStyle, TokenBody};
+use super::errors::{Code, Failure, classify};
 use super::{Client, CodeGrant};
 use crate::clock::Surroundings;
 use crate::outbound::{Knock, Limits, Outbound, Request};
@@ -62,21 +65,21 @@ fn max_age_of(cache_control: &str) -> Option<Duration> {
 pub(super) async fn exchange(
     street: &Street,
     descriptor: &Descriptor,
-    table: ErrorTable,
     client: Client<'_>,
     grant: CodeGrant<'_>,
 ) -> Result<RawAnswer, Failure> {
-    let url = descriptor.endpoints.token.as_ref().ok_or_else(no_endpoint)?;
-    let mut form = vec![
+    let url = address(descriptor.endpoints.token.as_ref(), client)?;
+    let mut fields = vec![
         ("grant_type", Secret::new("authorization_code")),
         ("code", grant.code.duplicate()),
         ("redirect_uri", Secret::new(grant.redirect_uri)),
     ];
     if let Some(verifier) = grant.verifier {
-        form.push(("code_verifier", verifier.duplicate()));
+        fields.push(("code_verifier", verifier.duplicate()));
     }
-    let answer = street.send(authenticated(Request::post(url.clone()), descriptor, client, form)).await?;
-    read(&answer, descriptor, table, true)
+    fields.extend(descriptor.token_params.iter().map(|(name, value)| (name.as_str(), Secret::new(value.as_str()))));
+    let answer = street.send(authenticated(Request::post(url), descriptor, client, fields)).await?;
+    read(&answer, descriptor, true)
 }
 
 /// Refreshes a token (RFC 6749 section 6). No scope is sent, so that it stays as it was granted. Where there is a door the
@@ -84,83 +87,114 @@ pub(super) async fn exchange(
 pub(super) async fn refresh(
     street: &Street,
     descriptor: &Descriptor,
-    table: ErrorTable,
     client: Client<'_>,
     refresh_token: &Secret,
     door: Option<Knock>,
 ) -> Result<RawAnswer, Failure> {
-    let url = descriptor.endpoints.refresh_url().ok_or_else(no_endpoint)?;
-    let form = vec![("grant_type", Secret::new("refresh_token")), ("refresh_token", refresh_token.duplicate())];
-    let request = authenticated(Request::post(url.clone()), descriptor, client, form);
+    let url = address(descriptor.endpoints.refresh(), client)?;
+    let fields = vec![("grant_type", Secret::new("refresh_token")), ("refresh_token", refresh_token.duplicate())];
+    let request = authenticated(Request::post(url), descriptor, client, fields);
     // Giving up on a rotating provider loses a token (DESIGN section 7, point 4).
     let limits = if descriptor.rotates() { Limits::slow_token() } else { Limits::token() };
     let answer = street.send_with(request.waits_at(door), limits).await?;
-    read(&answer, descriptor, table, descriptor.rotates())
+    read(&answer, descriptor, descriptor.rotates())
 }
 
-/// Revokes a token (RFC 7009 section 2.1, with client authentication). 200 is also the answer for a token that was
-/// dead; Google says `invalid_token` then (fact sheet A.6).
+/// Shows one token to the provider, so that it ends it. One that was dead already counts as done.
 pub(super) async fn revoke(
     street: &Street,
     descriptor: &Descriptor,
-    table: ErrorTable,
-    url: &Url,
     client: Client<'_>,
     (token, hint): (&Secret, &'static str),
 ) -> Result<(), Failure> {
-    let form = vec![("token", token.duplicate()), ("token_type_hint", Secret::new(hint))];
-    let answer = street.send(authenticated(Request::post(url.clone()), descriptor, client, form)).await?;
-    if (200..300).contains(&answer.status) {
-        return Ok(());
-    }
+    let names = [("client_id", client.id), ("token", token.expose())];
+    let url = descriptor.endpoints.revoke.as_ref().and_then(|address| address.with(client.variables, &names));
+    let Some(url) = url.filter(|_| descriptor.revocable()) else {
+        return Err(Failure::Admin { code: Code::own("not_revocable") });
+    };
+    let request = match descriptor.revoke.style {
+        // With client authentication (RFC 7009 section 2.1).
+        RevokeStyle::None | RevokeStyle::Rfc7009 => {
+            let fields = vec![("token", token.duplicate()), ("token_type_hint", Secret::new(hint))];
+            authenticated(Request::post(url), descriptor, client, fields)
+        }
+        RevokeStyle::Bearer => Request::post(url).bearer(token),
+        RevokeStyle::DeletePath => Request::new(Method::DELETE, url),
+        RevokeStyle::BasicJson => {
+            let body = json!({ "access_token": token.expose() });
+            Request::new(Method::DELETE, url).basic(client.id, client.secret).json(body)
+        }
+    };
+    let answer = street.send(request.accept_json().on_own_connection()).await?;
+    revoked(&answer, descriptor)
+}
+
+/// What came of a revocation. 200 is also RFC 7009's answer for a token that was dead; others have a word or a status for it (fact
+/// sheet A.6, B.4, G.19).
+fn revoked(answer: &Answer, descriptor: &Descriptor) -> Result<(), Failure> {
     let raw = RawAnswer::parse(&answer.body);
-    let error = raw.as_ref().and_then(RawAnswer::error_code);
-    if answer.status == 400 && error.is_some_and(|code| ["invalid_token", "invalid_grant"].contains(&code)) {
+    let enveloped = descriptor.response_style == ResponseStyle::Slack;
+    let success = (200..300).contains(&answer.status);
+    if success && (!enveloped || raw.as_ref().is_some_and(|raw| raw.ok == Value::Bool(true))) {
         return Ok(());
     }
-    Err(classify(table, answer.status, error, answer.after, false))
+    let words = raw.as_ref().map(|raw| raw.error_words(&descriptor.error_fields)).unwrap_or_default();
+    let says = |known: &[&str]| words.iter().any(|word| known.iter().any(|one| one.eq_ignore_ascii_case(word)));
+    let gone = match descriptor.revoke.style {
+        RevokeStyle::Rfc7009 => answer.status == 400 && says(&["invalid_token", "invalid_grant"]),
+        RevokeStyle::Bearer if enveloped => success && says(&GONE_AT_SLACK),
+        RevokeStyle::Bearer => answer.status == 401,
+        RevokeStyle::DeletePath | RevokeStyle::BasicJson => [404, 410, 422].contains(&answer.status),
+        RevokeStyle::None => false,
+    };
+    if gone { Ok(()) } else { Err(refusal(answer, raw.as_ref(), descriptor, false)) }
+}
+
+/// Answers of Slack's `auth.revoke` that mean the token was dead already (fact sheet B.4, B.5).
+const GONE_AT_SLACK: [&str; 6] =
+    ["token_revoked", "token_expired", "invalid_auth", "account_inactive", "not_authed", "invalid_refresh_token"];
+
+fn address(address: Option<&Address>, client: Client<'_>) -> Result<Url, Failure> {
+    address.and_then(|address| address.at(client.variables)).ok_or_else(no_endpoint)
 }
 
 fn authenticated(
     request: Request,
     descriptor: &Descriptor,
     client: Client<'_>,
-    mut form: Vec<(&'static str, Secret)>,
+    mut fields: Vec<(&str, Secret)>,
 ) -> Request {
-    let request = request.accept_json();
+    let mut request = request.accept_json();
     match descriptor.client_auth {
         // RFC 6749 section 2.3.1: both parts are form-encoded before they are joined.
         ClientAuth::Basic => {
             let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
             let secret = Secret::new(encode(client.secret.expose()));
-            request.form(form).basic(&encode(client.id), &secret)
+            request = request.basic(&encode(client.id), &secret);
         }
         ClientAuth::Post => {
-            form.push(("client_id", Secret::new(client.id)));
-            form.push(("client_secret", client.secret.duplicate()));
-            request.form(form)
+            fields.push(("client_id", Secret::new(client.id)));
+            fields.push(("client_secret", client.secret.duplicate()));
+        }
+    }
+    match descriptor.token_body {
+        TokenBody::Form => request.form(fields),
+        TokenBody::Json => {
+            let object = fields.iter().map(|(name, value)| ((*name).to_owned(), value.expose().into()));
+            request.json(Value::Object(object.collect())).on_own_connection()
         }
     }
 }
 
 /// Turns an answer into a believed success or a failure. `spends`: the call may have spent a one-time token.
-pub(super) fn read(
-    answer: &Answer,
-    descriptor: &Descriptor,
-    table: ErrorTable,
-    spends: bool,
-) -> Result<RawAnswer, Failure> {
+pub(super) fn read(answer: &Answer, descriptor: &Descriptor, spends: bool) -> Result<RawAnswer, Failure> {
     let raw = RawAnswer::parse(&answer.body);
-    let refused = |raw: Option<&RawAnswer>| {
-        let error = raw.and_then(|raw| subtype(raw).or_else(|| raw.error_code()));
-        Err(classify(table, answer.status, error, answer.after, spends))
-    };
     let success = (200..300).contains(&answer.status);
     // The provider may have done its part; what it said is lost (fact sheet D.4).
     let lost = || Err(Failure::Ambiguous { code: Code::own("answer_unreadable") });
-    let Some(raw) = raw else { return if success { lost() } else { refused(None) } };
+    let Some(raw) = raw else { return if success { lost() } else { Err(refusal(answer, None, descriptor, spends)) } };
     let slack = descriptor.response_style == ResponseStyle::Slack;
-    let said_no = slack && raw.ok != serde_json::Value::Bool(true);
+    let said_no = slack && raw.ok != Value::Bool(true);
     // It has made tokens and says no in the same breath, or they are no tokens. The one that was sent for them may be
     // spent, and sending it again may end the family.
     let contradicts = (success && raw.spoils_tokens()) || ((said_no || answer.status >= 500) && raw.shows_tokens());
@@ -170,9 +204,18 @@ pub(super) fn read(
     // Some servers put an error into a 200 (fact sheet G.5).
     let error_instead = raw.error_code().is_some() && !raw.access_token.is_present();
     if !success || said_no || error_instead {
-        return refused(Some(&raw));
+        return Err(refusal(answer, Some(&raw), descriptor, spends));
     }
     Ok(raw)
+}
+
+fn refusal(answer: &Answer, raw: Option<&RawAnswer>, descriptor: &Descriptor, spends: bool) -> Failure {
+    let words = match raw {
+        Some(raw) => subtype(raw).map_or_else(|| raw.error_words(&descriptor.error_fields), |word| vec![word.to_owned()]),
+        None => Vec::new(),
+    };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    classify(&descriptor.errors, answer.status, &words, answer.after, spends)
 }
 
 /// Google's reason for an `invalid_grant` that an administrator's session length caused (fact sheet A.5).
@@ -189,7 +232,6 @@ pub(super) fn no_endpoint() -> Failure {
 mod tests {
     use super::*;
     use crate::providers::{CredentialKind, Expiry, catalogue};
-    use std::collections::BTreeMap;
 
     fn code(word: &'static str) -> Code {
         Code::own(word)
@@ -197,14 +239,14 @@ mod tests {
 
     /// A rotating RFC 6749 provider, for which every unclear answer matters.
     fn rotating() -> Descriptor {
-        let (mut google, ..) = catalogue::descriptors(&BTreeMap::new()).expect("the catalogue");
+        let mut google = catalogue::known("google");
         google.rotation = crate::providers::Rotation::Always;
         google
     }
 
     fn outcome(status: u16, body: &[u8]) -> Result<(), Failure> {
         let answer = Answer { status, body: body.to_vec().into(), after: None, max_age: None };
-        let raw = read(&answer, &rotating(), &[], true)?;
+        let raw = read(&answer, &rotating(), true)?;
         raw.into_token_set(CredentialKind::User, Expiry::Always(Duration::from_secs(3600)), true).map(|_| ())
     }
 
@@ -281,9 +323,9 @@ mod tests {
             |body: &str| Answer { status: 200, body: body.as_bytes().to_vec().into(), after: None, max_age: None };
         for body in [r#"{"access_token":7}"#, r#"{"refresh_token":"r"}"#, r#"{"access_token":"a","refresh_token":[]}"#]
         {
-            let failure = read(&answer(body), &rotating(), &[], true).map(|_| ()).expect_err(body);
+            let failure = read(&answer(body), &rotating(), true).map(|_| ()).expect_err(body);
             assert_eq!(failure, Failure::Ambiguous { code: code("answer_unreadable") }, "{body}");
-            let raw = read(&answer(body), &rotating(), &[], false).expect("readable");
+            let raw = read(&answer(body), &rotating(), false).expect("readable");
             let failure = raw.into_token_set(CredentialKind::User, Expiry::Never, true).map(|_| ()).expect_err(body);
             assert!(matches!(failure, Failure::Transient { .. }), "{body}: {failure}");
         }

@@ -1,174 +1,19 @@
-//! Slack (provider fact sheet B): answers with status 200 and `ok`, up to two credentials in one answer, rotation
-//! with a short grace, identity by team and user.
+//! What is special about Slack's answers and calls (provider fact sheet B.3, B.4): up to two credentials in one answer, identity by
+//! team and user, and a token that is also read from the body.
 
-use async_trait::async_trait;
+use std::collections::BTreeMap;
+
 use serde_json::Value;
-use url::Url;
 
 use super::answer::RawAnswer;
-use super::api_call::{ApiCall, AttachError, below};
-use super::descriptor::{Descriptor, Pkce};
-use super::errors::{Class, Code, ErrorTable, Failure};
+use super::api_call::ApiCall;
+use super::descriptor::Descriptor;
+use super::errors::{Code, Failure};
 use super::id_token::displayable;
-use super::oauth2::{self, Street, no_endpoint};
-use super::{Account, AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provider, RevokeTokens, TokenSet};
-use crate::clock::Surroundings;
-use crate::outbound::{Knock, Outbound, Request};
-use crate::secret::Secret;
+use super::{Account, CredentialKind, Exchange, TokenSet};
 
-/// Fact sheet B.5. Slack says that part of an operation may have happened before `internal_error` and `fatal_error`.
-const ERRORS: ErrorTable = &[
-    ("invalid_refresh_token", Class::Reauth),
-    ("token_revoked", Class::Reauth),
-    ("token_expired", Class::Reauth),
-    ("account_inactive", Class::Reauth),
-    ("invalid_auth", Class::Reauth),
-    ("not_authed", Class::Reauth),
-    ("invalid_code", Class::Reauth),
-    ("code_already_used", Class::Reauth),
-    ("invalid_code_verifier", Class::Reauth),
-    ("missing_scope", Class::Reauth),
-    ("bad_client_secret", Class::Configuration),
-    ("invalid_client_id", Class::Configuration),
-    ("bad_redirect_uri", Class::Configuration),
-    ("invalid_grant_type", Class::Configuration),
-    ("oauth_authorization_url_mismatch", Class::Configuration),
-    ("pkce_not_allowed", Class::Configuration),
-    ("invalid_arguments", Class::Configuration),
-    ("deprecated_endpoint", Class::Configuration),
-    ("method_deprecated", Class::Configuration),
-    ("ratelimited", Class::RateLimited),
-    ("rate_limited", Class::RateLimited),
-    ("internal_error", Class::ServerError),
-    ("fatal_error", Class::ServerError),
-    ("service_unavailable", Class::ServerError),
-    ("request_timeout", Class::Transient),
-    ("team_added_to_org", Class::Transient),
-    ("org_login_required", Class::Transient),
-    ("access_denied", Class::Admin),
-    ("accesslimited", Class::Admin),
-    ("team_access_not_granted", Class::Admin),
-    ("no_permission", Class::Admin),
-    ("ekm_access_denied", Class::Admin),
-    ("enterprise_is_restricted", Class::Admin),
-    ("two_factor_setup_required", Class::Admin),
-    ("user_email_unverified", Class::Admin),
-    ("cannot_install_an_org_installed_app", Class::Admin),
-];
-
-/// Answers of `auth.revoke` that mean the token was dead already.
-const GONE: [&str; 6] =
-    ["token_revoked", "token_expired", "invalid_auth", "account_inactive", "not_authed", "invalid_refresh_token"];
-
-pub(super) struct Slack {
-    descriptor: Descriptor,
-    street: Street,
-}
-
-impl Slack {
-    pub fn new(descriptor: Descriptor, outbound: Outbound, around: Surroundings) -> Self {
-        Self { descriptor, street: Street::new(outbound, around) }
-    }
-
-    async fn revoke_one(&self, url: &Url, token: &Secret) -> Result<(), Failure> {
-        let answer = self.street.send(Request::post(url.clone()).bearer(token)).await?;
-        match oauth2::read(&answer, &self.descriptor, ERRORS, false) {
-            Err(Failure::Reauth { code }) if GONE.contains(&code.as_str()) => Ok(()),
-            outcome => outcome.map(|_| ()),
-        }
-    }
-}
-
-#[async_trait]
-impl Provider for Slack {
-    fn descriptor(&self) -> &Descriptor {
-        &self.descriptor
-    }
-
-    fn authorize_url(&self, request: &AuthorizeRequest<'_>) -> Option<Url> {
-        authorize_url(&self.descriptor, request)
-    }
-
-    async fn exchange(&self, client: Client<'_>, grant: CodeGrant<'_>) -> Result<Exchange, Failure> {
-        let raw = oauth2::exchange(&self.street, &self.descriptor, ERRORS, client, grant).await?;
-        installed(raw, &self.descriptor)
-    }
-
-    /// The answer carries one token, at the top in what is documented and beside the user in what was seen (fact
-    /// sheet B.3), so both places are read.
-    async fn refresh(
-        &self,
-        client: Client<'_>,
-        kind: CredentialKind,
-        refresh_token: &Secret,
-        door: Option<Knock>,
-    ) -> Result<TokenSet, Failure> {
-        let raw = oauth2::refresh(&self.street, &self.descriptor, ERRORS, client, refresh_token, door).await?;
-        refreshed(raw, &self.descriptor, kind)
-    }
-
-    /// With rotation `auth.revoke` ends one token only, so the refresh token and then the access token are revoked;
-    /// both are tried whatever becomes of the first (fact sheet B.4, OA-17).
-    async fn revoke(&self, _client: Client<'_>, tokens: &RevokeTokens<'_>) -> Result<(), Failure> {
-        let url = self.descriptor.endpoints.revoke.as_ref().ok_or_else(no_endpoint)?;
-        let mut outcome = Ok(());
-        for token in [tokens.refresh, tokens.access].into_iter().flatten() {
-            outcome = outcome.and(self.revoke_one(url, token).await);
-        }
-        outcome
-    }
-
-    fn attach(&self, call: ApiCall<'_>, token: &Secret) -> Result<Request, AttachError> {
-        let method = call.method_name(&self.descriptor)?;
-        let base = self.descriptor.endpoints.api_base("").ok_or(AttachError::UnknownApi)?;
-        let mut url = below(base, method)?;
-        url.set_query(call.clean_query()?.as_deref());
-        if carries_token(&call) {
-            return Err(AttachError::CredentialInBody);
-        }
-        Ok(call.into_request(url).bearer(token))
-    }
-
-    /// The bot belongs to the workspace, not to whoever clicked (fact sheet B.4), so for it the person does not
-    /// count.
-    fn same_account(&self, kind: CredentialKind, account_id: &str, subject: &str) -> bool {
-        let part = |text: &str| match text.split_once('/') {
-            Some((team, user)) => (team.to_owned(), Some(user.to_owned())),
-            None => (text.to_owned(), None),
-        };
-        let ((team, user), (seen_team, seen_user)) = (part(account_id), part(subject));
-        team == seen_team && (kind == CredentialKind::Bot || seen_user.is_none() || user == seen_user)
-    }
-}
-
-fn authorize_url(descriptor: &Descriptor, request: &AuthorizeRequest<'_>) -> Option<Url> {
-    let mut url = descriptor.endpoints.authorize.clone()?;
-    if request.scopes.is_empty() && request.user_scopes.is_empty() {
-        return None;
-    }
-    let separator = descriptor.scope_separator.to_string();
-    {
-        let mut query = url.query_pairs_mut();
-        query.append_pair("client_id", request.client_id);
-        query.append_pair("response_type", "code");
-        if !request.scopes.is_empty() {
-            query.append_pair("scope", &request.scopes.join(&separator));
-        }
-        if !request.user_scopes.is_empty() {
-            query.append_pair("user_scope", &request.user_scopes.join(&separator));
-        }
-        query.append_pair("redirect_uri", request.redirect_uri);
-        query.append_pair("state", request.state);
-        if descriptor.pkce == Pkce::S256 {
-            query.append_pair("code_challenge", request.challenge?);
-            query.append_pair("code_challenge_method", "S256");
-        }
-    }
-    Some(url)
-}
-
-/// Both places of an installation's answer (fact sheet B.3).
-fn installed(mut raw: RawAnswer, descriptor: &Descriptor) -> Result<Exchange, Failure> {
+/// Both places of an installation's answer.
+pub(super) fn installed(mut raw: RawAnswer, descriptor: &Descriptor) -> Result<Exchange, Failure> {
     let unknown = Failure::Unrecognised { code: Code::own("identity_missing") };
     let account_id = subject(&raw).filter(|id| id.contains('/')).ok_or(unknown)?;
     let name = raw.team.get("name").or_else(|| raw.enterprise.get("name")).and_then(Value::as_str);
@@ -192,10 +37,10 @@ fn installed(mut raw: RawAnswer, descriptor: &Descriptor) -> Result<Exchange, Fa
     for one in &mut tokens {
         one.subject = Some(account.id.clone());
     }
-    Ok(Exchange { account, tokens })
+    Ok(Exchange { account, tokens, variables: BTreeMap::new() })
 }
 
-fn refreshed(mut raw: RawAnswer, descriptor: &Descriptor, kind: CredentialKind) -> Result<TokenSet, Failure> {
+pub(super) fn refreshed(mut raw: RawAnswer, descriptor: &Descriptor, kind: CredentialKind) -> Result<TokenSet, Failure> {
     let subject = subject(&raw);
     let person = raw.authed_user.take();
     let source = match person {
@@ -222,8 +67,18 @@ fn id(value: &Value) -> Option<&str> {
     value.as_str().filter(plain)
 }
 
+/// The bot belongs to the workspace, not to whoever clicked (fact sheet B.4), so for it the person does not count.
+pub(super) fn same_account(kind: CredentialKind, account_id: &str, subject: &str) -> bool {
+    let part = |text: &str| match text.split_once('/') {
+        Some((team, user)) => (team.to_owned(), Some(user.to_owned())),
+        None => (text.to_owned(), None),
+    };
+    let ((team, user), (seen_team, seen_user)) = (part(account_id), part(subject));
+    team == seen_team && (kind == CredentialKind::Bot || seen_user.is_none() || user == seen_user)
+}
+
 /// Slack also reads a token from the body, and the vault's must be the only one.
-fn carries_token(call: &ApiCall<'_>) -> bool {
+pub(super) fn carries_token(call: &ApiCall<'_>) -> bool {
     let names = |name: &str| ["token", "client_secret"].contains(&name);
     let in_form = url::form_urlencoded::parse(&call.body).any(|(name, _)| names(&name));
     let in_json = serde_json::from_slice::<serde_json::Map<String, Value>>(&call.body)
@@ -239,14 +94,14 @@ fn multipart_names_token(call: &ApiCall<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::providers::api_call::AttachError;
     use crate::providers::catalogue;
-    use crate::providers::errors::classify;
+    use crate::secret::Secret;
     use http::{HeaderMap, Method};
-    use std::collections::{BTreeMap, HashMap};
     use std::time::Duration;
 
     fn descriptor() -> Descriptor {
-        catalogue::descriptors(&BTreeMap::new()).expect("the catalogue").1
+        catalogue::known("slack")
     }
 
     fn raw(body: &str) -> RawAnswer {
@@ -256,27 +111,6 @@ mod tests {
     fn kinds(exchange: &Exchange) -> Vec<(CredentialKind, &str, Option<&str>)> {
         let row = exchange.tokens.iter();
         row.map(|one| (one.kind, one.access_token.expose(), one.refresh_token.as_ref().map(Secret::expose))).collect()
-    }
-
-    #[test]
-    fn the_consent_url_keeps_bot_and_user_scopes_apart() {
-        let (bot, user) = (["chat:write".to_owned(), "im:write".to_owned()], ["search:read".to_owned()]);
-        let request = AuthorizeRequest {
-            client_id: "1.2",
-            redirect_uri: "https://vault.example/cb",
-            state: "s",
-            challenge: Some("ch"),
-            scopes: &bot,
-            user_scopes: &user,
-            ..AuthorizeRequest::default()
-        };
-        let url = authorize_url(&descriptor(), &request).expect("a url");
-        let seen: HashMap<_, _> = url.query_pairs().into_owned().collect();
-        assert_eq!(seen.get("scope").map(String::as_str), Some("chat:write,im:write"));
-        assert_eq!(seen.get("user_scope").map(String::as_str), Some("search:read"));
-        assert!(!seen.contains_key("code_challenge"), "PKCE is off for Slack (fact sheet B.2)");
-        let none = AuthorizeRequest { client_id: "1.2", ..AuthorizeRequest::default() };
-        assert_eq!(authorize_url(&descriptor(), &none), None, "no_scopes");
     }
 
     #[test]
@@ -377,8 +211,6 @@ mod tests {
     #[test]
     fn a_bot_is_the_same_whoever_installed_it_and_a_person_is_not() {
         // OA-10
-        let around = Surroundings::system();
-        let slack = Slack::new(descriptor(), crate::providers::loopback::outbound(&[]), around);
         let (bot, user) = (CredentialKind::Bot, CredentialKind::User);
         let rows = [
             (user, "T1/U1", "T1/U1", true),
@@ -389,33 +221,8 @@ mod tests {
             (bot, "T1/U1", "T2/U1", false),
         ];
         for (kind, account, subject, wanted) in rows {
-            assert_eq!(slack.same_account(kind, account, subject), wanted, "{kind:?} {account} {subject}");
+            assert_eq!(same_account(kind, account, subject), wanted, "{kind:?} {account} {subject}");
         }
-    }
-
-    #[test]
-    fn slacks_errors_are_classified() {
-        // fact sheet B.5
-        let code = Code::own;
-        for word in ["invalid_refresh_token", "token_revoked", "account_inactive", "invalid_auth", "invalid_code"] {
-            assert_eq!(classify(ERRORS, 200, Some(word), None, true), Failure::Reauth { code: code(word) }, "{word}");
-        }
-        for word in ["bad_client_secret", "invalid_client_id", "bad_redirect_uri", "pkce_not_allowed"] {
-            let wanted = Failure::Configuration { code: code(word) };
-            assert_eq!(classify(ERRORS, 200, Some(word), None, true), wanted, "{word}");
-        }
-        for word in ["internal_error", "fatal_error", "service_unavailable"] {
-            assert_eq!(classify(ERRORS, 200, Some(word), None, true), Failure::ServerError { code: code(word) });
-            assert_eq!(classify(ERRORS, 200, Some(word), None, false), Failure::Transient { code: code(word) });
-        }
-        let not_taken = classify(ERRORS, 200, Some("request_timeout"), None, true);
-        assert_eq!(not_taken, Failure::Transient { code: code("request_timeout") });
-        for word in ["two_factor_setup_required", "access_denied", "enterprise_is_restricted"] {
-            assert_eq!(classify(ERRORS, 200, Some(word), None, true), Failure::Admin { code: code(word) }, "{word}");
-        }
-        let after = Some(Duration::from_secs(30));
-        assert_eq!(classify(ERRORS, 200, Some("ratelimited"), after, true), Failure::RateLimited { after });
-        assert_eq!(classify(ERRORS, 429, Some("ratelimited"), after, true), Failure::RateLimited { after });
     }
 
     #[test]

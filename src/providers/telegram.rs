@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 use url::Url;
 
+use super::address::Variables;
 use super::api_call::{ApiCall, AttachError, below};
 use super::descriptor::Descriptor;
 use super::errors::{Code, Failure};
@@ -17,6 +18,9 @@ use super::{AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provi
 use crate::clock::Surroundings;
 use crate::outbound::{Knock, Limits, Outbound, Request};
 use crate::secret::Secret;
+
+/// Its id in the catalogue.
+pub const ID: &str = "telegram";
 
 /// How many updates are asked for at once. With the longest texts they fit the answer's limit many times over.
 const UPDATES_AT_ONCE: u8 = 50;
@@ -129,8 +133,8 @@ impl Telegram {
         if !token_is_plausible(token) {
             return Err(AttachError::Token);
         }
-        let base = self.descriptor.endpoints.api_base("").ok_or(AttachError::UnknownApi)?;
-        below(base, &format!("bot{}/{method}", token.expose()))
+        let base = self.descriptor.endpoints.api_base("", Variables::NONE).ok_or(AttachError::UnknownApi)?;
+        below(&base, &format!("bot{}/{method}", token.expose()))
     }
 }
 
@@ -166,8 +170,8 @@ impl Provider for Telegram {
     /// method that carries a chat, `chat` replaces every address in the body.
     fn attach(&self, call: ApiCall<'_>, token: &Secret) -> Result<Request, AttachError> {
         let name = call.method_name(&self.descriptor)?;
-        let method = self.descriptor.broker_method(name).ok_or(AttachError::MethodNotAllowed)?;
-        let chat = match (method.carries_chat, call.chat) {
+        let carries_chat = self.descriptor.carries_chat(name).ok_or(AttachError::MethodNotAllowed)?;
+        let chat = match (carries_chat, call.chat) {
             (true, None) => return Err(AttachError::NoChat),
             (true, chat) => chat,
             (false, _) => None,

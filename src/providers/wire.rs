@@ -11,6 +11,7 @@ use super::loopback::Loopback;
 use super::telegram::Bot;
 use super::{
     ApiCall, AttachError, Client, Code, CodeGrant, CredentialKind, Failure, Provider, Providers, RevokeTokens,
+    Variables,
 };
 use crate::clock::{Millis, SeededEntropy, Surroundings, TestClock};
 use crate::config::ProviderSettings;
@@ -40,7 +41,7 @@ fn providers(loopback: &Loopback) -> Providers {
     let overrides: BTreeMap<_, _> = overrides.into_iter().map(|(id, one)| (id.to_owned(), one)).collect();
     let clock = Arc::new(TestClock::at(NOW));
     let around = Surroundings { clock, entropy: Arc::new(SeededEntropy::new(1)) };
-    Providers::new(loopback.outbound(), around, &overrides).expect("the catalogue")
+    Providers::new(loopback.outbound(), around, None, &overrides).expect("the catalogue")
 }
 
 fn get(providers: &Providers, id: &str) -> Arc<dyn Provider> {
@@ -75,7 +76,7 @@ async fn google_exchanges_a_code_and_knows_whose_it_is() {
         nonce: Some("n-1"),
         refresh_token_held: false,
     };
-    let exchange = google.exchange(Client { id: "cid", secret: &secret }, grant).await.expect("tokens");
+    let exchange = google.exchange(Client { id: "cid", secret: &secret, variables: Variables::NONE }, grant).await.expect("tokens");
 
     assert_eq!((exchange.account.id.as_str(), exchange.account.email.as_deref()), ("1098", Some("ada@example.com")));
     let [tokens] = &exchange.tokens[..] else { panic!("one set") };
@@ -103,7 +104,7 @@ async fn google_without_a_needed_refresh_token_or_with_a_foreign_id_token_is_no_
     let loopback = Loopback::start().await;
     let google = get(&providers(&loopback), "google");
     let (secret, code) = (Secret::new("cs"), Secret::new("c"));
-    let client = Client { id: "cid", secret: &secret };
+    let client = Client { id: "cid", secret: &secret, variables: Variables::NONE };
     let grant = CodeGrant {
         redirect_uri: "https://vault.example/cb",
         code: &code,
@@ -132,7 +133,7 @@ async fn a_refresh_sends_one_request_and_says_what_came_of_it() {
     let providers = providers(&loopback);
     let secret = Secret::new("cs");
     let refresh = async |id: &str| {
-        let client = Client { id: "c:id", secret: &secret };
+        let client = Client { id: "c:id", secret: &secret, variables: Variables::NONE };
         get(&providers, id).refresh(client, CredentialKind::User, &Secret::new("r1"), None).await
     };
     loopback.then(200, r#"{"access_token":"a2","expires_in":3599,"scope":"openid"}"#);
@@ -170,7 +171,7 @@ async fn nobody_home_is_not_sent_and_a_hang_up_is_ambiguous() {
     loopback.address = listener.local_addr().expect("an address");
     let slack = get(&providers(&loopback), "slack");
     let secret = Secret::new("cs");
-    let client = Client { id: "c", secret: &secret };
+    let client = Client { id: "c", secret: &secret, variables: Variables::NONE };
     let token = Secret::new("r1");
     let hang_up = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.expect("a caller");
@@ -191,7 +192,7 @@ async fn revoking_what_is_dead_is_done() {
     let providers = providers(&loopback);
     let (secret, access, refresh) = (Secret::new("cs"), Secret::new("a"), Secret::new("r"));
     let tokens = RevokeTokens { access: Some(&access), refresh: Some(&refresh), kind: CredentialKind::User };
-    let revoke = async |id: &str| get(&providers, id).revoke(Client { id: "c", secret: &secret }, &tokens).await;
+    let revoke = async |id: &str| get(&providers, id).revoke(Client { id: "c", secret: &secret, variables: Variables::NONE }, &tokens).await;
 
     loopback.then(200, "");
     assert_eq!(revoke("google").await, Ok(()));

@@ -25,6 +25,8 @@ pub struct IntegrationRow {
     pub scopes: String,
     /// JSON list: scopes asked of the person (Slack).
     pub user_scopes: String,
+    /// JSON object: what stands in braces in the provider's addresses.
+    pub variables: String,
     /// `active` or `misconfigured`.
     pub status: String,
     /// The provider's error code when misconfigured.
@@ -80,6 +82,7 @@ impl IntegrationRow {
             bot_token: None,
             scopes: "[]".to_owned(),
             user_scopes: "[]".to_owned(),
+            variables: "{}".to_owned(),
             status: NOW_WELL.to_owned(),
             reason: None,
             probe_at: None,
@@ -122,9 +125,9 @@ pub async fn integration_insert(tx: &mut Tx, scope: &TenantScope, row: &Integrat
     sql!(
         tx,
         execute,
-        "INSERT INTO integrations (tenant_id, id, provider, client_id, client_secret, bot_token, scopes, user_scopes, status, revision, created_at, updated_at,
-         refresh_policy, active_days, pace_at, retry_credit, unanswered, refused)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13, 0, $14, 0, 0)",
+        "INSERT INTO integrations (tenant_id, id, provider, client_id, client_secret, bot_token, scopes, user_scopes, variables, status, revision, created_at,
+         updated_at, refresh_policy, active_days, pace_at, retry_credit, unanswered, refused)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $15, $9, $10, $11, $11, $12, $13, 0, $14, 0, 0)",
         scope.tenant(),
         &row.id,
         &row.provider,
@@ -138,7 +141,8 @@ pub async fn integration_insert(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         row.created_at,
         &row.refresh_policy,
         row.active_days,
-        row.retry_credit
+        row.retry_credit,
+        &row.variables
     )?;
     Ok(())
 }
@@ -154,7 +158,7 @@ pub async fn integration_update(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         execute,
         "UPDATE integrations SET client_id = $3, client_secret = $4, bot_token = $5, scopes = $6, user_scopes = $7, revision = $8, updated_at = $9,
          status = $10, reason = NULL, probe_at = NULL,
-         rate_limited_until = CASE WHEN client_id = $3 THEN rate_limited_until END, refresh_policy = $11, active_days = $12, believed_until = $13,
+         rate_limited_until = CASE WHEN client_id = $3 THEN rate_limited_until END, refresh_policy = $11, active_days = $12, believed_until = $13, variables = $14,
          unanswered = 0, unreachable_since = NULL, outage = NULL, refused = 0, refused_since = NULL WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
         scope.tenant(),
         &row.id,
@@ -168,7 +172,8 @@ pub async fn integration_update(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         NOW_WELL,
         &row.refresh_policy,
         row.active_days,
-        row.believed_until
+        row.believed_until,
+        &row.variables
     )?;
     Ok(())
 }

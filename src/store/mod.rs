@@ -41,6 +41,7 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -364,6 +365,12 @@ pub fn to_json_list(items: &[String]) -> String {
 #[must_use]
 pub fn from_json_list(text: &str) -> Vec<String> {
     serde_json::from_str(text).unwrap_or_default()
+}
+
+/// Texts by name as the JSON that columns hold.
+#[must_use]
+pub fn to_json_object(texts: &BTreeMap<String, String>) -> String {
+    serde_json::json!(texts).to_string()
 }
 
 #[cfg(test)]

@@ -230,7 +230,7 @@ impl Workspaces {
                 invalid.add(format!("needs[{index}].provider"), self.not_a_provider());
                 continue;
             };
-            if need.credential.as_deref().is_some_and(|kind| !known.kinds.contains(&kind)) {
+            if need.credential.as_ref().is_some_and(|kind| !known.kinds.contains(kind)) {
                 let kinds = known.kinds.join(" or ");
                 invalid.add(format!("needs[{index}].credential"), format!("must be {kinds} for {}", known.id));
             }
@@ -254,7 +254,7 @@ impl Workspaces {
     /// What is said where another name stands.
     #[must_use]
     pub fn not_a_provider(&self) -> String {
-        let ids: Vec<&str> = self.providers.iter().map(|known| known.id).collect();
+        let ids: Vec<&str> = self.providers.iter().map(|known| known.id.as_str()).collect();
         format!("must be one of {}", ids.join(", "))
     }
 }

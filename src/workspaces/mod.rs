@@ -72,9 +72,9 @@ pub struct WorkspacesParts {
 #[derive(Clone, Debug)]
 pub struct KnownProvider {
     /// Catalogue id.
-    pub id: &'static str,
+    pub id: String,
     /// Kinds of credential that a connection can have: `user`, `bot`, ….
-    pub kinds: Vec<&'static str>,
+    pub kinds: Vec<String>,
     /// Whether its tokens may be injected at all.
     pub injectable: bool,
 }

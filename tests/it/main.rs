@@ -4,6 +4,7 @@
 
 mod audit;
 mod broker;
+mod catalogue;
 mod conversations;
 mod crowds;
 mod cutter;

@@ -25,7 +25,7 @@ pub(super) async fn show(State(house): State<House>, member: Member) -> Result<P
         },
         provider: Provider::new(&one.provider, &house.connections.provider_name(&one.provider)),
         connections,
-        redirect_uri: house.connections.authorize_origin(&one.provider).is_some().then_some(one.redirect_uri),
+        redirect_uri: house.connections.connects_by_consent(&one.provider).then_some(one.redirect_uri),
     });
     let denials = overview.denials.into_iter().map(|one| Denial {
         at: Moment::relative(one.at, now),
@@ -70,7 +70,7 @@ pub(super) async fn health(State(house): State<House>, member: Member) -> Result
         provider: provider(&one.provider),
         tone: tone(&one.health),
         words: one.explanation,
-        policy: house.connections.authorize_origin(&one.provider).is_some().then_some(one.refresh_policy),
+        policy: house.connections.connects_by_consent(&one.provider).then_some(one.refresh_policy),
         backlog,
     });
     Ok(Page::of(&RefreshingPage {

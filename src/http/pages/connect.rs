@@ -144,10 +144,9 @@ async fn preview(
     let known = house.connections.preview(&user.caller, provider).await?;
     let shown = Provider::new(provider, &house.connections.provider_name(provider));
     let offer = |way, scopes| Offer { provider: shown.clone(), way, scopes };
-    let leads_out = known.consent.is_some();
     let mut offers = Vec::new();
-    if let Some(scopes) = known.consent {
-        offers.push(offer(Way::Consent, Scope::list(provider, scopes.iter().map(String::as_str))));
+    if let Some(consent) = &known.consent {
+        offers.push(offer(Way::Consent, Scope::list(provider, consent.scopes.iter().map(String::as_str))));
     }
     if let Some(bot) = known.platform_bot {
         offers.push(offer(Way::PlatformBot { bot }, Vec::new()));
@@ -162,10 +161,10 @@ async fn preview(
         reconnects: reconnects.map(|connection| (connection.id.to_string(), account_of(connection))),
         provider: shown,
     });
-    match house.connections.authorize_origin(provider).filter(|_| leads_out) {
-        Some(origin) => Ok(page.forms_lead_to(&origin)),
-        None => Ok(page),
-    }
+    Ok(match known.consent {
+        Some(consent) => page.forms_lead_to(&consent.leads_to),
+        None => page,
+    })
 }
 
 /// The room's words as a sentence.

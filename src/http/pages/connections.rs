@@ -41,10 +41,10 @@ pub(super) async fn list(State(house): State<House>, user: EndUser) -> Result<Pa
         let way = match (one.oauth, one.integrated) {
             (true, true) => Way::Consent,
             // A bot of one's own needs nothing of the platform.
-            _ if one.direct_kinds.contains(&"bot_token") => Way::OwnBot { token_error: None },
+            _ if one.direct_kinds.iter().any(|kind| kind == "bot_token") => Way::OwnBot { token_error: None },
             _ => return None,
         };
-        Some(AvailableProvider { provider: Provider::new(one.id, one.display_name), way })
+        Some(AvailableProvider { provider: Provider::new(&one.id, &one.display_name), way })
     });
     Ok(Page::of(&ConnectionsPage {
         frame: page.frame,
@@ -119,7 +119,7 @@ pub(super) async fn disconnect(
                 Ends::OnlyHere { .. } if connection.provider == "telegram" => {
                     Revocation::OnlyHere { removal_page: None }
                 }
-                Ends::OnlyHere { removal_page } => Revocation::OnlyHere { removal_page: WebLink::parse(removal_page) },
+                Ends::OnlyHere { removal_page } => Revocation::OnlyHere { removal_page: WebLink::parse(&removal_page) },
             },
         })
         .into_response());

@@ -34,8 +34,8 @@ pub(super) async fn show(
         Err(error) => return Err(error.into()),
     };
     let mut page = Page::of(&view(&house, anyone, token, &visit).await?);
-    for origin in visit.offers.iter().filter_map(|(provider, _)| house.connections.authorize_origin(provider)) {
-        page = page.forms_lead_to(&origin);
+    for offer in &visit.offers {
+        page = page.forms_lead_to(&offer.leads_to);
     }
     Ok(if visit.popup { page.keeps_opener() } else { page }.into_response())
 }
@@ -76,12 +76,12 @@ async fn view(house: &House, anyone: Anyone, token: String, visit: &ConnectVisit
         Some(id) => Some(house.accounts.user_by_id(&visit.holder, id).await?),
         None => None,
     };
-    let offers = visit.offers.iter().map(|(provider, scopes)| {
-        let always = house.connections.always_asked(provider).iter().copied();
+    let offers = visit.offers.iter().map(|offer| {
+        let provider = offer.provider.as_str();
         Offer {
             provider: Provider::new(provider, &house.connections.provider_name(provider)),
             way: Way::Consent,
-            scopes: Scope::list(provider, always.chain(scopes.iter().map(String::as_str))),
+            scopes: Scope::list(provider, offer.scopes.iter().map(String::as_str)),
         }
     });
     Ok(ConnectPage {

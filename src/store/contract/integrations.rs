@@ -1,11 +1,14 @@
 //! Integrations: one per provider, paused, resumed, slowed down and probed.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::store::integrations::{
     Pace, Refusals, integration_accept, integration_by_id, integration_by_provider, integration_count_refusal,
     integration_delete, integration_limit_rate, integration_list, integration_pause, integration_resume,
     integration_strain, integration_take_probe, integration_update, integrations_lock, integrations_set_pace,
 };
+use crate::store::to_json_object;
 
 async fn seen(tx: &mut Tx) -> IntegrationRow {
     integration_by_id(tx, &a(), &format!("int_{A}")).await.expect("an answer").expect("an integration")
@@ -59,6 +62,7 @@ async fn a_changed_integration_is_well_again_at_once_but_waits_out_its_clients_p
             revision: 2,
             updated_at: NOW + 7,
             user_scopes: JSON.to_owned(),
+            variables: to_json_object(&BTreeMap::from([("subdomain".to_owned(), "\"ü\"".to_owned())])),
             id: id.clone(),
             ..integration_row("int", "google")
         };
