@@ -82,12 +82,8 @@ pub(super) async fn lay(config: &Config, around: Surroundings, shutdown: Shutdow
 /// Puts the rooms together, each after those it stands on.
 pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) -> Result<Rooms, StartError> {
     let Foundation { store, keys, audit, outbound, bells, around, shutdown, health, spool } = on;
-    let providers = Providers::new(
-        outbound.clone(),
-        around.clone(),
-        config.catalogue_file.as_deref(),
-        &config.providers,
-    )?;
+    let providers =
+        Providers::new(outbound.clone(), around.clone(), config.catalogue_file.as_deref(), &config.providers)?;
     let accounts = Accounts::new(AccountsParts {
         store: store.clone(),
         keys: keys.clone(),

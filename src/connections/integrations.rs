@@ -318,7 +318,8 @@ impl Connections {
         if draft.client_secret.as_ref().is_some_and(Secret::is_blank) {
             invalid.add("client_secret", "must not be empty; leave it out to keep the one there is");
         }
-        if draft.user_scopes.as_ref().is_some_and(|scopes| !scopes.is_empty()) && !descriptor.tells_user_scopes_apart() {
+        if draft.user_scopes.as_ref().is_some_and(|scopes| !scopes.is_empty()) && !descriptor.tells_user_scopes_apart()
+        {
             invalid.add("user_scopes", "this provider does not tell scopes of the person apart; use scopes");
         }
         if draft.refresh_policy.as_ref().is_some_and(|policy| !REFRESH_POLICIES.contains(&policy.as_str())) {
@@ -440,7 +441,9 @@ fn check_variables(
     for (name, variable) in asked() {
         let field = format!("variables.{name}");
         match said.get(name) {
-            None if variable.default.is_none() => invalid.add(field, format!("must be given, such as {}", variable.example)),
+            None if variable.default.is_none() => {
+                invalid.add(field, format!("must be given, such as {}", variable.example))
+            }
             Some(value) if !variable.accepts(value) => {
                 invalid.add(field, format!("must look like {}", variable.example));
             }

@@ -2,6 +2,7 @@
 
 mod activity;
 mod connect_sessions;
+mod direct;
 mod erase;
 mod exchange;
 mod handshakes;
@@ -19,6 +20,7 @@ use url::Url;
 
 pub use activity::{Happened, Overview, Refusal};
 pub use connect_sessions::{Confirmation, ConnectLink, ConnectSession, ConnectVisit, NewConnectSession};
+pub use direct::{DirectDraft, DirectKind};
 pub use erase::{ErasedConnection, Receipt};
 pub use handshakes::{Begin, Begun, Callback, Ending, Finished, RedirectTo, Visitor};
 pub use health::{Health, IntegrationHealth, Need, Pause, Renewal, Trouble};

@@ -196,7 +196,7 @@ impl Connections {
         Ok((token, integration.id))
     }
 
-    async fn user_of(
+    pub(super) async fn user_of(
         &self,
         tx: &mut Tx,
         caller: &Caller,

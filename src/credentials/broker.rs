@@ -62,7 +62,7 @@ impl Credentials {
             forever_is_fine: true,
         };
         let token = self.read_in(caller, &scope, want).await?;
-        let request = provider.attach(broker.call.clone(), &token.secret)?.limits(Limits::api());
+        let request = provider.attach(broker.call.clone(), token.kind, &token.secret)?.limits(Limits::api());
         let answer = self.outbound.send(request).await?;
         if answer.status != 401 || !token.refreshable {
             return Ok(filtered(answer));
@@ -72,7 +72,7 @@ impl Credentials {
         if newer.generation == token.generation {
             return Ok(filtered(answer));
         }
-        let request = provider.attach(broker.call, &newer.secret)?.limits(Limits::api());
+        let request = provider.attach(broker.call, newer.kind, &newer.secret)?.limits(Limits::api());
         Ok(filtered(self.outbound.send(request).await?))
     }
 }

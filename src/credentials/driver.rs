@@ -298,7 +298,7 @@ impl Driver {
         let scope = ONE_CREDENTIAL.within(TenantId::stored(row.tenant_id.clone()));
         let integration = integration_of(tx, &scope, row.integration_id.as_deref()).await?;
         if let Some(provider) = self.room.providers.get(&row.provider) {
-            self.policy = policy(provider.descriptor());
+            self.policy = policy(provider.descriptor(), &row.kind);
         }
         if integration.as_ref().is_some_and(|one| one.retry_credit < ONE_RETRY) {
             self.policy.retries = 0;

@@ -125,6 +125,8 @@ pub struct Token {
     pub credential: String,
     /// Whose it is.
     pub account: Account,
+    /// What kind of secret it is.
+    pub kind: CredentialKind,
     /// `Bearer`, ….
     pub token_type: String,
     /// When it ends; none when it never does.
@@ -374,6 +376,7 @@ impl Credentials {
         let row = seen.credential;
         Ok(Token {
             secret,
+            kind: CredentialKind::parse(&row.kind).unwrap_or(CredentialKind::User),
             account: Account { connection: want.connection.to_owned(), provider: row.provider.clone() },
             expires_in: life_left(&row, now),
             expires_at: row.expires_at.map(Millis),

@@ -135,8 +135,12 @@ pub(super) fn doubt_columns(doubt: Option<Doubt>) -> DoubtColumns {
     })
 }
 
-/// The provider's manners as the protocol wants to know them.
-pub(super) fn policy(descriptor: &Descriptor) -> Policy {
+/// The provider's manners as the protocol wants to know them. What is minted spends nothing, whatever the provider does with
+/// refresh tokens.
+pub(super) fn policy(descriptor: &Descriptor, kind: &str) -> Policy {
+    if providers::CredentialKind::parse(kind).is_some_and(providers::CredentialKind::is_minted) {
+        return Policy::new(Replay::Safe, false, Revocation::Impossible);
+    }
     let replay = match descriptor.replay {
         providers::Replay::Safe => Replay::Safe,
         providers::Replay::Grace(grace) => Replay::Grace(grace),

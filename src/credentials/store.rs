@@ -304,7 +304,7 @@ impl Credentials {
     pub(super) fn next_due(&self, row: &CredentialRow, integration: Option<&IntegrationRow>) -> Option<i64> {
         let provider = self.providers.get(&row.provider)?;
         let jitter = Jitter(u32::from_be_bytes(self.around.random()));
-        look_at(row, integration, &policy(provider.descriptor()), self.around.now(), jitter)
+        look_at(row, integration, &policy(provider.descriptor(), &row.kind), self.around.now(), jitter)
     }
 
     fn row_of(&self, scope: &TenantScope, id: &str, new: &NewCredential<'_>, tokens: &NewTokens) -> CredentialRow {

@@ -303,7 +303,7 @@ impl Credentials {
                 let queue = round.queue(integration, rows.len(), in_air, *free);
                 let before = round.leaving.len();
                 let without_place = self.sweeper.take_calls(&client, now);
-                let policy = self.providers.get(&integration.provider).map(|one| policy(one.descriptor()));
+                let policy = self.providers.get(&integration.provider).map(|one| policy(one.descriptor(), "user"));
                 let (pace, owed) =
                     round.serve(&mut tx, integration, queue, rows, (without_place, policy.as_ref())).await?;
                 paces.push(pace);

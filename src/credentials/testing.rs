@@ -53,7 +53,8 @@ impl House {
             rooms.push(Credentials::new(CredentialsParts {
                 store: store.clone(),
                 keys,
-                providers: Providers::new(outbound.clone(), around.clone(), None, &BTreeMap::new()).expect("a catalogue"),
+                providers: Providers::new(outbound.clone(), around.clone(), None, &BTreeMap::new())
+                    .expect("a catalogue"),
                 outbound,
                 audit: Audit::new(audit_key, around.clone(), store.clone(), handle.clone()),
                 around,

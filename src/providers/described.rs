@@ -7,7 +7,7 @@ use http::HeaderName;
 use serde_json::Value;
 use url::Url;
 
-use super::address::VariableSource;
+use super::address::{VariableSource, Variables};
 use super::answer::{Field, RawAnswer, text_of};
 use super::api_call::{ApiCall, AttachError, below};
 use super::descriptor::{Broker, Descriptor, IdentitySource, Pkce, ResponseStyle, RevokeWhich};
@@ -15,7 +15,8 @@ use super::errors::{Code, Failure};
 use super::id_token::{Claims, Expected, KeyRing, displayable, unverified_claims};
 use super::oauth2::{self, Street, no_endpoint};
 use super::{
-    Account, AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provider, RevokeTokens, TokenSet, slack,
+    Account, AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provider, RevokeTokens, TokenSet, direct,
+    slack,
 };
 use crate::clock::Surroundings;
 use crate::outbound::{Knock, Outbound, Request};
@@ -37,12 +38,7 @@ impl Described {
     }
 
     /// Whose tokens these are, from where the descriptor says (OA-09).
-    async fn account(
-        &self,
-        raw: &mut RawAnswer,
-        client: Client<'_>,
-        nonce: Option<&str>,
-    ) -> Result<Account, Failure> {
+    async fn account(&self, raw: &mut RawAnswer, client: Client<'_>, nonce: Option<&str>) -> Result<Account, Failure> {
         let identity = &self.descriptor.identity;
         match identity.source {
             IdentitySource::IdToken => {
@@ -50,7 +46,10 @@ impl Described {
                 let id = claimed_id(&self.descriptor, &claims).ok_or_else(identity_missing)?;
                 Ok(Account { id, email: claims.verified_email(), name: claims.name() })
             }
-            IdentitySource::Userinfo => self.ask_userinfo(raw, client).await,
+            IdentitySource::Userinfo => match &raw.access_token {
+                Field::Text(token) => self.ask_userinfo(CredentialKind::User, token, client.variables).await,
+                _ => Err(Failure::Transient { code: Code::own("access_token_missing") }),
+            },
             IdentitySource::Answer => self.account_at(|pointer| raw.text_at(pointer)),
         }
     }
@@ -68,19 +67,24 @@ impl Described {
         self.keys.verify(&jwks.ok_or_else(no_endpoint)?, &token, expected).await
     }
 
-    async fn ask_userinfo(&self, raw: &RawAnswer, client: Client<'_>) -> Result<Account, Failure> {
-        let Field::Text(token) = &raw.access_token else {
-            return Err(Failure::Transient { code: Code::own("access_token_missing") });
-        };
+    async fn ask_userinfo(
+        &self,
+        kind: CredentialKind,
+        secret: &Secret,
+        variables: &Variables,
+    ) -> Result<Account, Failure> {
         let address = self.descriptor.endpoints.userinfo.as_ref().ok_or_else(no_endpoint)?;
-        let url = address.with(client.variables, &[("token", token.expose())]).ok_or_else(no_endpoint)?;
+        let url = address.with(variables, &[("token", secret.expose())]).ok_or_else(no_endpoint)?;
         let request = match &self.descriptor.identity.body {
             None => Request::get(url),
             Some(body) => Request::post(url).raw("application/json", body.clone().into()),
         };
-        let answer = self.street.send(self.with_token(request, token).accept_json()).await?;
-        if answer.status != 200 {
-            return Err(Failure::Transient { code: Code::own("identity_unavailable") });
+        let request = self.with_secret(request, kind, secret).ok_or_else(identity_missing)?;
+        let answer = self.street.send(request.accept_json()).await?;
+        match answer.status {
+            200 => {}
+            401 | 403 => return Err(Failure::Reauth { code: Code::own("secret_refused") }),
+            _ => return Err(Failure::Transient { code: Code::own("identity_unavailable") }),
         }
         let said: Value = serde_json::from_slice(&answer.body).map_err(|_| identity_missing())?;
         self.account_at(|pointer| text_of(said.pointer(pointer)?))
@@ -93,19 +97,23 @@ impl Described {
         Ok(Account { id, email: shown(&identity.email), name: shown(&identity.name) })
     }
 
-    /// Puts the token where this provider's API looks for it, beside the headers that it always wants.
-    fn with_token(&self, mut request: Request, token: &Secret) -> Request {
+    /// Puts the secret where this provider's API looks for it, beside the headers that it always wants. `None` when the secret is
+    /// not of its kind.
+    fn with_secret(&self, mut request: Request, kind: CredentialKind, secret: &Secret) -> Option<Request> {
         let api = &self.descriptor.api;
         for (name, value) in &api.headers {
             if let Ok(name) = HeaderName::try_from(name.as_str()) {
                 request = request.header(name, value);
             }
         }
-        match HeaderName::try_from(api.header.as_str()) {
-            Ok(name) if api.scheme.is_empty() => request.secret_header(name, token),
-            Ok(name) => request.secret_header(name, &Secret::new(format!("{} {}", api.scheme, token.expose()))),
-            Err(_) => request.bearer(token),
+        if matches!(kind, CredentialKind::Basic | CredentialKind::Header) {
+            return direct::with_secret(request, kind, secret);
         }
+        let name = HeaderName::try_from(api.header.as_str()).ok()?;
+        Some(match api.scheme.as_str() {
+            "" => request.secret_header(name, secret),
+            scheme => request.secret_header(name, &Secret::new(format!("{scheme} {}", secret.expose()))),
+        })
     }
 }
 
@@ -194,6 +202,22 @@ impl Provider for Described {
         Ok(tokens)
     }
 
+    async fn mint(&self, kind: CredentialKind, grant: &Secret) -> Result<TokenSet, Failure> {
+        direct::mint(&self.street, &self.descriptor, kind, grant).await
+    }
+
+    async fn whose(
+        &self,
+        kind: CredentialKind,
+        secret: &Secret,
+        variables: &Variables,
+    ) -> Result<Option<Account>, Failure> {
+        match self.descriptor.identity.source {
+            IdentitySource::Userinfo => self.ask_userinfo(kind, secret, variables).await.map(Some),
+            IdentitySource::IdToken | IdentitySource::Answer => Ok(None),
+        }
+    }
+
     /// Where one call ends the whole grant, whether other connections share it is for the caller to know (fact sheet A.6). Where
     /// each token ends by itself, both are tried whatever becomes of the first (B.4, OA-17).
     async fn revoke(&self, client: Client<'_>, tokens: &RevokeTokens<'_>) -> Result<(), Failure> {
@@ -211,7 +235,7 @@ impl Provider for Described {
         outcome
     }
 
-    fn attach(&self, call: ApiCall<'_>, token: &Secret) -> Result<Request, AttachError> {
+    fn attach(&self, call: ApiCall<'_>, kind: CredentialKind, secret: &Secret) -> Result<Request, AttachError> {
         let url = match &self.descriptor.broker {
             Broker::Paths => call.url(&self.descriptor)?,
             Broker::AllBut(_) | Broker::Only(_) => {
@@ -225,7 +249,7 @@ impl Provider for Described {
         if self.descriptor.response_style == ResponseStyle::Slack && slack::carries_token(&call) {
             return Err(AttachError::CredentialInBody);
         }
-        Ok(self.with_token(call.into_request(url), token))
+        self.with_secret(call.into_request(url), kind, secret).ok_or(AttachError::Token)
     }
 
     fn same_account(&self, kind: CredentialKind, account_id: &str, subject: &str) -> bool {

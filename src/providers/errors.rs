@@ -43,7 +43,8 @@ impl Code {
 
     /// A code that the catalogue lists, whatever it looks like.
     pub(super) fn listed(word: &str) -> Self {
-        let fitting = |c: char| if c.is_ascii_alphanumeric() || "_.:-".contains(c) { c.to_ascii_lowercase() } else { '_' };
+        let fitting =
+            |c: char| if c.is_ascii_alphanumeric() || "_.:-".contains(c) { c.to_ascii_lowercase() } else { '_' };
         Self(word.chars().take(64).map(fitting).collect())
     }
 
@@ -332,7 +333,13 @@ mod tests {
 
     #[test]
     fn a_providers_row_wins_over_the_common_one() {
-        let failure = classify(&ErrorTable { reauth: vec!["access_denied".into()], ..ErrorTable::default() }, 400, &["access_denied"], None, false);
+        let failure = classify(
+            &ErrorTable { reauth: vec!["access_denied".into()], ..ErrorTable::default() },
+            400,
+            &["access_denied"],
+            None,
+            false,
+        );
         assert_eq!(failure, Failure::Reauth { code: Code::own("access_denied") });
     }
 

@@ -15,8 +15,8 @@ use super::address::Address;
 use super::described::Described;
 use super::loopback::{Loopback, Seen};
 use super::{
-    ApiCall, AuthorizeRequest, Client, CodeGrant, CredentialKind, Descriptor, Failure, Provider, RevokeTokens, TokenSet,
-    Variables, catalogue,
+    ApiCall, AuthorizeRequest, Client, CodeGrant, CredentialKind, Descriptor, Failure, Provider, RevokeTokens,
+    TokenSet, Variables, catalogue,
 };
 use crate::clock::{Millis, SeededEntropy, Surroundings, TestClock};
 use crate::secret::Secret;
@@ -101,8 +101,7 @@ impl Stage {
         for one in [&mut ends.token, &mut ends.refresh, &mut ends.revoke, &mut ends.userinfo, &mut ends.jwks] {
             *one = one.take().map(|address| address.moved_to(&loopback.url("")));
         }
-        let around =
-            Surroundings { clock: Arc::new(TestClock::at(NOW)), entropy: Arc::new(SeededEntropy::new(1)) };
+        let around = Surroundings { clock: Arc::new(TestClock::at(NOW)), entropy: Arc::new(SeededEntropy::new(1)) };
         let moved = Described::new(moved, loopback.outbound(), around);
         let variables = Variables::new(&real.variables, fixture.variables.clone()).expect("variables that fit");
         Self { id: id.to_owned(), fixture, loopback, real, moved, variables, secret: Secret::new("cs") }
@@ -171,8 +170,7 @@ fn consent_urls_are_those_of_the_fixtures() {
         };
         let standard = [("client_id", "cid"), ("redirect_uri", CALLBACK), ("response_type", "code"), ("state", "s-1")];
         let standard = standard.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let again =
-            AuthorizeRequest { login_hint: Some("known@example.com"), force_consent: true, ..request };
+        let again = AuthorizeRequest { login_hint: Some("known@example.com"), force_consent: true, ..request };
         for (request, more) in [(request, BTreeMap::new()), (again, fixture.again)] {
             let url = provider.authorize_url(&request).expect(&id);
             assert_eq!(url.as_str().split('?').next(), Some(fixture.authorize.as_str()), "{id}");
@@ -329,7 +327,8 @@ fn an_api_call_goes_where_the_fixtures_say_with_the_token_where_it_belongs() {
         let provider = Described::new(descriptor, super::loopback::outbound(&[]), Surroundings::system());
         let headers = HeaderMap::new();
         let call = ApiCall { variables: &variables, ..ApiCall::new(Method::POST, &fixture.api[0], &headers) };
-        let request = provider.attach(call, &Secret::new(fixture.tokens.access.as_str())).expect(&id);
+        let request =
+            provider.attach(call, CredentialKind::User, &Secret::new(fixture.tokens.access.as_str())).expect(&id);
         assert_eq!(request.url.as_str(), fixture.api[1], "{id}");
         for header in &fixture.api[2..] {
             let (name, value) = header.split_once(": ").expect("a header");
@@ -342,7 +341,9 @@ fn an_api_call_goes_where_the_fixtures_say_with_the_token_where_it_belongs() {
 fn an_answer_that_leads_tokens_elsewhere_is_no_connection() {
     // Fact sheet G.24
     let salesforce = catalogue::known("salesforce");
-    for address in ["https://evil.example", "http://acme.my.salesforce.com", "https://acme.my.salesforce.com@evil.example"] {
+    for address in
+        ["https://evil.example", "http://acme.my.salesforce.com", "https://acme.my.salesforce.com@evil.example"]
+    {
         let column = json!({ "instance_url": address }).to_string();
         let variables = salesforce.stored_variables([column.as_str()]);
         assert_eq!(salesforce.endpoints.api_base("services", &variables), None, "{address}");

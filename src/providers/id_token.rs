@@ -122,11 +122,13 @@ impl Claims {
     /// names the directory.
     fn is_issued_by(&self, issuers: &[String]) -> bool {
         let Some(issuer) = self.iss.as_str() else { return false };
-        issuers.iter().any(|known| match known.split_once('{').and_then(|(start, rest)| Some((start, rest.split_once('}')?))) {
-            None => known == issuer,
-            Some((start, (name, end))) => {
-                let claim = self.rest.get(name).and_then(Value::as_str).filter(|claim| is_directory(claim));
-                claim.is_some_and(|claim| issuer == format!("{start}{claim}{end}"))
+        issuers.iter().any(|known| {
+            match known.split_once('{').and_then(|(start, rest)| Some((start, rest.split_once('}')?))) {
+                None => known == issuer,
+                Some((start, (name, end))) => {
+                    let claim = self.rest.get(name).and_then(Value::as_str).filter(|claim| is_directory(claim));
+                    claim.is_some_and(|claim| issuer == format!("{start}{claim}{end}"))
+                }
             }
         })
     }

@@ -10,6 +10,7 @@ mod api_call;
 mod catalogue;
 mod described;
 mod descriptor;
+mod direct;
 mod errors;
 #[cfg(test)]
 mod fixtures;
@@ -31,12 +32,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use url::Url;
 
+pub use self::address::{Variable, VariableKind, VariableSource, Variables};
 pub use self::api_call::{ApiCall, AttachError};
 pub use self::catalogue::CatalogueError;
-pub use self::address::{Variable, VariableKind, VariableSource, Variables};
-pub use self::descriptor::{Broker, Capabilities, Descriptor, Endpoints, Expiry, Pkce, Replay, Rotation};
-pub use self::errors::{Code, Failure};
 use self::described::Described;
+pub use self::descriptor::{Broker, Capabilities, Descriptor, Endpoints, Expiry, Pkce, Replay, Rotation};
+pub use self::direct::{Grant, basic_secret, headers_secret};
+pub use self::errors::{Code, Failure};
 use self::telegram::Telegram;
 use crate::clock::Surroundings;
 use crate::config::ProviderSettings;
@@ -196,6 +198,12 @@ impl CredentialKind {
     const ALL: [Self; 7] =
         [Self::User, Self::Bot, Self::ClientCredentials, Self::JwtBearer, Self::Basic, Self::Bearer, Self::Header];
 
+    /// Whether its tokens are minted from a [`Grant`], which stands where others have a refresh token. Nothing is spent by that.
+    #[must_use]
+    pub fn is_minted(self) -> bool {
+        matches!(self, Self::ClientCredentials | Self::JwtBearer)
+    }
+
     /// The kind's name in the API and in tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -302,6 +310,23 @@ pub trait Provider: Send + Sync {
         door: Option<Knock>,
     ) -> Result<TokenSet, Failure>;
 
+    /// Mints a token set of a kind that [is minted](CredentialKind::is_minted) from the text of a [`Grant`].
+    ///
+    /// # Errors
+    /// [`Failure`]. Trying again is always safe.
+    async fn mint(&self, kind: CredentialKind, grant: &Secret) -> Result<TokenSet, Failure>;
+
+    /// Whose secret it is, where the provider can be asked cheaply; `None` where it cannot.
+    ///
+    /// # Errors
+    /// [`Failure::Reauth`] when the provider does not accept the secret.
+    async fn whose(
+        &self,
+        kind: CredentialKind,
+        secret: &Secret,
+        variables: &Variables,
+    ) -> Result<Option<Account>, Failure>;
+
     /// Ends the grant at the provider, refresh token first (OA-17). A token that is already dead counts as done.
     ///
     /// # Errors
@@ -313,7 +338,7 @@ pub trait Provider: Send + Sync {
     ///
     /// # Errors
     /// [`AttachError`] when the call may not leave; nothing was sent.
-    fn attach(&self, call: ApiCall<'_>, token: &Secret) -> Result<Request, AttachError>;
+    fn attach(&self, call: ApiCall<'_>, kind: CredentialKind, secret: &Secret) -> Result<Request, AttachError>;
 
     /// True when `subject`, from a token set of this kind, does not contradict the connection's account id (OA-10).
     fn same_account(&self, _kind: CredentialKind, account_id: &str, subject: &str) -> bool {

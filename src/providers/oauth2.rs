@@ -100,6 +100,34 @@ pub(super) async fn refresh(
     read(&answer, descriptor, descriptor.rotates())
 }
 
+/// A client asks for itself (RFC 6749 section 4.4.2).
+pub(super) async fn client_credentials(
+    street: &Street,
+    descriptor: &Descriptor,
+    client: Client<'_>,
+    scopes: &[String],
+) -> Result<RawAnswer, Failure> {
+    let url = address(descriptor.endpoints.token.as_ref(), client)?;
+    let mut fields = vec![("grant_type", Secret::new("client_credentials"))];
+    if !scopes.is_empty() {
+        fields.push(("scope", Secret::new(scopes.join(&descriptor.scopes.separator))));
+    }
+    let answer = street.send(authenticated(Request::post(url), descriptor, client, fields)).await?;
+    read(&answer, descriptor, false)
+}
+
+/// An assertion asks (RFC 7523 section 2.1).
+pub(super) async fn jwt_bearer(
+    street: &Street,
+    descriptor: &Descriptor,
+    url: Url,
+    assertion: Secret,
+) -> Result<RawAnswer, Failure> {
+    let kind = Secret::new("urn:ietf:params:oauth:grant-type:jwt-bearer");
+    let request = Request::post(url).accept_json().form([("grant_type", kind), ("assertion", assertion)]);
+    read(&street.send(request).await?, descriptor, false)
+}
+
 /// Shows one token to the provider, so that it ends it. One that was dead already counts as done.
 pub(super) async fn revoke(
     street: &Street,
@@ -211,7 +239,9 @@ pub(super) fn read(answer: &Answer, descriptor: &Descriptor, spends: bool) -> Re
 
 fn refusal(answer: &Answer, raw: Option<&RawAnswer>, descriptor: &Descriptor, spends: bool) -> Failure {
     let words = match raw {
-        Some(raw) => subtype(raw).map_or_else(|| raw.error_words(&descriptor.error_fields), |word| vec![word.to_owned()]),
+        Some(raw) => {
+            subtype(raw).map_or_else(|| raw.error_words(&descriptor.error_fields), |word| vec![word.to_owned()])
+        }
         None => Vec::new(),
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -40,7 +40,11 @@ pub(super) fn installed(mut raw: RawAnswer, descriptor: &Descriptor) -> Result<E
     Ok(Exchange { account, tokens, variables: BTreeMap::new() })
 }
 
-pub(super) fn refreshed(mut raw: RawAnswer, descriptor: &Descriptor, kind: CredentialKind) -> Result<TokenSet, Failure> {
+pub(super) fn refreshed(
+    mut raw: RawAnswer,
+    descriptor: &Descriptor,
+    kind: CredentialKind,
+) -> Result<TokenSet, Failure> {
     let subject = subject(&raw);
     let person = raw.authed_user.take();
     let source = match person {

@@ -14,7 +14,7 @@ use super::descriptor::Descriptor;
 use super::errors::{Code, Failure};
 use super::id_token::displayable;
 use super::oauth2::{Answer, Street};
-use super::{AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provider, RevokeTokens, TokenSet};
+use super::{Account, AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provider, RevokeTokens, TokenSet};
 use crate::clock::Surroundings;
 use crate::outbound::{Knock, Limits, Outbound, Request};
 use crate::secret::Secret;
@@ -162,13 +162,27 @@ impl Provider for Telegram {
         Err(Failure::Unrecognised { code: Code::own("not_refreshable") })
     }
 
+    async fn mint(&self, _kind: CredentialKind, _grant: &Secret) -> Result<TokenSet, Failure> {
+        Err(Failure::Unrecognised { code: Code::own("not_refreshable") })
+    }
+
+    async fn whose(
+        &self,
+        _kind: CredentialKind,
+        secret: &Secret,
+        _variables: &Variables,
+    ) -> Result<Option<Account>, Failure> {
+        let bot = self.get_me(secret).await?;
+        Ok(Some(Account { id: bot.id.to_string(), email: None, name: Some(format!("@{}", bot.username)) }))
+    }
+
     async fn revoke(&self, _client: Client<'_>, _tokens: &RevokeTokens<'_>) -> Result<(), Failure> {
         Err(Failure::Admin { code: Code::own("not_revocable") })
     }
 
     /// Always a `POST` with a JSON object; a query is dropped, since Telegram reads parameters from it too. For a
     /// method that carries a chat, `chat` replaces every address in the body.
-    fn attach(&self, call: ApiCall<'_>, token: &Secret) -> Result<Request, AttachError> {
+    fn attach(&self, call: ApiCall<'_>, _kind: CredentialKind, token: &Secret) -> Result<Request, AttachError> {
         let name = call.method_name(&self.descriptor)?;
         let carries_chat = self.descriptor.carries_chat(name).ok_or(AttachError::MethodNotAllowed)?;
         let chat = match (carries_chat, call.chat) {

@@ -76,7 +76,10 @@ async fn google_exchanges_a_code_and_knows_whose_it_is() {
         nonce: Some("n-1"),
         refresh_token_held: false,
     };
-    let exchange = google.exchange(Client { id: "cid", secret: &secret, variables: Variables::NONE }, grant).await.expect("tokens");
+    let exchange = google
+        .exchange(Client { id: "cid", secret: &secret, variables: Variables::NONE }, grant)
+        .await
+        .expect("tokens");
 
     assert_eq!((exchange.account.id.as_str(), exchange.account.email.as_deref()), ("1098", Some("ada@example.com")));
     let [tokens] = &exchange.tokens[..] else { panic!("one set") };
@@ -192,7 +195,9 @@ async fn revoking_what_is_dead_is_done() {
     let providers = providers(&loopback);
     let (secret, access, refresh) = (Secret::new("cs"), Secret::new("a"), Secret::new("r"));
     let tokens = RevokeTokens { access: Some(&access), refresh: Some(&refresh), kind: CredentialKind::User };
-    let revoke = async |id: &str| get(&providers, id).revoke(Client { id: "c", secret: &secret, variables: Variables::NONE }, &tokens).await;
+    let revoke = async |id: &str| {
+        get(&providers, id).revoke(Client { id: "c", secret: &secret, variables: Variables::NONE }, &tokens).await
+    };
 
     loopback.then(200, "");
     assert_eq!(revoke("google").await, Ok(()));
@@ -260,17 +265,20 @@ async fn attached_calls_carry_our_credential_and_nothing_of_the_tools() {
 
     let call =
         ApiCall { query: Some("maxResults=1&access_token=evil"), ..ApiCall::new(Method::GET, "gmail/v1/x", &headers) };
-    let request = get(&providers, "google").attach(call, &Secret::new("ya29.a")).expect("a request");
+    let request =
+        get(&providers, "google").attach(call, CredentialKind::User, &Secret::new("ya29.a")).expect("a request");
     assert!(!format!("{request:?}").contains("ya29"), "{request:?}");
     outbound.send(request).await.expect("an answer");
     let call = ApiCall { body: body.clone(), ..ApiCall::new(Method::POST, "chat.postMessage", &headers) };
-    let request = get(&providers, "slack").attach(call, &Secret::new("xoxp-a")).expect("a request");
+    let request =
+        get(&providers, "slack").attach(call, CredentialKind::User, &Secret::new("xoxp-a")).expect("a request");
     outbound.send(request).await.expect("an answer");
     let call = ApiCall { body, query: Some("chat_id=666"), ..ApiCall::new(Method::GET, "sendMessage", &headers) };
     let telegram = get(&providers, "telegram");
-    let unbound = telegram.attach(call.clone(), &Secret::new(BOT));
+    let unbound = telegram.attach(call.clone(), CredentialKind::Bot, &Secret::new(BOT));
     assert_eq!(unbound.map(|_| ()), Err(AttachError::NoChat));
-    let request = telegram.attach(ApiCall { chat: Some(77), ..call }, &Secret::new(BOT)).expect("a request");
+    let request =
+        telegram.attach(ApiCall { chat: Some(77), ..call }, CredentialKind::Bot, &Secret::new(BOT)).expect("a request");
     assert!(!format!("{request:?}").contains("AAvault"), "{request:?}");
     outbound.send(request).await.expect("an answer");
 
@@ -285,6 +293,6 @@ async fn attached_calls_carry_our_credential_and_nothing_of_the_tools() {
     assert!(seen.iter().all(|one| one.header("cookie").is_none()));
     for name in ["setWebhook", "getUpdates", "sendmessage", "logOut", "../getMe", "sendMessage/x", "getMe?x=1"] {
         let call = ApiCall { chat: Some(77), ..ApiCall::new(Method::POST, name, &headers) };
-        assert!(telegram.attach(call, &Secret::new(BOT)).is_err(), "{name}");
+        assert!(telegram.attach(call, CredentialKind::User, &Secret::new(BOT)).is_err(), "{name}");
     }
 }

@@ -50,7 +50,8 @@ async fn a_tenants_part_of_an_address_leads_nowhere_but_to_the_provider() {
     person.visit(link["url"].as_str().expect("a link")).await.expect("a page");
     person.submit("continue", &[]).await.expect("submitted");
     let preview = person.visit(&app.url("connections/connect/zendesk")).await.expect("a page");
-    let policy = preview.headers.get("content-security-policy").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let policy =
+        preview.headers.get("content-security-policy").and_then(|value| value.to_str().ok()).unwrap_or_default();
     assert!(policy.contains("form-action 'self' https://acme.zendesk.com"), "{policy}");
     let begun = person.submit("continue", &[]).await.expect("submitted");
     let consent = begun.location().expect("the provider");

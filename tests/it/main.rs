@@ -9,6 +9,7 @@ mod conversations;
 mod crowds;
 mod cutter;
 mod demo;
+mod direct;
 mod erasing;
 mod garbage;
 mod handshakes;

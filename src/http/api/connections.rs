@@ -11,7 +11,8 @@ use crate::audit::Exposed;
 use crate::caller::Permission;
 use crate::clock::Millis;
 use crate::connections::{
-    BotSource, Connection, ConnectionChange, ConnectionStatus, CredentialKindName, Import, ListFilter, TelegramDraft,
+    BotSource, Connection, ConnectionChange, ConnectionStatus, CredentialKindName, DirectDraft, Import, ListFilter,
+    TelegramDraft,
 };
 use crate::credentials::{ReadWish, Which};
 use crate::http::{
@@ -19,9 +20,10 @@ use crate::http::{
 };
 use crate::ids::ConnectionId;
 use crate::invalid::Invalid;
-use crate::secret::Secret;
 
 const LIST: &str = "connections";
+/// Its bots are connected in a way of their own.
+const TELEGRAM: &str = "telegram";
 /// Life that a token should have when nothing is said.
 const USUAL_LIFE: u64 = 60;
 
@@ -71,39 +73,22 @@ pub(super) async fn connection(
     Ok(Json(house.connections.connection(&caller, &id).await?))
 }
 
-/// A secret that is handed over directly.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DirectConnection {
-    /// The tenant's own id of the user; absent means it belongs to the tenant.
-    user: Option<String>,
-    /// A provider's id.
-    provider: String,
-    /// Telegram: the token of the user's own bot. Absent: the platform's bot.
-    #[schema(value_type = Option<String>, write_only)]
-    bot_token: Option<Secret>,
-}
-
 /// Makes a connection from a secret. Telegram answers with a `start_link` for the user.
 #[utoipa::path(
     post, path = "/v1/connections", tag = "connections", operation_id = "create_connection",
-    request_body = DirectConnection,
+    request_body = DirectDraft,
     responses((status = 201, description = "The connection", body = Connection)),
 )]
 pub(super) async fn connection_create(
     State(house): State<House>,
     PlatformCaller(caller): PlatformCaller,
-    body: Sent<DirectConnection>,
+    body: Sent<DirectDraft>,
 ) -> Result<Response, Problem> {
     let (value, written) = body.open(&caller, Permission::ConnectionsWrite)?;
     let (rooms, who) = (house.clone(), caller.clone());
     idempotent(&house, &caller, written, async move {
-        if value.provider != "telegram" {
-            return Err(Invalid::one(
-                "provider",
-                "only telegram takes a secret directly; others are connected by their users or imported",
-            )
-            .into());
+        if value.provider != TELEGRAM {
+            return Answer::created(&rooms.connections.direct_create(&who, value).await?);
         }
         let bot = value.bot_token.map_or(BotSource::Platform, BotSource::Own);
         Answer::created(&rooms.connections.telegram_begin(&who, TelegramDraft { user: value.user, bot }).await?)
