@@ -66,6 +66,9 @@ fn table(rooms: &Clockwork) -> Vec<Task> {
         task("handshakes_expire", MINUTE, 30 * SECOND, &rooms.connections, |room| async move {
             Ok(room.handshakes_expire().await?)
         }),
+        task("notices_expire", 60 * MINUTE, 30 * SECOND, &rooms.connections, |room| async move {
+            Ok(room.notices_expire().await?)
+        }),
         task("conversations_expire", MINUTE, 30 * SECOND, &rooms.conversations, |room| async move {
             Ok(room.end_expired().await?)
         }),

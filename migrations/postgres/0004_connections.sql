@@ -6,6 +6,7 @@ CREATE TABLE integrations (
     client_id TEXT NOT NULL,
     client_secret BYTEA,
     bot_token BYTEA,
+    signing_secret BYTEA,
     scopes TEXT NOT NULL,
     user_scopes TEXT NOT NULL,
     variables TEXT NOT NULL,
@@ -33,6 +34,7 @@ CREATE TABLE integrations (
     CONSTRAINT integrations_pkey PRIMARY KEY (tenant_id, id)
 );
 CREATE UNIQUE INDEX integrations_provider_key ON integrations (tenant_id, provider) WHERE deleted_at IS NULL;
+CREATE INDEX integrations_id_idx ON integrations (id);
 
 -- One external account of one user (or of the tenant) at one provider.
 CREATE TABLE connections (
@@ -187,3 +189,14 @@ CREATE TABLE telegram_starts (
     CONSTRAINT telegram_starts_connection_fkey FOREIGN KEY (tenant_id, connection_id) REFERENCES connections (tenant_id, id)
 );
 CREATE INDEX telegram_starts_poll_at_idx ON telegram_starts (poll_at);
+
+-- What a provider has told us on its own, so that a repeated delivery is known.
+CREATE TABLE notices (
+    tenant_id TEXT NOT NULL,
+    integration_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    heard_at BIGINT NOT NULL,
+    CONSTRAINT notices_pkey PRIMARY KEY (tenant_id, integration_id, id),
+    CONSTRAINT notices_integration_fkey FOREIGN KEY (tenant_id, integration_id) REFERENCES integrations (tenant_id, id)
+);
+CREATE INDEX notices_heard_at_idx ON notices (heard_at);

@@ -73,6 +73,8 @@ actions! {
     ConnectionImported = "connection.import" => "connection.created",
     /// A connection needs its user.
     ConnectionNeedsReauth = "connection.needs_reauth" => "connection.needs_reauth",
+    /// A provider said that something has happened to an account.
+    NoticeHeard = "notice.hear",
     /// Another account came back than the one that is stored (OA-10).
     ConnectionQuarantined = "connection.quarantine" => "connection.quarantined",
     /// A connection was deleted.

@@ -53,6 +53,9 @@ pub(super) struct Set {
     /// File with the platform's own bot token, or - for stdin (Telegram)
     #[arg(long, value_name = "FILE")]
     bot_token_file: Option<PathBuf>,
+    /// File with the Signing Secret of a Slack app, which proves its events, or - for stdin; without it the one that is stored stays
+    #[arg(long, value_name = "FILE")]
+    signing_secret_file: Option<PathBuf>,
     /// Part of the provider's addresses that is this tenant's own, such as subdomain=acme; without any, those that are stored stay
     #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = variable)]
     variables: Vec<(String, String)>,
@@ -81,9 +84,9 @@ impl Integration {
 
 impl Set {
     async fn run(self, session: &Session) -> Result<(), Trouble> {
-        let from_stdin = [&self.client_secret_file, &self.bot_token_file];
-        if from_stdin.iter().all(|path| path.as_ref().is_some_and(|path| path.as_os_str() == "-")) {
-            return Err(Trouble::usage("only one secret can be read from stdin").next("put the other one into a file"));
+        let files = [&self.client_secret_file, &self.bot_token_file, &self.signing_secret_file];
+        if files.iter().filter(|path| path.as_ref().is_some_and(|path| path.as_os_str() == "-")).count() > 1 {
+            return Err(Trouble::usage("only one secret can be read from stdin").next("put the others into files"));
         }
         let secret =
             |option: &str, path: &Option<PathBuf>| path.as_ref().map(|path| read_secret(option, path)).transpose();
@@ -93,6 +96,7 @@ impl Set {
             scopes: self.scopes.clone(),
             user_scopes: self.user_scopes.clone(),
             bot_token: secret("--bot-token-file", &self.bot_token_file)?,
+            signing_secret: secret("--signing-secret-file", &self.signing_secret_file)?,
             variables: (!self.variables.is_empty()).then(|| self.variables.iter().cloned().collect()),
             refresh_policy: self.refresh_policy.clone(),
             refresh_active_days: self.refresh_active_days,
@@ -108,7 +112,10 @@ impl Set {
                     }
                     other => other.into(),
                 })?;
-                let text = format!("Integration {}\nRedirect URI: {}", integration.id, integration.redirect_uri);
+                let mut text = format!("Integration {}\nRedirect URI: {}", integration.id, integration.redirect_uri);
+                if let Some(url) = &integration.events_url {
+                    text.push_str(&format!("\nEvents URL: {url}"));
+                }
                 let answer = json!({ "id": integration.id, "redirect_uri": integration.redirect_uri });
                 self.output.say(&answer, &text)
             })

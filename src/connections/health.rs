@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::clock::Millis;
 use crate::credentials::{ends_soon, is_degraded, last_error, may_be_good};
+use crate::providers::notices::{CHANGE_REQUIRED, DISABLED, REVOKED};
 use crate::store::credentials::CredentialRow;
 use crate::store::integrations::IntegrationRow;
 
@@ -17,6 +18,8 @@ pub enum Health {
     Working(Renewal),
     /// It works, and what renews it ends by itself at this time: only connecting again helps.
     EndsSoon(Millis),
+    /// It works, but the provider has asked the person for a new password: connecting again is advised after that.
+    ReconnectAdvised,
     /// The stored access token still has life, but it is not renewed at the moment.
     Unsteady(Trouble),
     /// Its user must connect again: status `needs_reauth`, or `misconfigured` after a new client id.
@@ -71,6 +74,10 @@ pub enum Need {
     AccessRefused,
     /// A rotated refresh token was lost on its way to us (`rotation_response_lost`).
     AnswerLost,
+    /// The access was taken back at the provider, which has told us (`revoked_at_provider`).
+    TakenBack,
+    /// The provider has disabled the account (`account_disabled`).
+    AccountDisabled,
     /// The access has run out and could not be renewed.
     Ended,
     /// The integration has another client id than the one this connection was made with (`misconfigured`).
@@ -95,7 +102,10 @@ impl Health {
             "misconfigured" => Self::NeedsUser(Need::ClientChanged),
             "quarantined" => Self::Paused(Pause::AnotherAccount),
             "revoked" => Self::Disconnected,
-            _ => first.unwrap_or(Self::NeedsUser(Need::Ended)),
+            _ => match first {
+                Some(Self::Working(_)) if reason == Some(CHANGE_REQUIRED) => Self::ReconnectAdvised,
+                first => first.unwrap_or(Self::NeedsUser(Need::Ended)),
+            },
         }
     }
 
@@ -137,6 +147,9 @@ impl Health {
             Self::EndsSoon(at) => format!(
                 "It works, but {provider} ends its refresh token at {}. Its user has to connect again before that.",
                 at.rfc3339()
+            ),
+            Self::ReconnectAdvised => format!(
+                "It works, but {provider} has asked its user for a new password. Connecting again is advised after that."
             ),
             Self::Unsteady(trouble) => {
                 format!("Its token still has life, and is lent. {}", trouble.explanation(provider))
@@ -203,6 +216,8 @@ impl Need {
     fn because(reason: Option<&str>) -> Self {
         match reason {
             Some("rotation_response_lost") => Self::AnswerLost,
+            Some(REVOKED) => Self::TakenBack,
+            Some(DISABLED) => Self::AccountDisabled,
             Some("not_refreshable" | "refresh_token_missing" | "refresh_token_expired" | "expired") => Self::Ended,
             _ => Self::AccessRefused,
         }
@@ -214,6 +229,14 @@ impl Need {
             Self::AnswerLost => format!(
                 "The line broke while {provider} handed out a new refresh token, and the old one is most likely spent. Its \
                  user has to connect again."
+            ),
+            Self::TakenBack => format!(
+                "{provider} has told us that this access was taken back there, so its tokens are destroyed. Its user has to \
+                 connect again."
+            ),
+            Self::AccountDisabled => format!(
+                "{provider} has told us that this account is disabled, so its tokens are destroyed. Its user has to connect \
+                 again once it is enabled."
             ),
             Self::Ended => "This access has ended and cannot be refreshed. Its user has to connect again.".to_owned(),
             Self::ClientChanged => format!(

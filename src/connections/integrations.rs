@@ -58,6 +58,9 @@ pub struct IntegrationDraft {
     /// The platform's own bot (Telegram).
     #[schema(value_type = Option<String>, write_only)]
     pub bot_token: Option<Secret>,
+    /// What the provider signs its events with (Slack: the app's Signing Secret); absent keeps the one there is.
+    #[schema(value_type = Option<String>, write_only)]
+    pub signing_secret: Option<Secret>,
     /// What the provider's addresses need, by the names in `GET /v1/providers`; absent keeps what there is. Part of the client: with
     /// another value `client_secret` must be given again, and connections pause as for a new `client_id`.
     pub variables: Option<BTreeMap<String, String>>,
@@ -77,6 +80,7 @@ impl IntegrationDraft {
             scopes,
             user_scopes,
             bot_token,
+            signing_secret,
             variables,
             refresh_policy,
             refresh_active_days,
@@ -86,6 +90,7 @@ impl IntegrationDraft {
             && scopes.is_none()
             && user_scopes.is_none()
             && bot_token.is_none()
+            && signing_secret.is_none()
             && variables.is_none()
             && refresh_policy.is_none()
             && refresh_active_days.is_none()
@@ -135,6 +140,11 @@ pub struct Integration {
     /// To be registered at the provider, character by character.
     #[schema(format = "uri")]
     pub redirect_uri: String,
+    /// Where the provider may send its events: what it tells of accesses that have ended is acted upon at once. Absent where it has
+    /// no such events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = "uri")]
+    pub events_url: Option<String>,
     /// RFC 3339.
     #[schema(format = DateTime)]
     pub created_at: String,
@@ -338,6 +348,11 @@ impl Connections {
         {
             invalid.add("bot_token", "must be a Telegram bot token as BotFather gives it");
         }
+        if let Some(secret) = &draft.signing_secret
+            && (descriptor.id != "slack" || !is_signing_secret(secret))
+        {
+            invalid.add("signing_secret", "must be the Signing Secret of a Slack app: 16 to 200 visible characters");
+        }
         check_variables(descriptor, draft, existing, &mut invalid);
         invalid.into_result()?;
         Ok(())
@@ -361,6 +376,10 @@ impl Connections {
             Some(secret) => Some(self.keys.seal(tx, &owner, place(&id, "bot_token"), secret).await?),
             None => existing.and_then(|old| old.bot_token.clone()),
         };
+        let signing_secret = match &draft.signing_secret {
+            Some(secret) => Some(self.keys.seal(tx, &owner, place(&id, "signing_secret"), secret).await?),
+            None => existing.and_then(|old| old.signing_secret.clone()),
+        };
         let now = self.around.now().0;
         let client_id =
             draft.client_id.clone().or_else(|| existing.map(|old| old.client_id.clone())).unwrap_or_default();
@@ -374,6 +393,7 @@ impl Connections {
         Ok(IntegrationRow {
             client_secret,
             bot_token,
+            signing_secret,
             scopes: kept(draft.scopes.as_ref(), existing.map(|old| &old.scopes)),
             user_scopes: kept(draft.user_scopes.as_ref(), existing.map(|old| &old.user_scopes)),
             variables,
@@ -420,6 +440,7 @@ impl Connections {
             refresh_policy: row.refresh_policy.clone(),
             refresh_active_days: row.active_days,
             redirect_uri: self.redirect_uri(&row.provider, &row.id),
+            events_url: self.notices_url(&row.provider, &row.id),
             created_at: Millis(row.created_at).rfc3339(),
             updated_at: Millis(row.updated_at).rfc3339(),
         }
@@ -468,6 +489,11 @@ pub(super) const SCOPE_FORM: &str =
 pub(super) fn is_scope(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b',');
     (1..=200).contains(&text.len()) && text.bytes().all(fits)
+}
+
+fn is_signing_secret(secret: &Secret) -> bool {
+    let text = secret.expose();
+    (16..=200).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Where a secret of an integration stands; `credentials` opens the client secret at the same place.

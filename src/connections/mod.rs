@@ -10,6 +10,7 @@ mod health;
 mod import;
 mod integrations;
 mod manage;
+mod notices;
 mod offers;
 mod refreshing;
 mod telegram;
@@ -27,6 +28,7 @@ pub use health::{Health, IntegrationHealth, Need, Pause, Renewal, Trouble};
 pub use import::{Import, ImportAccount, ImportCredential, ImportRow};
 pub use integrations::{Integration, IntegrationDraft, ProviderCard, VariableCard};
 pub use manage::{ConnectionChange, Disconnected, ListFilter};
+pub use notices::{SlackAnswer, SlackDelivery};
 pub use offers::{ConsentOffer, Ends, Preview};
 pub use refreshing::{Backlog, Refreshing};
 pub use telegram::{BotSource, START_LIFE, TelegramDraft};
@@ -39,6 +41,7 @@ use crate::config::Ttl;
 use crate::credentials::{CredentialError, Credentials};
 use crate::invalid::Invalid;
 use crate::keys::{KeyError, Keys};
+pub use crate::providers::notices::Disbelief;
 use crate::providers::{Failure, Providers};
 use crate::store::bell::Bells;
 use crate::store::{Store, StoreError};
@@ -112,6 +115,9 @@ pub enum ConnectionsError {
     /// Rows of an import whose accounts are connected already.
     #[error("these accounts are connected already: {0}")]
     AlreadyConnected(Invalid),
+    /// What claims to come from a provider is not proven to.
+    #[error("this is not proven to come from the provider")]
+    Disbelieved(Disbelief),
     /// Too many unfinished attempts (OA-13).
     #[error("too many unfinished attempts to connect")]
     TooMany,

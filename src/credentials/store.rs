@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::read::{COME_AGAIN, PATIENCE, wait_for_landing};
 use super::refresh::{Code, Jitter, Verdict, Wish};
 use super::row::{access_place, integration_of, look_at, owner, policy, refresh_place};
-use super::{CredentialError, Credentials};
+use super::{CredentialError, Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::{Millis, Stopwatch, deadline};
@@ -13,12 +13,13 @@ use crate::ids::CredentialId;
 use crate::keys::{KeyError, Owner};
 use crate::providers::{CredentialKind, RevokeTokens};
 use crate::secret::Secret;
-use crate::store::connections::{connection_use_credential, credential_other_uses};
+use crate::store::connections::{connection_use_credential, connections_of_credential_mark, credential_other_uses};
 use crate::store::credentials::{
     CredentialName, CredentialRow, DoubtColumns, NewTokens, credential_delete, credential_insert, credential_load,
     credential_replace, credentials_of_connection, credentials_of_connection_lock,
 };
 use crate::store::integrations::IntegrationRow;
+use crate::store::notices::credential_lose;
 use crate::store::{StoreError, Tx, to_json_list};
 
 /// Revoking at a provider may take this long before a person is told that it is unconfirmed.
@@ -146,8 +147,7 @@ impl Credentials {
                 return Err(CredentialError::InProgress { retry_after: COME_AGAIN });
             };
             let mut tx = self.store.read().await?;
-            let after =
-                credential_load(&mut tx, super::ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
+            let after = credential_load(&mut tx, ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
             let integration = integration_of(&mut tx, scope, after.integration_id.as_deref()).await?;
             drop(tx);
             if after.generation > row.generation {
@@ -237,6 +237,32 @@ impl Credentials {
             revocations.push(Revocation { credential: row, integration, access, refresh });
         }
         Ok(revocations)
+    }
+
+    /// Gives up what the provider of a connection says has ended, of one kind or of every kind: tokens that are no newer than
+    /// `happened` are destroyed, and every connection that uses them needs its user. Gives the ids of the credentials.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn lose(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        connection: &str,
+        kind: Option<CredentialKind>,
+        (reason, happened): (&str, Millis),
+    ) -> Result<Vec<String>, StoreError> {
+        let now = self.around.now().0;
+        let mut lost = Vec::new();
+        for row in credentials_of_connection_lock(tx, scope, connection).await? {
+            let is_meant = kind.is_none_or(|kind| row.kind == kind.as_str());
+            if is_meant && credential_lose(tx, scope, &row.id, (reason, happened.0), now).await? {
+                let (tenant, reauth) = (scope.tenant(), "needs_reauth");
+                connections_of_credential_mark(tx, ONE_CREDENTIAL, tenant, &row.id, reauth, Some(reason), now).await?;
+                lost.push(row.id);
+            }
+        }
+        Ok(lost)
     }
 
     /// Ends tokens at their provider; true when the provider confirmed every one. A provider without revocation confirms

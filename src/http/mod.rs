@@ -8,13 +8,14 @@
 //! - a room: a field in [`HouseParts`]; the [`House`] derefs to it, so handlers say `house.rooms_name`.
 //! - an API call: a function with `#[utoipa::path]` in `api/`, and its name in `api::router`.
 //! - a page: a handler in `pages/` and a route in `pages::router`.
-//! - an error of a room: `impl From<RoomError> for Problem` in `problem.rs`.
+//! - an error of a room: `impl From<RoomError> for Problem` in `problem/rooms.rs`.
 
 pub mod api;
 mod body;
 mod entrance;
 mod extract;
 mod headers;
+mod hooks;
 mod idempotent;
 mod objects;
 mod ops;
@@ -159,7 +160,8 @@ impl Deref for House {
 /// that are limited to addresses are refused.
 pub fn public_router(house: House) -> Router {
     let (api, _) = api::router().split_for_parts();
-    finish(Router::new().merge(pages::router(&house)).merge(tools::router()).merge(relay::router()).merge(api), house)
+    let ours = Router::new().merge(pages::router(&house)).merge(tools::router()).merge(hooks::router());
+    finish(ours.merge(relay::router()).merge(api), house)
 }
 
 /// Health and metrics. Never on a public address.

@@ -13,10 +13,11 @@ use super::api_call::{ApiCall, AttachError, below};
 use super::descriptor::{Broker, Descriptor, IdentitySource, Pkce, ResponseStyle, RevokeWhich};
 use super::errors::{Code, Failure};
 use super::id_token::{Claims, Expected, KeyRing, displayable, unverified_claims};
+use super::notices::{Disbelief, Notice};
 use super::oauth2::{self, Street, no_endpoint};
 use super::{
     Account, AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provider, RevokeTokens, TokenSet, direct,
-    slack,
+    risc, slack,
 };
 use crate::clock::Surroundings;
 use crate::outbound::{Knock, Outbound, Request};
@@ -233,6 +234,13 @@ impl Provider for Described {
             outcome = outcome.and(oauth2::revoke(&self.street, &self.descriptor, client, token).await);
         }
         outcome
+    }
+
+    async fn security_event(&self, client_id: &str, token: &Secret) -> Result<Notice, Disbelief> {
+        let jwks = self.descriptor.endpoints.jwks.as_ref().and_then(|jwks| jwks.at(Variables::NONE));
+        let jwks = jwks.ok_or(Disbelief::Malformed)?;
+        let (issuers, now) = (&self.descriptor.endpoints.issuers, self.street.around().now());
+        risc::read(&self.keys, token, risc::Expected { jwks: &jwks, issuers, client_id, now }).await
     }
 
     fn attach(&self, call: ApiCall<'_>, kind: CredentialKind, secret: &Secret) -> Result<Request, AttachError> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 use url::Url;
@@ -161,18 +162,28 @@ impl KeyRing {
 
     /// Verifies everything and returns the claims.
     pub async fn verify(&self, jwks: &Url, token: &Secret, expected: Expected<'_>) -> Result<Claims, Failure> {
-        let kid = key_id(token.expose())?;
+        let claims = self.signed(jwks, token).await??;
+        check(&claims, expected)?;
+        Ok(claims)
+    }
+
+    /// What a token says that is signed with one of these keys; nothing of it is checked. Fails when the keys cannot be had.
+    pub async fn signed<T: DeserializeOwned>(&self, jwks: &Url, token: &Secret) -> Result<Result<T, Refused>, Failure> {
+        let kid = match key_id(token.expose()) {
+            Ok(kid) => kid,
+            Err(refused) => return Ok(Err(refused)),
+        };
         let key = self.key(jwks, &kid).await?;
-        Ok(verify_with(&key, token.expose(), expected)?)
+        Ok(key.ok_or(Refused::UnknownKey).and_then(|key| decode_with(&key, token.expose())))
     }
 
     /// The key with this id. The lock is held while fetching, so that a crowd fetches once.
-    async fn key(&self, jwks: &Url, kid: &str) -> Result<DecodingKey, Failure> {
+    async fn key(&self, jwks: &Url, kid: &str) -> Result<Option<DecodingKey>, Failure> {
         let mut cache = self.cache.lock().await;
         let now = self.street.around().now();
         let fresh = cache.fresh_until.is_some_and(|until| now < until);
         if let Some(key) = cache.keys.get(kid).filter(|_| fresh) {
-            return Ok(key.clone());
+            return Ok(Some(key.clone()));
         }
         // A clock that jumped back must not block fetching for longer than the limit.
         let resting = cache.last_fetch.is_some_and(|last| now >= last && now.before(REFETCH_AFTER) < last);
@@ -193,7 +204,7 @@ impl KeyRing {
         if cache.fresh_until.is_none_or(|until| until.after(LONGEST_STALE) <= now) {
             return Err(keys_unavailable(&Failure::Transient { code: Code::own("keys_outdated") }));
         }
-        cache.keys.get(kid).cloned().ok_or_else(|| Refused::UnknownKey.into())
+        Ok(cache.keys.get(kid).cloned())
     }
 
     async fn fetch(&self, jwks: &Url) -> Result<(HashMap<String, DecodingKey>, Duration), Failure> {
@@ -247,20 +258,19 @@ fn key_id(token: &str) -> Result<String, Refused> {
     header.kid.filter(|kid| !kid.is_empty() && kid.len() <= 256).ok_or(Refused::UnknownKey)
 }
 
-/// Signature and claims, without any I/O.
-fn verify_with(key: &DecodingKey, token: &str, expected: Expected<'_>) -> Result<Claims, Refused> {
+/// The signature, without any I/O.
+fn decode_with<T: DeserializeOwned>(key: &DecodingKey, token: &str) -> Result<T, Refused> {
     let mut validation = Validation::new(Algorithm::RS256);
     // The library would read the system's clock; every claim is checked below with ours.
     validation.validate_exp = false;
     validation.validate_nbf = false;
     validation.validate_aud = false;
     validation.required_spec_claims.clear();
-    let data = jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|error| match error.kind() {
+    let data = jsonwebtoken::decode::<T>(token, key, &validation).map_err(|error| match error.kind() {
         jsonwebtoken::errors::ErrorKind::InvalidSignature => Refused::Signature,
         jsonwebtoken::errors::ErrorKind::InvalidAlgorithm => Refused::Algorithm,
         _ => Refused::Malformed,
     })?;
-    check(&data.claims, expected)?;
     Ok(data.claims)
 }
 
@@ -300,7 +310,7 @@ fn check(claims: &Claims, expected: Expected<'_>) -> Result<(), Refused> {
 }
 
 /// A NumericDate: a JSON number of seconds (RFC 7519 section 2).
-fn seconds(value: &Value) -> Option<i64> {
+pub(super) fn seconds(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_f64().filter(|s| s.is_finite() && s.abs() < 1e15).map(|s| s.floor() as i64))
 }
 
@@ -395,7 +405,9 @@ mod tests {
             Expected { issuers: &issuers, client_id: "client-1", nonce: Some("n-1"), now: Millis(NOW * 1000) };
         let kid = key_id(token)?;
         let key = keys.get(&kid).ok_or(Refused::UnknownKey)?;
-        Ok(verify_with(key, token, expected)?)
+        let claims = decode_with(key, token)?;
+        check(&claims, expected)?;
+        Ok(claims)
     }
 
     #[test]

@@ -17,7 +17,9 @@ mod fixtures;
 mod id_token;
 #[cfg(test)]
 mod loopback;
+pub mod notices;
 mod oauth2;
+mod risc;
 mod slack;
 pub mod telegram;
 #[cfg(test)]
@@ -39,6 +41,7 @@ use self::described::Described;
 pub use self::descriptor::{Broker, Capabilities, Descriptor, Endpoints, Expiry, Pkce, Replay, Rotation};
 pub use self::direct::{Grant, basic_secret, headers_secret};
 pub use self::errors::{Code, Failure};
+use self::notices::{Disbelief, Notice};
 use self::telegram::Telegram;
 use crate::clock::Surroundings;
 use crate::config::ProviderSettings;
@@ -333,6 +336,14 @@ pub trait Provider: Send + Sync {
     /// [`Failure::Admin`] with code `not_revocable` when the provider has no way to revoke: point the person to
     /// `removal_page`.
     async fn revoke(&self, client: Client<'_>, tokens: &RevokeTokens<'_>) -> Result<(), Failure>;
+
+    /// Reads a security event token (RFC 8417), once it is found to be the provider's and for the client with this id.
+    ///
+    /// # Errors
+    /// [`Disbelief`]; always, for providers that send none.
+    async fn security_event(&self, _client_id: &str, _token: &Secret) -> Result<Notice, Disbelief> {
+        Err(Disbelief::Malformed)
+    }
 
     /// Builds the outgoing API request with the credential attached (AG-12).
     ///

@@ -1,5 +1,6 @@
 //! Connections: one external account of one user at one provider, and which credentials it uses.
 
+use super::integrations::IntegrationRow;
 use super::{StoreError, Tx, sql};
 use crate::caller::{SystemScope, TenantScope};
 
@@ -117,6 +118,27 @@ pub async fn connection_by_account(
         provider,
         account_id,
         user.unwrap_or_default()
+    )
+}
+
+/// The connections of an integration to one account: several users may share it.
+///
+/// # Errors
+/// As every statement.
+pub async fn connections_of_account(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    integration: &IntegrationRow,
+    account: &str,
+) -> Result<Vec<ConnectionRow>, StoreError> {
+    sql!(
+        tx,
+        all ConnectionRow,
+        "SELECT * FROM connections WHERE tenant_id = $1 AND provider = $2 AND integration_id = $3 AND account_id = $4 AND deleted_at IS NULL ORDER BY id",
+        scope.tenant(),
+        &integration.provider,
+        &integration.id,
+        account
     )
 }
 

@@ -21,6 +21,8 @@ pub struct IntegrationRow {
     pub client_secret: Option<Vec<u8>>,
     /// Sealed bot token (Telegram).
     pub bot_token: Option<Vec<u8>>,
+    /// Sealed: what the provider signs its notices with (Slack).
+    pub signing_secret: Option<Vec<u8>>,
     /// JSON list: scopes asked for (Slack: of the bot).
     pub scopes: String,
     /// JSON list: scopes asked of the person (Slack).
@@ -80,6 +82,7 @@ impl IntegrationRow {
             client_id: client_id.to_owned(),
             client_secret: None,
             bot_token: None,
+            signing_secret: None,
             scopes: "[]".to_owned(),
             user_scopes: "[]".to_owned(),
             variables: "{}".to_owned(),
@@ -125,9 +128,9 @@ pub async fn integration_insert(tx: &mut Tx, scope: &TenantScope, row: &Integrat
     sql!(
         tx,
         execute,
-        "INSERT INTO integrations (tenant_id, id, provider, client_id, client_secret, bot_token, scopes, user_scopes, variables, status, revision, created_at,
+        "INSERT INTO integrations (tenant_id, id, provider, client_id, client_secret, bot_token, signing_secret, scopes, user_scopes, variables, status, revision, created_at,
          updated_at, refresh_policy, active_days, pace_at, retry_credit, unanswered, refused)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $15, $9, $10, $11, $11, $12, $13, 0, $14, 0, 0)",
+         VALUES ($1, $2, $3, $4, $5, $6, $16, $7, $8, $15, $9, $10, $11, $11, $12, $13, 0, $14, 0, 0)",
         scope.tenant(),
         &row.id,
         &row.provider,
@@ -142,7 +145,8 @@ pub async fn integration_insert(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         &row.refresh_policy,
         row.active_days,
         row.retry_credit,
-        &row.variables
+        &row.variables,
+        &row.signing_secret
     )?;
     Ok(())
 }
@@ -158,7 +162,7 @@ pub async fn integration_update(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         execute,
         "UPDATE integrations SET client_id = $3, client_secret = $4, bot_token = $5, scopes = $6, user_scopes = $7, revision = $8, updated_at = $9,
          status = $10, reason = NULL, probe_at = NULL,
-         rate_limited_until = CASE WHEN client_id = $3 THEN rate_limited_until END, refresh_policy = $11, active_days = $12, believed_until = $13, variables = $14,
+         rate_limited_until = CASE WHEN client_id = $3 THEN rate_limited_until END, refresh_policy = $11, active_days = $12, believed_until = $13, variables = $14, signing_secret = $15,
          unanswered = 0, unreachable_since = NULL, outage = NULL, refused = 0, refused_since = NULL WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
         scope.tenant(),
         &row.id,
@@ -173,7 +177,8 @@ pub async fn integration_update(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         &row.refresh_policy,
         row.active_days,
         row.believed_until,
-        &row.variables
+        &row.variables,
+        &row.signing_secret
     )?;
     Ok(())
 }
@@ -505,7 +510,7 @@ pub async fn integration_delete(tx: &mut Tx, scope: &TenantScope, id: &str, now:
     Ok(sql!(
         tx,
         execute,
-        "UPDATE integrations SET deleted_at = $3, client_secret = NULL, bot_token = NULL WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+        "UPDATE integrations SET deleted_at = $3, client_secret = NULL, bot_token = NULL, signing_secret = NULL WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
         scope.tenant(),
         id,
         now

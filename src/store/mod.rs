@@ -29,6 +29,7 @@ pub mod idempotency;
 pub mod integrations;
 pub mod keys;
 pub mod logins;
+pub mod notices;
 pub mod reading;
 pub mod refresh_rows;
 pub mod sessions;

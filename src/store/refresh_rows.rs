@@ -264,8 +264,8 @@ pub async fn credential_needs_reauth(
 }
 
 /// The refusals of an integration's credentials since `since` are not believed any more: they are active again and due
-/// at `due_at`, as are their connections. What was no part of a wave stays: lost answers, sessions that an employer ended, and what
-/// has nothing to be refreshed with. Gives how many credentials there were.
+/// at `due_at`, as are their connections. What was no part of a wave stays: lost answers, sessions that an employer ended, what
+/// has nothing to be refreshed with, and what its provider itself has declared dead. Gives how many credentials there were.
 ///
 /// # Errors
 /// As every statement.
@@ -281,7 +281,7 @@ pub async fn credentials_refused_believe_again(
         tx,
         execute,
         "UPDATE credentials SET status = 'active', reason = NULL, due_at = $4 WHERE tenant_id = $1 AND integration_id = $2 AND status = 'needs_reauth'
-         AND reason NOT IN ('rotation_response_lost', 'session_policy', 'not_refreshable') AND last_error_at >= $3 AND deleted_at IS NULL",
+         AND reason NOT IN ('rotation_response_lost', 'session_policy', 'not_refreshable') AND access_token IS NOT NULL AND last_error_at >= $3 AND deleted_at IS NULL",
         tenant,
         integration,
         since,

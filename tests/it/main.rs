@@ -20,6 +20,7 @@ mod isolation;
 mod kills;
 mod leak_search;
 mod lost_commits;
+mod notices;
 mod openapi;
 mod post;
 mod processes;

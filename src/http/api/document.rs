@@ -32,6 +32,7 @@ use crate::http::ProblemBody;
         (name = "conversations", description = "Runs of an agent for one user"),
         (name = "audit", description = "The audit book"),
         (name = "tools", description = "For the tools of an agent, with a ticket"),
+        (name = "hooks", description = "For providers that tell things on their own"),
     ),
 )]
 pub(super) struct Document;
@@ -53,6 +54,8 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
     let header = "The workspace's `tool_header_value`, from a secret of the ElevenLabs workspace.";
     let workspace = ApiKey::Header(ApiKeyValue::with_description("X-Valetkey-Workspace", header));
     components.add_security_scheme("workspace", SecurityScheme::ApiKey(workspace));
+    let signature = ApiKeyValue::with_description("X-Slack-Signature", "Made with the integration's `signing_secret`.");
+    components.add_security_scheme("slack_signature", SecurityScheme::ApiKey(ApiKey::Header(signature)));
     for (path, item) in &mut document.paths.paths {
         let is_broker = path.starts_with("/v1/broker/");
         for (method, operation) in operations(item) {

@@ -17,12 +17,13 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{House, relay, tools};
+use super::{House, hooks, relay, tools};
 
-/// The whole document: the platform API, the calls of tools, and the relay.
+/// The whole document: the platform API, the calls of tools and providers, and the relay.
 pub(super) fn document() -> utoipa::openapi::OpenApi {
     let mut document = router().into_openapi();
     document.merge(tools::Calls::openapi());
+    document.merge(hooks::Calls::openapi());
     document.merge(relay::Calls::openapi());
     document::complete(&mut document);
     document

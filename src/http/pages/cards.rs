@@ -104,6 +104,7 @@ impl<'a> Desk<'a> {
             connections::Health::Working(renewal) => Health::Working(renewal),
             connections::Health::EndsSoon(at) => Health::EndsSoon(self.moment(at)),
             connections::Health::Unsteady(trouble) => Health::Unsteady(trouble),
+            connections::Health::ReconnectAdvised => Health::ReconnectAdvised,
             connections::Health::NeedsUser(need) => Health::NeedsYou(need),
             connections::Health::Paused(pause) => Health::Paused(pause),
             connections::Health::AwaitingStart => Health::AwaitingStart {

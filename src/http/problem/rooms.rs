@@ -108,6 +108,7 @@ impl From<ConnectionsError> for Problem {
                 problem.0.errors = rows.0;
                 problem
             }
+            ConnectionsError::Disbelieved(why) => why.into(),
             ConnectionsError::TooMany => {
                 Self::new(Code::RateLimited, error.to_string()).retry_after(Duration::from_secs(60))
             }

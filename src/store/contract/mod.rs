@@ -14,6 +14,7 @@ mod due;
 mod health;
 mod integrations;
 mod keys;
+mod notices;
 mod opening;
 mod people;
 mod plans;

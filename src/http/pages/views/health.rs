@@ -10,6 +10,8 @@ pub enum Health {
     Working(Renewal),
     /// It works, and what renews it ends by itself: the person's move, soon.
     EndsSoon(Moment),
+    /// It works, but the provider wants a new password of the person.
+    ReconnectAdvised,
     /// The stored access still has life, but it is not renewed at the moment.
     Unsteady(Trouble),
     /// Somebody must act: status `needs_reauth`, or `misconfigured` after a new client id.
@@ -59,7 +61,7 @@ impl Health {
     pub fn tone(&self) -> Tone {
         match self {
             Self::Working(_) => Tone::Good,
-            Self::EndsSoon(_) | Self::Unsteady(_) | Self::AwaitingStart { .. } => Tone::Warn,
+            Self::EndsSoon(_) | Self::ReconnectAdvised | Self::Unsteady(_) | Self::AwaitingStart { .. } => Tone::Warn,
             Self::NeedsYou(_) | Self::Paused(_) => Tone::Bad,
             Self::Disconnected => Tone::Quiet,
         }
@@ -71,6 +73,7 @@ impl Health {
         match self {
             Self::Working(_) => "Working",
             Self::EndsSoon(_) => "Ends soon",
+            Self::ReconnectAdvised => "Reconnect advised",
             Self::Unsteady(_) => "Working for now",
             Self::NeedsYou(_) => "Needs you",
             Self::Paused(_) => "Paused",
@@ -94,6 +97,10 @@ impl Health {
             Self::EndsSoon(at) => {
                 format!("{provider} ends this access {}. Reconnect before then, and nothing is interrupted.", at.words)
             }
+            Self::ReconnectAdvised => format!(
+                "{provider} has asked you for a new password, as it does when somebody else may know the old one. Access works; \
+                 after you have changed it, look at what used your account here, and reconnect."
+            ),
             Self::Unsteady(trouble) => format!("What we have still works. {}", in_words(*trouble, provider)),
             Self::NeedsYou(need) => what_to_do(*need, provider),
             Self::Paused(Pause::AnotherAccount) => format!(
@@ -113,7 +120,10 @@ impl Health {
     /// True when connecting again mends it, so that the page offers it first.
     #[must_use]
     pub fn wants_reconnect(&self) -> bool {
-        matches!(self, Self::EndsSoon(_) | Self::NeedsYou(_) | Self::Paused(Pause::AnotherAccount))
+        matches!(
+            self,
+            Self::EndsSoon(_) | Self::ReconnectAdvised | Self::NeedsYou(_) | Self::Paused(Pause::AnotherAccount)
+        )
     }
 
     /// Where to press Start, if that is what is left to do.
@@ -141,7 +151,7 @@ impl Health {
     #[must_use]
     pub fn expiry_label(&self, at: &Moment) -> &'static str {
         match (self, at.past) {
-            (Self::Working(Renewal::Automatic) | Self::EndsSoon(_), _) => "Next renewal",
+            (Self::Working(Renewal::Automatic) | Self::EndsSoon(_) | Self::ReconnectAdvised, _) => "Next renewal",
             (_, false) => "Access ends",
             (_, true) => "Access ended",
         }
@@ -188,6 +198,12 @@ fn what_to_do(need: Need, provider: &str) -> String {
         Need::AnswerLost => format!(
             "The line broke while {provider} was handing us a new key, and the old one is most likely spent. \
              Reconnect once to mend it."
+        ),
+        Need::TakenBack => {
+            format!("The access was taken back at {provider}, and its keys are destroyed. Reconnect to give it again.")
+        }
+        Need::AccountDisabled => format!(
+            "{provider} has disabled this account, so the access to it has ended. Once {provider} has enabled it again, reconnect."
         ),
         Need::Ended => "This access has ended and could not be renewed. Reconnect to go on.".to_owned(),
         Need::ClientChanged => {

@@ -1,0 +1,156 @@
+//! What providers tell us on their own: an access has ended, an account is disabled. Whoever connected learns of it at once and not
+//! at the next refresh, and nothing is lent that its provider has declared dead.
+//!
+//! Each notice has its effect once, in one transaction with the note that it was heard; only then it is acknowledged, so that a
+//! provider repeats what was not carried out. A consent newer than what is told of stays: disconnecting and connecting again
+//! meets the first one's echo.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::integrations::place;
+use super::{BY_SECRET, Connections, ConnectionsError};
+use crate::audit::{Action, Event};
+use crate::caller::{Caller, Permission, TenantScope};
+use crate::ids::TenantId;
+use crate::keys::Owner;
+use crate::providers::notices::{
+    CHANGE_REQUIRED, DISABLED, Disbelief, Effect, Notice, REVOKED, SlackCall, SlackSaid, What, Whose, slack,
+};
+use crate::secret::Secret;
+use crate::store::Tx;
+use crate::store::connections::{ConnectionRow, connections_of_account};
+use crate::store::credentials::credentials_of_connection;
+use crate::store::integrations::IntegrationRow;
+use crate::store::notices::{
+    connection_change_reason, connections_below, credential_change_reason, integration_of_notices, notice_put,
+};
+
+/// One of Slack's calls, as it came.
+#[derive(Debug)]
+pub struct SlackDelivery<'a> {
+    /// `X-Slack-Request-Timestamp`.
+    pub timestamp: &'a str,
+    /// `X-Slack-Signature`.
+    pub signature: &'a str,
+    /// The raw body.
+    pub body: &'a [u8],
+}
+
+/// What Slack is answered.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct SlackAnswer {
+    /// Slack's own challenge, when it looked whether somebody is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub challenge: Option<String>,
+}
+
+impl Connections {
+    /// Where a provider that tells things on its own does so.
+    pub(super) fn notices_url(&self, provider: &str, integration: &str) -> Option<String> {
+        ["google", "slack"].contains(&provider).then(|| self.page(&format!("hooks/{provider}/{integration}")))
+    }
+
+    /// Hears one of Slack's calls.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::Disbelieved`] for what is not signed by Slack for this integration, which may not exist.
+    pub async fn slack_notice(
+        &self,
+        integration: &str,
+        delivery: SlackDelivery<'_>,
+    ) -> Result<SlackAnswer, ConnectionsError> {
+        let row = self.integration_told("slack", integration).await?;
+        let sealed = row.signing_secret.as_ref().ok_or(ConnectionsError::Disbelieved(Disbelief::Signature))?;
+        let owner = Owner::Tenant(TenantId::stored(row.tenant_id.clone()));
+        let mut tx = self.store.read().await?;
+        let secret = self.keys.open_secret(&mut tx, &owner, place(&row.id, "signing_secret"), sealed).await?;
+        drop(tx);
+        let call = SlackCall { timestamp: delivery.timestamp, signature: delivery.signature, body: delivery.body };
+        match slack(&secret, call, self.around.now()).map_err(ConnectionsError::Disbelieved)? {
+            SlackSaid::Challenge(challenge) => Ok(SlackAnswer { challenge: Some(challenge) }),
+            SlackSaid::Notice(notice) => {
+                self.hear(&row, &notice).await?;
+                Ok(SlackAnswer::default())
+            }
+        }
+    }
+
+    /// Hears one of Google's security event tokens.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::Disbelieved`] for what is not Google's, or not for this integration, which may not exist.
+    pub async fn google_notice(&self, integration: &str, token: &Secret) -> Result<(), ConnectionsError> {
+        let row = self.integration_told("google", integration).await?;
+        let google = self.providers.get(&row.provider).ok_or(ConnectionsError::NotFound("provider"))?;
+        let notice = google.security_event(&row.client_id, token).await.map_err(ConnectionsError::Disbelieved)?;
+        self.hear(&row, &notice).await
+    }
+
+    /// To nobody without a proof is it told which integrations there are.
+    async fn integration_told(&self, provider: &str, id: &str) -> Result<IntegrationRow, ConnectionsError> {
+        let mut tx = self.store.read().await?;
+        let found = integration_of_notices(&mut tx, BY_SECRET, id, provider).await?;
+        found.ok_or(ConnectionsError::Disbelieved(Disbelief::Audience))
+    }
+
+    async fn hear(&self, integration: &IntegrationRow, notice: &Notice) -> Result<(), ConnectionsError> {
+        if notice.effects.is_empty() {
+            return Ok(());
+        }
+        let caller = Caller::system("notices", TenantId::stored(integration.tenant_id.clone()));
+        let scope = caller.require(Permission::ConnectionsWrite)?;
+        let mut tx = self.store.begin().await?;
+        if !notice_put(&mut tx, &scope, &integration.id, &notice.id, self.around.now().0).await? {
+            return Ok(());
+        }
+        for effect in &notice.effects {
+            let concerned = match &effect.whose {
+                Whose::Account(account) => connections_of_account(&mut tx, &scope, integration, account).await?,
+                Whose::Below(place) => connections_below(&mut tx, &scope, integration, &format!("{place}/")).await?,
+            };
+            for connection in concerned {
+                self.carry_out(&mut tx, (&caller, &scope), &connection, effect, notice).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn carry_out(
+        &self,
+        tx: &mut Tx,
+        (caller, scope): (&Caller, &TenantScope),
+        connection: &ConnectionRow,
+        effect: &Effect,
+        notice: &Notice,
+    ) -> Result<(), ConnectionsError> {
+        let (id, user, now) = (connection.id.as_str(), connection.user_id.as_deref(), self.around.now().0);
+        let heard = Event::done(Action::NoticeHeard, "connection", id).of_user(user);
+        match effect.what {
+            What::Ended(reason) => {
+                for lost in self.credentials.lose(tx, scope, id, effect.kind, (reason, notice.at)).await? {
+                    let event = Event::done(Action::ConnectionNeedsReauth, "credential", &lost).of_user(user);
+                    self.audit.record(tx, caller, &event.because(Some(reason))).await?;
+                }
+            }
+            What::Enabled => {
+                self.credentials.lock(tx, scope, id).await?;
+                for credential in credentials_of_connection(tx, scope, id).await? {
+                    credential_change_reason(tx, scope, &credential.id, (DISABLED, REVOKED)).await?;
+                }
+                let disabled = ("needs_reauth", Some(DISABLED));
+                if connection_change_reason(tx, scope, id, disabled, REVOKED, now).await? {
+                    self.audit.record(tx, caller, &heard.because(Some("account_enabled"))).await?;
+                }
+            }
+            What::ChangeRequired => {
+                if connection_change_reason(tx, scope, id, ("active", None), CHANGE_REQUIRED, now).await? {
+                    self.audit.record(tx, caller, &heard.because(Some(CHANGE_REQUIRED))).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! What providers tell on their own: heard once, about the right connections, and destroyed where it says so.
+
+use super::*;
+use crate::store::connections::{connection_by_id, connections_of_account};
+use crate::store::integrations::integration_delete;
+use crate::store::notices::{
+    connection_change_reason, connections_below, credential_change_reason, credential_lose, integration_of_notices,
+    notice_put, notices_delete_old,
+};
+
+#[tokio::test]
+async fn an_integration_is_found_by_its_address_whosever_it_is() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        let (ours, theirs) = (format!("int_{A}"), format!("int_{B}"));
+        for (id, tenant) in [(&ours, A), (&theirs, B)] {
+            let found = integration_of_notices(&mut tx, TEST, id, "google").await.unwrap().expect("found");
+            assert_eq!((found.tenant_id.as_str(), &found.id), (tenant, id));
+        }
+        assert!(integration_of_notices(&mut tx, TEST, &ours, "slack").await.unwrap().is_none());
+        assert!(integration_delete(&mut tx, &a(), &ours, NOW).await.unwrap());
+        assert!(integration_of_notices(&mut tx, TEST, &ours, "google").await.unwrap().is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_many_deliveries_one_is_new_and_old_ones_are_forgotten() {
+    in_a_house(async |store| {
+        let ours = format!("int_{A}");
+        let heard = race(&store, async |tx, _| notice_put(tx, &a(), &ours, "Ev1", NOW).await).await;
+        assert_eq!(heard.iter().filter(|new| **new).count(), 1);
+        let mut tx = store.begin().await.unwrap();
+        assert!(notice_put(&mut tx, &a(), &ours, "Ev2", NOW + 1).await.unwrap());
+        assert!(notice_put(&mut tx, &b(), &format!("int_{B}"), "Ev1", NOW + 1).await.unwrap(), "another's");
+        assert_eq!(notices_delete_old(&mut tx, TEST, NOW + 1).await.unwrap(), 1);
+        assert!(notice_put(&mut tx, &a(), &ours, "Ev1", NOW + 2).await.unwrap());
+        assert!(!notice_put(&mut tx, &a(), &ours, "Ev2", NOW + 2).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_account_has_all_its_connections_and_a_workspace_all_below_it() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        let slack = integration_row("int_slack", "slack");
+        integration_insert(&mut tx, &a(), &slack).await.unwrap();
+        let connections = [
+            ("con_1", Some(USER), "T1/U1", true),
+            ("con_2", Some(OTHER), "T1/U1", true),
+            ("con_3", Some(USER), "T1/U2", true),
+            ("con_4", Some(USER), "T11/U1", true),
+            ("con_5", Some(USER), "t1/U1", true),
+            ("con_6", Some(USER), "T1/U3", false),
+        ];
+        for (id, user, account, through_it) in connections {
+            let row = ConnectionRow {
+                provider: "slack".to_owned(),
+                integration_id: through_it.then(|| slack.id.clone()),
+                account_id: account.to_owned(),
+                ..connection_row(id, user)
+            };
+            connection_insert(&mut tx, &a(), &row).await.unwrap();
+        }
+        let id = |row: &ConnectionRow| row.id.clone();
+        let of = connections_of_account(&mut tx, &a(), &slack, "T1/U1").await.unwrap();
+        assert_eq!(of.iter().map(id).collect::<Vec<_>>(), ["con_1", "con_2"]);
+        let below = connections_below(&mut tx, &a(), &slack, "T1/").await.unwrap();
+        assert_eq!(below.iter().map(id).collect::<Vec<_>>(), ["con_1", "con_2", "con_3"]);
+        assert!(connections_below(&mut tx, &a(), &slack, "%/").await.unwrap().is_empty());
+        for theirs in [
+            connections_of_account(&mut tx, &b(), &slack, "T1/U1").await.unwrap(),
+            connections_below(&mut tx, &b(), &slack, "T1/").await.unwrap(),
+        ] {
+            assert!(theirs.is_empty());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_its_provider_has_ended_keeps_no_token_unless_it_is_newer() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        connect(&mut tx, "con_1", "crd_1").await;
+        let reason = "revoked_at_provider";
+        assert!(!credential_lose(&mut tx, &a(), "crd_1", (reason, NOW - 1), NOW + 9).await.unwrap(), "a newer consent");
+        assert!(!credential_lose(&mut tx, &b(), "crd_1", (reason, NOW), NOW + 9).await.unwrap());
+        assert_eq!(load(&mut tx, "crd_1").await, credential_row("crd_1"));
+        assert!(credential_lose(&mut tx, &a(), "crd_1", (reason, NOW), NOW + 9).await.unwrap());
+        let wanted = CredentialRow {
+            access_token: None,
+            refresh_token: None,
+            expires_at: Some(NOW + 9),
+            due_at: None,
+            generation: 2,
+            fence: 1,
+            consents: 2,
+            status: "needs_reauth".to_owned(),
+            reason: Some(reason.to_owned()),
+            last_error: Some(reason.to_owned()),
+            last_error_at: Some(NOW + 9),
+            ..credential_row("crd_1")
+        };
+        assert_eq!(load(&mut tx, "crd_1").await, wanted);
+        assert!(!credential_lose(&mut tx, &a(), "crd_1", (reason, NOW), NOW + 10).await.unwrap(), "once");
+        for (id, ends, left) in [("crd_2", None, NOW + 9), ("crd_3", Some(NOW + 3), NOW + 3)] {
+            credential_insert(&mut tx, &a(), &CredentialRow { expires_at: ends, ..credential_row(id) }).await.unwrap();
+            assert!(credential_lose(&mut tx, &a(), id, (reason, NOW), NOW + 9).await.unwrap());
+            assert_eq!(load(&mut tx, id).await.expires_at, Some(left), "what never ended has ended, too");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reason_is_changed_where_it_is_the_one_expected() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        connect(&mut tx, "con_1", "crd_1").await;
+        let fresh = ("active", None);
+        assert!(!connection_change_reason(&mut tx, &b(), "con_1", fresh, "x", NOW).await.unwrap());
+        assert!(!connection_change_reason(&mut tx, &a(), "con_1", ("needs_reauth", None), "x", NOW).await.unwrap());
+        assert!(connection_change_reason(&mut tx, &a(), "con_1", fresh, "advice", NOW + 1).await.unwrap());
+        assert!(!connection_change_reason(&mut tx, &a(), "con_1", fresh, "x", NOW).await.unwrap());
+        assert!(
+            connection_change_reason(&mut tx, &a(), "con_1", ("active", Some("advice")), "more", NOW + 2)
+                .await
+                .unwrap()
+        );
+        let row = connection_by_id(&mut tx, &a(), "con_1").await.unwrap().expect("the connection");
+        assert_eq!((row.status.as_str(), row.reason.as_deref(), row.updated_at), ("active", Some("more"), NOW + 2));
+
+        assert!(!credential_change_reason(&mut tx, &a(), "crd_1", ("disabled", "x")).await.unwrap(), "it works");
+        assert!(credential_lose(&mut tx, &a(), "crd_1", ("disabled", NOW), NOW).await.unwrap());
+        assert!(!credential_change_reason(&mut tx, &b(), "crd_1", ("disabled", "x")).await.unwrap());
+        assert!(!credential_change_reason(&mut tx, &a(), "crd_1", ("other", "x")).await.unwrap());
+        assert!(credential_change_reason(&mut tx, &a(), "crd_1", ("disabled", "revoked")).await.unwrap());
+        assert_eq!(load(&mut tx, "crd_1").await.reason.as_deref(), Some("revoked"));
+    })
+    .await;
+}
