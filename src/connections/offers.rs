@@ -3,6 +3,7 @@
 
 use super::{Connection, Connections, ConnectionsError};
 use crate::caller::{Caller, Permission};
+use crate::providers::CredentialKind;
 use crate::store::connections::credential_other_uses;
 use crate::store::from_json_list;
 use crate::store::integrations::{IntegrationRow, integration_by_provider};
@@ -101,14 +102,18 @@ impl Connections {
             return Err(ConnectionsError::NotFound("provider"));
         };
         let descriptor = known.descriptor();
-        if !descriptor.revocable() {
+        let is_granted = |kind: &str| CredentialKind::parse(kind).is_some_and(CredentialKind::is_granted);
+        if !descriptor.revocable() || !connection.credentials.iter().any(|one| is_granted(&one.kind)) {
             return Ok(Ends::OnlyHere { removal_page: descriptor.removal_page.clone() });
         }
-        let shared = self.shared_credentials(caller, connection).await?;
-        if !shared.is_empty() && shared.len() == connection.credentials.len() {
-            return Ok(Ends::StillShared);
+        let scope = caller.require(Permission::ConnectionsRead)?;
+        let mut tx = self.store.read().await?;
+        for one in &connection.credentials {
+            if !self.credentials.is_shared(&mut tx, &scope, &one.id, connection.id.as_str()).await? {
+                return Ok(Ends::AtProvider);
+            }
         }
-        Ok(Ends::AtProvider)
+        Ok(Ends::StillShared)
     }
 
     /// The credentials (`crd_…`) of a connection that other connections use, too.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::read::{COME_AGAIN, PATIENCE, wait_for_landing};
-use super::refresh::{Code, Jitter, Verdict, Wish};
+use super::refresh::{Code, Jitter, Revocation as Ends, Verdict, Wish};
 use super::row::{access_place, integration_of, look_at, owner, policy, refresh_place};
 use super::{CredentialError, Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action, Event};
@@ -13,12 +13,15 @@ use crate::ids::CredentialId;
 use crate::keys::{KeyError, Owner};
 use crate::providers::{CredentialKind, RevokeTokens};
 use crate::secret::Secret;
-use crate::store::connections::{connection_use_credential, connections_of_credential_mark, credential_other_uses};
+use crate::store::connections::{
+    connection_by_id, connection_use_credential, connections_of_account, connections_of_credential_mark,
+    credential_account, credential_other_uses,
+};
 use crate::store::credentials::{
     CredentialName, CredentialRow, DoubtColumns, NewTokens, credential_delete, credential_insert, credential_load,
     credential_replace, credentials_of_connection, credentials_of_connection_lock,
 };
-use crate::store::integrations::IntegrationRow;
+use crate::store::integrations::{IntegrationRow, integrations_lock};
 use crate::store::notices::credential_lose;
 use crate::store::{StoreError, Tx, to_json_list};
 
@@ -214,14 +217,23 @@ impl Credentials {
     }
 
     /// Deletes the credentials that only this connection uses, and gives their tokens for revoking once `tx` is
-    /// committed.
+    /// committed: those whose end at the provider takes nothing from another connection.
     ///
     /// # Errors
     /// As every statement.
     pub async fn end(&self, tx: &mut Tx, scope: &TenantScope, connection: &str) -> Result<Vec<Revocation>, KeyError> {
+        let row = connection_by_id(tx, scope, connection).await?;
+        if let Some(integration) = row.as_ref().and_then(|row| row.integration_id.as_deref()) {
+            // Of the last two who share a consent only one may see the other. As everybody, the integration before credentials.
+            integrations_lock(tx, ONE_CREDENTIAL, &[(scope.tenant(), integration)]).await?;
+        }
         let mut revocations = Vec::new();
         for row in credentials_of_connection_lock(tx, scope, connection).await? {
             if credential_other_uses(tx, scope, &row.id, connection).await? > 0 {
+                continue;
+            }
+            if self.consent_is_shared(tx, scope, &row, connection).await? {
+                credential_delete(tx, scope, &row.id, self.around.now().0).await?;
                 continue;
             }
             let owner = owner(&row);
@@ -265,10 +277,51 @@ impl Credentials {
         Ok(lost)
     }
 
-    /// Ends tokens at their provider; true when the provider confirmed every one. A provider without revocation confirms
-    /// nothing.
+    /// Whether another connection lives on what revoking this credential would end: its own tokens, or everything that the account
+    /// has ever granted to the client (fact sheet A.6).
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn is_shared(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        credential: &str,
+        connection: &str,
+    ) -> Result<bool, StoreError> {
+        let name = CredentialName { tenant_id: scope.tenant().to_owned(), id: credential.to_owned() };
+        let Some(row) = credential_load(tx, ONE_CREDENTIAL, &name).await? else { return Ok(false) };
+        Ok(credential_other_uses(tx, scope, &row.id, connection).await? > 0
+            || self.consent_is_shared(tx, scope, &row, connection).await?)
+    }
+
+    async fn consent_is_shared(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        row: &CredentialRow,
+        connection: &str,
+    ) -> Result<bool, StoreError> {
+        let Some(provider) = self.providers.get(&row.provider) else { return Ok(false) };
+        // Of a provider that rotates, too, a token that does not is the only one that the account has for the client (B.4).
+        let whole = match policy(provider.descriptor(), &row.kind).revocation {
+            Ends::Impossible => false,
+            Ends::WholeConsent => true,
+            Ends::OneTokenSet => row.refresh_token.is_none(),
+        };
+        let integration = integration_of(tx, scope, row.integration_id.as_deref()).await?;
+        let (true, Some(integration)) = (whole, integration) else { return Ok(false) };
+        let Some(account) = credential_account(tx, ONE_CREDENTIAL, scope.tenant(), &row.id).await? else {
+            return Ok(false);
+        };
+        let sharing = connections_of_account(tx, scope, &integration, &account).await?;
+        Ok(sharing.iter().any(|other| other.id != connection))
+    }
+
+    /// Ends tokens at their provider; true when there were some and the provider confirmed every one. A provider without revocation
+    /// confirms nothing.
     pub async fn revoke(&self, caller: &Caller, revocations: Vec<Revocation>) -> bool {
-        let mut all_confirmed = true;
+        let mut all_confirmed = !revocations.is_empty();
         for revocation in revocations {
             all_confirmed &= self.revoke_one(caller, &revocation).await;
         }
@@ -277,7 +330,9 @@ impl Credentials {
 
     async fn revoke_one(&self, caller: &Caller, revocation: &Revocation) -> bool {
         let row = &revocation.credential;
-        let Some(kind) = CredentialKind::parse(&row.kind) else { return false };
+        // A secret that somebody handed over is theirs to take back; the provider's endpoint is for what it has granted.
+        let kind = CredentialKind::parse(&row.kind).filter(|kind| kind.is_granted());
+        let Some(kind) = kind else { return false };
         if !self.providers.get(&row.provider).is_some_and(|provider| provider.descriptor().revocable()) {
             return false;
         }

@@ -201,6 +201,12 @@ impl CredentialKind {
     const ALL: [Self; 7] =
         [Self::User, Self::Bot, Self::ClientCredentials, Self::JwtBearer, Self::Basic, Self::Bearer, Self::Header];
 
+    /// Whether a provider has granted it to a client of the tenant's, and can take it back.
+    #[must_use]
+    pub fn is_granted(self) -> bool {
+        matches!(self, Self::User | Self::Bot)
+    }
+
     /// Whether its tokens are minted from a [`Grant`], which stands where others have a refresh token. Nothing is spent by that.
     #[must_use]
     pub fn is_minted(self) -> bool {

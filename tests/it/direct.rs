@@ -190,6 +190,13 @@ async fn a_token_that_never_ends_is_used_by_the_broker_and_given_to_nobody() {
     let calls = provider.calls.lock().expect("lock").clone();
     assert_eq!(calls[0].0, "repos/octo/hello");
     assert_eq!(calls[0].1["authorization"], format!("Bearer {PERSONAL_TOKEN}"));
+
+    let left = platform.delete(&format!("/v1/connections/{}", made["id"].as_str().expect("an id"))).await.ok();
+    assert_eq!(left["revoked"], false, "who made the token can take it back");
+    assert!(
+        app.entries("credential.revoke").await.is_empty(),
+        "GitHub's endpoint ends what it has granted to a client"
+    );
     app.finish().await;
 }
 

@@ -30,6 +30,7 @@ mod refresh_tool;
 mod refusals;
 mod relay;
 mod rotating;
+mod shared;
 mod silence;
 mod spool;
 mod starts;
