@@ -12,6 +12,7 @@ use crate::providers::{Account, Client, Code, CodeGrant, Exchange, Failure, Prov
 use crate::secret::Secret;
 use crate::store::connections::{
     ConnectionRow, connection_by_account, connection_by_id, connection_insert, connection_update,
+    connections_of_account,
 };
 use crate::store::credentials::credentials_of_connection;
 use crate::store::handshakes::HandshakeRow;
@@ -50,7 +51,13 @@ impl Connections {
         let exchange = provider.exchange(client, grant).await.map_err(ConnectionsError::Provider)?;
         let received_at = self.around.now();
         if let Some(wanted) = self.other_account(scope, handshake, &exchange.account).await? {
-            self.give_back(provider.as_ref(), client, &exchange).await;
+            // Where that account is connected by itself, this consent is its own, too (fact sheet A.6).
+            let mut tx = self.store.read().await?;
+            let others = connections_of_account(&mut tx, scope, &integration, &exchange.account.id).await?;
+            drop(tx);
+            if others.is_empty() {
+                self.give_back(provider.as_ref(), client, &exchange).await;
+            }
             let event =
                 Event::done(Action::ConnectionQuarantined, "connection", &wanted).of_user(Some(&handshake.user_id));
             self.audit.note(caller, &event.denied("other_account")).await?;
@@ -128,6 +135,7 @@ impl Connections {
             self.credentials.lock(&mut tx, scope, &row.id).await?;
             connection_update(&mut tx, scope, &row).await?;
         }
+        let absolute_expiry = provider.descriptor().absolute_expiry;
         for set in exchange.tokens {
             let new = NewCredential {
                 connection: &row.id,
@@ -141,7 +149,7 @@ impl Connections {
                 scopes: set.scopes.unwrap_or_else(|| asked.clone()),
                 obtained_at: received_at,
                 expires_at: set.expires_in.map(|life| received_at.after(life)),
-                refresh_expires_at: set.refresh_expires_in.map(|life| received_at.after(life)),
+                refresh_expires_at: set.refresh_expires_in.or(absolute_expiry).map(|life| received_at.after(life)),
             };
             self.credentials.keep(&mut tx, scope, new).await?;
         }

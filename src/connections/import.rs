@@ -161,6 +161,15 @@ impl Connections {
         }
         if row.provider == "slack" && !is_slack_account(&row.account.id) {
             invalid.add(at("account.id"), "must be <team>/<user>, such as T0123/U0123");
+        } else if let Some(parts) = self.providers.get(&row.provider).and_then(|known| {
+            let parts = known.descriptor().account_parts();
+            let has = row.account.id.split('/').filter(|part| !part.is_empty()).count();
+            (parts > 1 && has != parts).then_some(parts)
+        }) {
+            // A refresh would find out that it is another's than it says, and stop it (OA-10).
+            let why =
+                format!("must have {parts} parts with a slash between, as ids of this provider's accounts have here");
+            invalid.add(at("account.id"), why);
         } else if row.account.id.is_empty()
             || row.account.id.len() > 255
             || row.account.id.chars().any(char::is_control)

@@ -146,11 +146,12 @@ pub(super) fn policy(descriptor: &Descriptor, kind: &str) -> Policy {
         providers::Replay::Grace(grace) => Replay::Grace(grace),
         providers::Replay::Unsafe => Replay::Unsafe,
     };
-    let revocation = match (descriptor.revocable(), descriptor.rotates()) {
+    let revocation = match (descriptor.revocable(), descriptor.rotation) {
         (false, _) => Revocation::Impossible,
-        (true, true) => Revocation::OneTokenSet,
-        // Ending one token of a provider that does not rotate ends the whole consent (Google, fact sheet A.6).
-        (true, false) => Revocation::WholeConsent,
+        (true, providers::Rotation::Always) => Revocation::OneTokenSet,
+        // Ending one token of a provider that does not rotate ends the whole consent (Google, fact sheet A.6); of one that may or may
+        // not (D.2, F1 and F2), the token to be ended may be the one in use.
+        (true, providers::Rotation::None | providers::Rotation::May) => Revocation::WholeConsent,
     };
     let mut policy = Policy::new(replay, descriptor.rotates(), revocation);
     if let Some(idle) = descriptor.idle_expiry {
@@ -216,4 +217,30 @@ pub(crate) fn last_error(row: &CredentialRow, now: Millis) -> Option<String> {
 /// What is left of a token's life; none when it never ends.
 pub(super) fn life_left(row: &CredentialRow, now: Millis) -> Option<Duration> {
     row.expires_at.map(|end| Millis(end).left(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::testing::House;
+    use crate::store::testing::on_both;
+
+    #[tokio::test]
+    async fn rl_37_a_late_answer_ends_no_token_that_may_be_the_one_in_use() {
+        // fact sheet A.6 and D.2: some keep their refresh token, others may
+        on_both(async |store| {
+            let house = House::build(&store).await;
+            for (id, ends) in [
+                ("google", Revocation::WholeConsent),
+                ("salesforce", Revocation::WholeConsent),
+                ("hubspot", Revocation::WholeConsent),
+                ("slack", Revocation::OneTokenSet),
+                ("telegram", Revocation::Impossible),
+            ] {
+                let provider = house.rooms[0].providers.get(id).expect("in the catalogue");
+                assert_eq!(policy(provider.descriptor(), "user").revocation, ends, "{id}");
+            }
+        })
+        .await;
+    }
 }

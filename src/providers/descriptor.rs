@@ -425,6 +425,12 @@ impl Descriptor {
         Variables::new(&self.variables, given).unwrap_or_default()
     }
 
+    /// How many parts the id of an account has, with a slash between.
+    #[must_use]
+    pub fn account_parts(&self) -> usize {
+        self.identity.id.len().max(1)
+    }
+
     /// True when losing the answer to a refresh can lose the refresh token.
     #[must_use]
     pub fn rotates(&self) -> bool {

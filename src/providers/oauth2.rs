@@ -226,7 +226,9 @@ pub(super) fn read(answer: &Answer, descriptor: &Descriptor, spends: bool) -> Re
     // It has made tokens and says no in the same breath, or they are no tokens. The one that was sent for them may be
     // spent, and sending it again may end the family.
     let contradicts = (success && raw.spoils_tokens()) || ((said_no || answer.status >= 500) && raw.shows_tokens());
-    if spends && raw.error_code().is_none() && contradicts {
+    // A field that says nothing (`"error": false`) takes nothing back.
+    let says_no = raw.error_code().is_some_and(|code| !code.is_empty() || !raw.access_token.is_present());
+    if spends && !says_no && contradicts {
         return lost();
     }
     // Some servers put an error into a 200 (fact sheet G.5).

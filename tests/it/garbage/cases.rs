@@ -337,6 +337,9 @@ fn no_token() -> Vec<Case> {
             good.with("access_token", json!("a".repeat(20 * 1024)))
         }),
         half("refresh_token_number", "refresh_token_unusable", |good| good.with("refresh_token", json!(7))),
+        half("refresh_token_number_beside_error_false", "refresh_token_unusable", |good| {
+            good.raw("refresh_token", "7,\"error\":false")
+        }),
         half("refresh_token_object", "refresh_token_unusable", |good| good.with("refresh_token", json!({}))),
         half("null_in_the_refresh_token", "refresh_token_unusable", |good| good.with("refresh_token", json!("1//\0"))),
         half("refresh_token_of_20_kib", "refresh_token_unusable", |good| {
