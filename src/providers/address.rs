@@ -174,6 +174,12 @@ impl Variables {
         Ok(Self(defaults.chain(given).collect()))
     }
 
+    /// What stands for this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     /// By name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))

@@ -51,7 +51,7 @@ impl Described {
                 Field::Text(token) => self.ask_userinfo(CredentialKind::User, token, client.variables).await,
                 _ => Err(Failure::Transient { code: Code::own("access_token_missing") }),
             },
-            IdentitySource::Answer => self.account_at(|pointer| raw.text_at(pointer)),
+            IdentitySource::Answer => self.account_at(client.variables, |pointer| raw.text_at(pointer)),
         }
     }
 
@@ -88,12 +88,16 @@ impl Described {
             _ => return Err(Failure::Transient { code: Code::own("identity_unavailable") }),
         }
         let said: Value = serde_json::from_slice(&answer.body).map_err(|_| identity_missing())?;
-        self.account_at(|pointer| text_of(said.pointer(pointer)?))
+        self.account_at(variables, |pointer| text_of(said.pointer(pointer)?))
     }
 
-    fn account_at(&self, text_at: impl Fn(&str) -> Option<String>) -> Result<Account, Failure> {
+    fn account_at(&self, variables: &Variables, text_at: impl Fn(&str) -> Option<String>) -> Result<Account, Failure> {
         let identity = &self.descriptor.identity;
-        let id = joined_id(&identity.id, &text_at).ok_or_else(identity_missing)?;
+        let text_at = |part: &str| match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+            Some(name) => variables.get(name).map(str::to_owned),
+            None => text_at(part),
+        };
+        let id = joined_id(&identity.id, text_at).ok_or_else(identity_missing)?;
         let shown = |pointer: &Option<String>| pointer.as_ref().and_then(|one| displayable(&text_at(one)?));
         Ok(Account { id, email: shown(&identity.email), name: shown(&identity.name) })
     }

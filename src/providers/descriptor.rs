@@ -291,7 +291,8 @@ impl Default for Expiry {
 pub struct Identity {
     /// What is read.
     pub source: IdentitySource,
-    /// JSON pointers (RFC 6901) to the parts of the account's id, which are joined by `/`. Empty for the `sub` of an id_token.
+    /// JSON pointers (RFC 6901) to the parts of the account's id, which are joined by `/`; `{name}` is a variable, where ids are unique
+    /// at one place only. Empty for the `sub` of an id_token.
     pub id: Vec<String>,
     /// A JSON pointer to an e-mail that the provider vouches for. An id_token says itself whether it does.
     pub email: Option<String>,

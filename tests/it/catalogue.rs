@@ -21,7 +21,7 @@ async fn refused(platform: &Client, draft: &Value) -> Vec<String> {
 async fn imported(platform: &Client, user: &str) -> String {
     let tokens = json!({"kind": "user", "access_token": "zd-vkcanary-access", "refresh_token": "zd-vkcanary-refresh",
         "expires_at": "2099-01-01T00:00:00Z", "scopes": ["read"]});
-    let row = json!({"user": user, "provider": "zendesk", "account": {"id": "35436"}, "credentials": [tokens]});
+    let row = json!({"user": user, "provider": "zendesk", "account": {"id": "acme/35436"}, "credentials": [tokens]});
     let answer = platform.post("/v1/connections/import", &json!({ "connections": [row] })).await.ok();
     answer["data"][0]["id"].as_str().expect("an id").to_owned()
 }
@@ -56,6 +56,22 @@ async fn a_tenants_part_of_an_address_leads_nowhere_but_to_the_provider() {
     let begun = person.submit("continue", &[]).await.expect("submitted");
     let consent = begun.location().expect("the provider");
     assert!(consent.as_str().starts_with("https://acme.zendesk.com/oauth/authorizations/new?"), "{consent}");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn an_account_is_called_by_all_the_parts_of_its_id_when_it_moves_in() {
+    // OA-09, OA-10: a refresh that names it otherwise would stop it
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    platform.put("/v1/integrations/zendesk", &draft(json!({ "subdomain": "acme" }))).await.ok();
+    for id in ["35436", "acme/", "acme/35436/1"] {
+        let row = json!({"user": "u-1", "provider": "zendesk", "account": {"id": id},
+            "credentials": [{"kind": "user", "access_token": "zd-vkcanary-access", "scopes": []}]});
+        let answer = platform.post("/v1/connections/import", &json!({ "connections": [row] })).await;
+        assert_eq!(answer.json()["errors"][0]["field"], "connections[0].account.id", "{id}: {}", answer.text);
+    }
+    imported(&platform, "u-1").await;
     app.finish().await;
 }
 
