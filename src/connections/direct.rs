@@ -15,7 +15,10 @@ use crate::caller::{Caller, Permission, TenantScope};
 use crate::credentials::NewCredential;
 use crate::ids::{ConnectionId, UserId};
 use crate::invalid::Invalid;
-use crate::providers::{Account, CredentialKind, Failure, Grant, Provider, Variables, basic_secret, headers_secret};
+use crate::providers::{
+    Account, CredentialKind, Descriptor, Failure, Grant, Provider, VariableSource, Variables, basic_secret,
+    headers_secret,
+};
 use crate::schema::words;
 use crate::secret::Secret;
 use crate::store::connections::{ConnectionRow, connection_by_account, connection_insert, connection_update};
@@ -106,7 +109,7 @@ impl Connections {
         let received_at = self.around.now();
         let mut tx = self.store.begin().await?;
         let user = self.user_of(&mut tx, caller, &scope, draft.user.as_deref()).await?;
-        let account_id = draft.account.clone().or_else(|| account.known.as_ref().map(|one| one.id.clone())).or(name);
+        let account_id = named(&draft, account.known.as_ref(), provider.descriptor(), &variables, name)?;
         let (mut row, is_new) = self.direct_row(&mut tx, &scope, user.as_ref(), &draft, account_id).await?;
         let owner = owner_of(&row);
         let shown =
@@ -118,7 +121,7 @@ impl Connections {
         if is_new {
             connection_insert(&mut tx, &scope, &row).await?;
         } else {
-            self.credentials.lock(&mut tx, &scope, &row.id).await?;
+            self.credentials.drop_others(&mut tx, &scope, &row.id, |other| other == kind).await?;
             connection_update(&mut tx, &scope, &row).await?;
         }
         let new = NewCredential {
@@ -210,6 +213,9 @@ impl Connections {
         let id = ConnectionId::new(&self.around).to_string();
         let account_id = account_id.unwrap_or_else(|| id.clone());
         if let Some(row) = connection_by_account(tx, scope, user_id.as_deref(), &draft.provider, &account_id).await? {
+            if row.integration_id.is_some() {
+                return Err(ConnectionsError::Conflict("a connection of this account by consent or import"));
+            }
             return Ok((ConnectionRow { status: "active".to_owned(), reason: None, ..row }, false));
         }
         let now = self.around.now().0;
@@ -242,6 +248,32 @@ struct Asked {
     scopes: Option<Vec<String>>,
     life: Option<std::time::Duration>,
     known: Option<Account>,
+}
+
+/// What the account is called: as the provider says (OA-09), else as the platform says, else by a name within the secret. Names are
+/// unique at one place only.
+fn named(
+    draft: &DirectDraft,
+    known: Option<&Account>,
+    descriptor: &Descriptor,
+    variables: &Variables,
+    within: Option<String>,
+) -> Result<Option<String>, Invalid> {
+    if let Some(known) = known {
+        return match &draft.account {
+            Some(said) if *said != known.id => {
+                Err(Invalid::one("account", format!("must be {}, as the provider says, or absent", known.id)))
+            }
+            _ => Ok(Some(known.id.clone())),
+        };
+    }
+    let is_place =
+        |name: &str| descriptor.variables.get(name).is_some_and(|one| one.from == VariableSource::Integration);
+    let within = within.map(|name| {
+        let place = variables.iter().filter(|(name, _)| is_place(name)).map(|(_, value)| value);
+        place.chain([name.as_str()]).collect::<Vec<_>>().join("/")
+    });
+    Ok(draft.account.clone().or(within))
 }
 
 fn owned(variables: &Variables) -> BTreeMap<String, String> {

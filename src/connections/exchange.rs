@@ -8,7 +8,7 @@ use crate::clock::Millis;
 use crate::credentials::NewCredential;
 use crate::ids::ConnectionId;
 use crate::keys::Owner;
-use crate::providers::{Account, Client, Code, CodeGrant, Exchange, Failure, Provider, RevokeTokens};
+use crate::providers::{Account, Client, Code, CodeGrant, CredentialKind, Exchange, Failure, Provider, RevokeTokens};
 use crate::secret::Secret;
 use crate::store::connections::{
     ConnectionRow, connection_by_account, connection_by_id, connection_insert, connection_update,
@@ -73,7 +73,9 @@ impl Connections {
         handshake: &HandshakeRow,
     ) -> Result<bool, StoreError> {
         let Some(id) = &handshake.connection_id else { return Ok(false) };
-        Ok(credentials_of_connection(tx, scope, id).await?.iter().any(|row| row.refresh_token.is_some()))
+        let rows = credentials_of_connection(tx, scope, id).await?;
+        // As it is kept: what was given to another client, or is refused, does not go on.
+        Ok(rows.iter().any(|row| row.refresh_token.is_some() && row.status == "active"))
     }
 
     /// A reconnect must bring the same account; another one is never swapped in (OA-10).
@@ -121,6 +123,7 @@ impl Connections {
         let owner: Owner = owner_of(&row);
         let account = SealedAccount { email: exchange.account.email, name: exchange.account.name };
         row.account = Some(self.keys.seal_json(&mut tx, &owner, account_place(&row.id), &account).await?);
+        row.target = None;
         if !exchange.variables.is_empty() {
             let target = SealedTarget { chat_id: None, variables: exchange.variables };
             row.target = Some(self.keys.seal_json(&mut tx, &owner, target_place(&row.id), &target).await?);
@@ -132,7 +135,8 @@ impl Connections {
         if is_new {
             connection_insert(&mut tx, scope, &row).await?;
         } else {
-            self.credentials.lock(&mut tx, scope, &row.id).await?;
+            // What somebody has handed over before gives way to the consent.
+            self.credentials.drop_others(&mut tx, scope, &row.id, CredentialKind::is_granted).await?;
             connection_update(&mut tx, scope, &row).await?;
         }
         let absolute_expiry = provider.descriptor().absolute_expiry;

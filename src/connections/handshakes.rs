@@ -190,7 +190,8 @@ impl Connections {
             challenge: challenge.as_deref(),
             scopes: &scopes,
             user_scopes: &user_scopes,
-            login_hint: reconnected.as_ref().map(|row| row.account_id.as_str()),
+            // An id of several parts is ours, and none that the provider's sign-in page knows.
+            login_hint: reconnected.as_ref().map(|row| row.account_id.as_str()).filter(|id| !id.contains('/')),
             // A refresh token is stored only where a connection is made again and still works.
             force_consent: reconnected.as_ref().is_none_or(|row| row.status != "active"),
             variables: &variables,

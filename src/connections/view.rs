@@ -11,7 +11,7 @@ use crate::clock::Millis;
 use crate::credentials::{is_degraded, last_error};
 use crate::ids::{ConnectionId, CredentialId};
 use crate::keys::{Owner, Place};
-use crate::providers::Variables;
+use crate::providers::{Variable, VariableSource, Variables};
 use crate::schema::words;
 use crate::store::connections::ConnectionRow;
 use crate::store::credentials::{CredentialRow, credentials_of_connection};
@@ -255,8 +255,15 @@ impl Connections {
             Some(id) => integration_by_id(&mut tx, &scope, id).await?,
             None => None,
         };
+        let descriptor = provider.descriptor();
+        let mut told = target.variables;
+        if integration.is_some() {
+            // Where a consent's tokens go the integration says, and nobody else (OA-04).
+            let answered = |one: &Variable| matches!(one.from, VariableSource::Answer(_));
+            told.retain(|name, _| descriptor.variables.get(name).is_some_and(answered));
+        }
         let said = integration.as_ref().map_or("{}", |row| row.variables.as_str());
-        let variables = provider.descriptor().stored_variables([said, &to_json_object(&target.variables)]);
+        let variables = descriptor.stored_variables([said, &to_json_object(&told)]);
         Ok(Target { chat: target.chat_id, variables })
     }
 }

@@ -11,7 +11,7 @@ use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::{Millis, Stopwatch, deadline};
 use crate::ids::CredentialId;
 use crate::keys::{KeyError, Owner};
-use crate::providers::{CredentialKind, RevokeTokens};
+use crate::providers::{CredentialKind, Failure, RevokeTokens};
 use crate::secret::Secret;
 use crate::store::connections::{
     connection_by_id, connection_use_credential, connections_of_account, connections_of_credential_mark,
@@ -89,7 +89,11 @@ impl Credentials {
         let generation = existing.as_ref().map_or(0, |row| row.generation);
         let refresh = match (&new.refresh_token, &existing) {
             (Some(token), _) => Some(token.duplicate()),
-            (None, Some(row)) => self.kept_refresh_token(tx, row).await?,
+            // What was given to another client, or is refused already, does not go on with this consent.
+            (None, Some(row)) if row.status == "active" && row.integration_id.as_deref() == new.integration => {
+                self.kept_refresh_token(tx, row).await?
+            }
+            (None, Some(_)) => None,
             (None, None) => None,
         };
         let refresh_token = match refresh {
@@ -251,6 +255,25 @@ impl Credentials {
         Ok(revocations)
     }
 
+    /// Deletes the credentials of a connection that are of other kinds than those that it goes on with.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn drop_others(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        connection: &str,
+        goes_on_with: impl Fn(CredentialKind) -> bool,
+    ) -> Result<(), StoreError> {
+        for row in credentials_of_connection_lock(tx, scope, connection).await? {
+            if !CredentialKind::parse(&row.kind).is_some_and(&goes_on_with) {
+                credential_delete(tx, scope, &row.id, self.around.now().0).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives up what the provider of a connection says has ended, of one kind or of every kind: tokens that are no newer than
     /// `happened` are destroyed, and every connection that uses them needs its user. Gives the ids of the credentials.
     ///
@@ -333,13 +356,15 @@ impl Credentials {
         // A secret that somebody handed over is theirs to take back; the provider's endpoint is for what it has granted.
         let kind = CredentialKind::parse(&row.kind).filter(|kind| kind.is_granted());
         let Some(kind) = kind else { return false };
-        if !self.providers.get(&row.provider).is_some_and(|provider| provider.descriptor().revocable()) {
+        let Some(provider) = self.providers.get(&row.provider) else { return false };
+        if !provider.descriptor().revocable() {
             return false;
         }
+        // The integration says another place now than the one that has granted this (OA-04).
+        let has_moved = row.status == "misconfigured" && provider.descriptor().has_places();
         let tokens = RevokeTokens { access: revocation.access.as_ref(), refresh: revocation.refresh.as_ref(), kind };
-        let answer =
-            deadline(REVOKE_LIMIT, self.revoke_at_provider(&row.provider, revocation.integration.as_ref(), &tokens))
-                .await;
+        let revoking = self.revoke_at_provider(&row.provider, revocation.integration.as_ref(), &tokens);
+        let answer = if has_moved { Ok(Err(Failure::NotSent)) } else { deadline(REVOKE_LIMIT, revoking).await };
         let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
         let event = Event::done(Action::CredentialRevoked, "credential", &row.id).of_user(user);
         let code;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
-use super::address::{Address, Variable, Variables};
+use super::address::{Address, Variable, VariableSource, Variables};
 use super::errors::ErrorTable;
 
 /// Everything about a provider that is not code. A field that the catalogue leaves out has the value that most providers have.
@@ -422,14 +422,24 @@ impl Descriptor {
     pub fn stored_variables<'a>(&self, columns: impl IntoIterator<Item = &'a str>) -> Variables {
         let read = |column: &str| serde_json::from_str::<BTreeMap<String, String>>(column).unwrap_or_default();
         let mut given: BTreeMap<String, String> = columns.into_iter().flat_map(read).collect();
-        given.retain(|name, value| self.variables.get(name).is_some_and(|one| one.accepts(value)));
-        Variables::new(&self.variables, given).unwrap_or_default()
+        let fits = |name: &String, value: &String| self.variables.get(name).is_some_and(|one| one.accepts(value));
+        // A default is for what was never said: a secret for one place must not go to another.
+        let known = self.variables.iter().filter(|(name, _)| given.get(*name).is_none_or(|value| fits(name, value)));
+        let known: BTreeMap<_, _> = known.map(|(name, one)| (name.clone(), one.clone())).collect();
+        given.retain(|name, value| fits(name, value));
+        Variables::new(&known, given).unwrap_or_default()
     }
 
     /// How many parts the id of an account has, with a slash between.
     #[must_use]
     pub fn account_parts(&self) -> usize {
         self.identity.id.len().max(1)
+    }
+
+    /// Whether a tenant says a part of the addresses, so that another part is another place.
+    #[must_use]
+    pub fn has_places(&self) -> bool {
+        self.variables.values().any(|one| one.from == VariableSource::Integration)
     }
 
     /// True when losing the answer to a refresh can lose the refresh token.

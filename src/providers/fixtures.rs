@@ -338,6 +338,16 @@ fn an_api_call_goes_where_the_fixtures_say_with_the_token_where_it_belongs() {
 }
 
 #[test]
+fn a_place_that_fits_no_more_is_not_replaced_by_another() {
+    // OA-04: a default is for what was never said
+    let gitlab = catalogue::known("gitlab");
+    let host = |column: &str| gitlab.stored_variables([column]).get("host").map(str::to_owned);
+    assert_eq!(host("{}").as_deref(), Some("gitlab.com"));
+    assert_eq!(host(r#"{"host":"git.acme.example"}"#).as_deref(), Some("git.acme.example"));
+    assert_eq!(host(r#"{"host":"git.acme.example/x"}"#), None);
+}
+
+#[test]
 fn an_answer_that_leads_tokens_elsewhere_is_no_connection() {
     // Fact sheet G.24
     let salesforce = catalogue::known("salesforce");

@@ -94,9 +94,10 @@ async fn call(State(provider): State<Provider>, Path(path): Path<String>, header
 async fn with(provider: &Provider, id: &'static str) -> (TestApp, Client) {
     let at = provider.open().await;
     let leak = |text: String| -> &'static str { text.leak() };
-    let (userinfo, api) = (leak(format!("{at}/user")), leak(format!("{at}/api")));
+    let (userinfo, api, revoke) =
+        (leak(format!("{at}/user")), leak(format!("{at}/api")), leak(format!("{at}/api/revoke")));
     let wishes = Wishes {
-        providers: vec![(id, "userinfo_url", userinfo), (id, "api_base_url", api)],
+        providers: vec![(id, "userinfo_url", userinfo), (id, "api_base_url", api), (id, "revoke_url", revoke)],
         token_endpoint: Some((id, format!("{at}/token"))),
         ..Wishes::default()
     };
@@ -128,7 +129,8 @@ async fn a_client_that_asks_for_itself_is_checked_on_entry_and_asked_again_befor
     let made = made.json();
     assert_eq!(
         (&made["status"], &made["user"], &made["account"]["id"]),
-        (&json!("active"), &Value::Null, &json!("robot"))
+        (&json!("active"), &Value::Null, &json!("contoso.onmicrosoft.com/robot")),
+        "the same robot in another directory is another account"
     );
     let credential = &made["credentials"][0];
     assert_eq!((&credential["kind"], &credential["refreshable"]), (&json!("client_credentials"), &json!(true)));
@@ -234,5 +236,45 @@ async fn what_does_not_belong_to_a_kind_is_refused_by_name() {
         assert_eq!(fields, wanted, "{draft}");
     }
     assert_eq!(provider.minted(), 0);
+    app.finish().await;
+}
+
+/// A consent that moved in; gives the connection's path.
+async fn imported(platform: &Client, user: &str, account: &str) -> String {
+    let row = json!({"user": user, "provider": "gitlab", "account": {"id": account}, "credentials": [{"kind": "user",
+        "access_token": format!("vkcanary-access-of-{user}"), "refresh_token": format!("vkcanary-refresh-of-{user}"),
+        "expires_at": "2099-01-01T00:00:00Z", "scopes": ["read_user"]}]});
+    let moved_in = platform.post("/v1/connections/import", &json!({"connections": [row]})).await;
+    assert_eq!(moved_in.status, 201, "{}", moved_in.text);
+    format!("/v1/connections/{}", moved_in.json()["data"][0]["id"].as_str().expect("an id"))
+}
+
+#[tokio::test]
+async fn what_was_granted_at_one_place_is_not_shown_to_another() {
+    // OA-04, OA-10, OA-18
+    let provider = Provider::default();
+    let (app, platform) = with(&provider, "gitlab").await;
+    let client = |host: &str, secret: &str| json!({"client_id": "vault", "client_secret": secret, "scopes": ["read_user"], "variables": {"host": host}});
+    let revocations = || provider.calls.lock().expect("lock").iter().filter(|(path, _)| path == "revoke").count();
+    platform.put("/v1/integrations/gitlab", &client("git.acme.example", "vkcanary-one")).await.ok();
+    let account = "git.acme.example/583231";
+    let ada = imported(&platform, "u-1", account).await;
+
+    // A secret for another place cannot take a consent's connection along.
+    let elsewhere = json!({"user": "u-1", "provider": "gitlab", "kind": "bearer", "token": PERSONAL_TOKEN,
+        "variables": {"host": "git.acme.example"}});
+    assert_eq!(platform.post("/v1/connections", &elsewhere).await.problem(), (409, "conflict".to_owned()));
+    let mut other = elsewhere.clone();
+    other["account"] = json!("mine");
+    assert_eq!(refused(&platform, &other).await, ["account"], "the provider says whose it is");
+    assert_eq!(platform.read(&ada).await.ok()["status"], "active");
+
+    platform.put("/v1/integrations/gitlab", &client("git.elsewhere.example", "vkcanary-two")).await.ok();
+    assert_eq!(platform.read(&ada).await.ok()["reason"], "client_changed");
+    assert_eq!(platform.delete(&ada).await.ok()["revoked"], false);
+    assert_eq!(revocations(), 0, "the new place has not granted it");
+    let ada = imported(&platform, "u-1", "git.elsewhere.example/583231").await;
+    assert_eq!(platform.delete(&ada).await.ok()["revoked"], true);
+    assert_eq!(revocations(), 2, "both of its tokens");
     app.finish().await;
 }
