@@ -98,6 +98,7 @@ impl Credentials {
             Ok((Err(providers::Failure::ServerError { code }), _)) if !has_left => {
                 Outcome::Transient(Code::new(code.as_str()))
             }
+            Ok((Err(failure), _)) if kind.is_minted() => mint_outcome(failure, now),
             Ok((Err(failure), _)) => outcome(failure, now),
             Err(_) => Outcome::Ambiguous,
         }
@@ -174,8 +175,35 @@ fn outcome(failure: providers::Failure, now: Millis) -> Outcome<Tokens> {
     }
 }
 
+/// What a grant meets that was handed over directly. It is spent by nothing and belongs to no integration whose probe could tell when
+/// it is good again, so that it is only asked more and more seldom: a clock that was wrong, or a key that was not there yet, must not
+/// end it (fact sheet A.5).
+fn mint_outcome(failure: providers::Failure, now: Millis) -> Outcome<Tokens> {
+    match outcome(failure, now) {
+        Outcome::Reauth(code) | Outcome::Configuration(code) => Outcome::Unrecognised(code),
+        other => other,
+    }
+}
+
 /// A refresh answer that names another account than the one connected (OA-10); without identity it never contradicts.
 pub(super) fn contradicts(provider: Option<&dyn providers::Provider>, account: Option<&str>, set: &TokenSet) -> bool {
     let (Some(provider), Some(account), Some(subject)) = (provider, account, &set.subject) else { return false };
     !provider.same_account(set.kind, account, subject)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m8_a_grant_that_is_refused_is_neither_dead_nor_asked_every_second() {
+        let word = || providers::Code::own("invalid_grant");
+        for failure in [providers::Failure::Reauth { code: word() }, providers::Failure::Configuration { code: word() }]
+        {
+            let met = mint_outcome(failure, Millis(0));
+            assert!(matches!(&met, Outcome::Unrecognised(code) if code.as_str() == "invalid_grant"), "{met:?}");
+        }
+        let met = mint_outcome(providers::Failure::Transient { code: word() }, Millis(0));
+        assert!(matches!(met, Outcome::Transient(_)), "{met:?}");
+    }
 }
