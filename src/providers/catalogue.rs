@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use figment::Figment;
-use figment::providers::{Format, Toml};
+use figment::providers::{Format, Serialized, Toml};
+use figment::value::Dict;
 use url::Url;
 
 use super::address::{Address, Variables};
@@ -15,6 +16,8 @@ use super::telegram;
 use crate::config::ProviderSettings;
 
 const OURS: &str = include_str!("catalogue.toml");
+/// Fields that have one of several forms: an operator's replaces ours as a whole, since two forms at once are read as one of them.
+const WHOLE: [&str; 3] = ["broker", "expiry", "replay"];
 
 /// Providers that come first on pages, in this order; the others follow by name.
 const FIRST: [&str; 3] = ["google", "slack", telegram::ID];
@@ -64,14 +67,21 @@ pub(super) fn descriptors(
     file: Option<&Path>,
     overrides: &BTreeMap<String, ProviderSettings>,
 ) -> Result<Vec<Descriptor>, CatalogueError> {
-    let mut figment = Figment::from(Toml::string(OURS));
+    let form = |error| CatalogueError::Form(Box::new(error));
+    let mut ours: BTreeMap<String, Dict> = Figment::from(Toml::string(OURS)).extract().map_err(form)?;
+    let mut theirs = String::new();
     if let Some(file) = file {
-        let text =
+        theirs =
             std::fs::read_to_string(file).map_err(|source| CatalogueError::File { file: file.to_owned(), source })?;
-        figment = figment.merge(Toml::string(&text));
     }
-    let rows: BTreeMap<String, Descriptor> =
-        figment.extract().map_err(|error| CatalogueError::Form(Box::new(error)))?;
+    let said: BTreeMap<String, Dict> = Figment::from(Toml::string(&theirs)).extract().map_err(form)?;
+    for (id, said) in &said {
+        if let Some(row) = ours.get_mut(id) {
+            row.retain(|name, _| !(WHOLE.contains(&name.as_str()) && said.contains_key(name)));
+        }
+    }
+    let figment = Figment::from(Serialized::defaults(ours)).merge(Toml::string(&theirs));
+    let rows: BTreeMap<String, Descriptor> = figment.extract().map_err(form)?;
     let mut all: Vec<Descriptor> = rows.into_iter().map(|(id, row)| Descriptor { id, ..row }).collect();
     all.sort_by_key(|row| (FIRST.iter().position(|id| *id == row.id).unwrap_or(FIRST.len()), row.display_name.clone()));
     for row in &all {
@@ -184,6 +194,7 @@ pub(super) fn known(id: &str) -> Descriptor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::providers::Expiry;
 
     fn with(id: &str, settings: ProviderSettings) -> Result<Descriptor, CatalogueError> {
         let all = descriptors(None, &BTreeMap::from([(id.to_owned(), settings)]))?;
@@ -228,6 +239,15 @@ mod tests {
         assert_eq!(row("slack").expiry, known("slack").expiry, "everything else stays");
         assert_eq!(row("acme").replay, Replay::Unsafe, "nothing is assumed about a provider that nobody has looked at");
         assert!(!row("acme").verified);
+    }
+
+    #[test]
+    fn a_form_of_the_operators_replaces_ours_as_a_whole() {
+        let text = "[slack.broker]\nonly = { \"chat.postMessage\" = false }\n[google]\nexpiry = \"never\"";
+        let all = over(text).expect("valid");
+        let row = |id: &str| all.iter().find(|row| row.id == id).expect("there");
+        assert!(matches!(&row("slack").broker, Broker::Only(list) if list.len() == 1), "{:?}", row("slack").broker);
+        assert_eq!(row("google").expiry, Expiry::Never);
     }
 
     #[test]
