@@ -127,6 +127,7 @@ pub(super) async fn disconnect(
     let outcome = house.connections.disconnect(&caller, &id).await?;
     let notice = match ends {
         Ends::AtProvider if outcome.revoked => Notice::Disconnected,
+        Ends::StillShared => Notice::DisconnectedShared,
         _ => Notice::DisconnectedUnconfirmed,
     };
     Ok(Redirect::to(&format!("/connections?done={}", notice.as_str())).into_response())

@@ -173,6 +173,8 @@ pub enum Notice {
     Disconnected,
     /// A connection was disconnected here; the provider has not confirmed the revocation.
     DisconnectedUnconfirmed,
+    /// The connection is gone, and the access stays for others who share it.
+    DisconnectedShared,
     /// A connection works again.
     Reconnected,
     /// The viewer signed out.
@@ -185,9 +187,10 @@ pub enum Notice {
 
 impl Notice {
     /// Every notice there is.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Disconnected,
         Self::DisconnectedUnconfirmed,
+        Self::DisconnectedShared,
         Self::Reconnected,
         Self::SignedOut,
         Self::SessionExpired,
@@ -200,6 +203,7 @@ impl Notice {
         match self {
             Self::Disconnected => "disconnected",
             Self::DisconnectedUnconfirmed => "disconnected-unconfirmed",
+            Self::DisconnectedShared => "disconnected-shared",
             Self::Reconnected => "reconnected",
             Self::SignedOut => "signed-out",
             Self::SessionExpired => "session-expired",
@@ -230,6 +234,10 @@ impl Notice {
             Self::DisconnectedUnconfirmed => {
                 "Disconnected. Our keys are destroyed, but the provider has not confirmed that it revoked the access. \
                  You can remove it in your account there, too."
+            }
+            Self::DisconnectedShared => {
+                "Disconnected. Nothing here uses it for you any more; the provider keeps the access, since another connection of \
+                 this account lives on it."
             }
             Self::Reconnected => "Reconnected. Agents can use this account again.",
             Self::SignedOut => "You are signed out.",
