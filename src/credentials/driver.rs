@@ -438,15 +438,26 @@ impl Driver {
         let revoke =
             RevokeTokens { access: Some(&set.access_token), refresh: Some(&tokens.refresh_token), kind: set.kind };
         let outcome = match self.loaded.clone() {
-            Some(loaded) => {
+            Some(loaded) if self.takes_nothing_away(&loaded.row).await => {
                 self.room.revoke_at_provider(&loaded.row.provider, loaded.integration.as_ref(), &revoke).await
             }
-            None => Err(providers::Failure::NotSent),
+            _ => Err(providers::Failure::NotSent),
         };
         if let Err(failure) = outcome {
             tracing::warn!(credential = %self.name.id, code = %failure.code(), "late tokens of a deleted credential could not be revoked");
         }
         Event::Revoked
+    }
+
+    /// Whether late tokens can be revoked without ending what another connection lives on. A deleted row has no refresh token any more;
+    /// these have one. What cannot be found out is left alone.
+    async fn takes_nothing_away(&self, row: &CredentialRow) -> bool {
+        let row = CredentialRow { refresh_token: Some(Vec::new()), ..row.clone() };
+        let looked = self.room.store.in_time(DATABASE_LIMIT, async {
+            let mut tx = self.room.store.read().await?;
+            self.room.consent_is_shared(&mut tx, &row).await
+        });
+        matches!(looked.await, Ok(false))
     }
 
     /// After the landing: when should the sweep look next?

@@ -14,8 +14,8 @@ use crate::keys::{KeyError, Owner};
 use crate::providers::{CredentialKind, Failure, RevokeTokens};
 use crate::secret::Secret;
 use crate::store::connections::{
-    connection_by_id, connection_use_credential, connections_of_account, connections_of_credential_mark,
-    credential_account, credential_other_uses,
+    connection_by_id, connection_use_credential, connections_of_credential_mark, credential_consent_uses,
+    credential_other_uses,
 };
 use crate::store::credentials::{
     CredentialName, CredentialRow, DoubtColumns, NewTokens, credential_delete, credential_insert, credential_load,
@@ -236,7 +236,7 @@ impl Credentials {
             if credential_other_uses(tx, scope, &row.id, connection).await? > 0 {
                 continue;
             }
-            if self.consent_is_shared(tx, scope, &row, connection).await? {
+            if self.consent_is_shared(tx, &row).await? {
                 credential_delete(tx, scope, &row.id, self.around.now().0).await?;
                 continue;
             }
@@ -314,17 +314,11 @@ impl Credentials {
     ) -> Result<bool, StoreError> {
         let name = CredentialName { tenant_id: scope.tenant().to_owned(), id: credential.to_owned() };
         let Some(row) = credential_load(tx, ONE_CREDENTIAL, &name).await? else { return Ok(false) };
-        Ok(credential_other_uses(tx, scope, &row.id, connection).await? > 0
-            || self.consent_is_shared(tx, scope, &row, connection).await?)
+        Ok(credential_other_uses(tx, scope, &row.id, connection).await? > 0 || self.consent_is_shared(tx, &row).await?)
     }
 
-    async fn consent_is_shared(
-        &self,
-        tx: &mut Tx,
-        scope: &TenantScope,
-        row: &CredentialRow,
-        connection: &str,
-    ) -> Result<bool, StoreError> {
+    /// Whether revoking a credential, also a deleted one, would take away what another connection lives on.
+    pub(super) async fn consent_is_shared(&self, tx: &mut Tx, row: &CredentialRow) -> Result<bool, StoreError> {
         let Some(provider) = self.providers.get(&row.provider) else { return Ok(false) };
         // Of a provider that rotates, too, a token that does not is the only one that the account has for the client (B.4).
         let whole = match policy(provider.descriptor(), &row.kind).revocation {
@@ -332,13 +326,7 @@ impl Credentials {
             Ends::WholeConsent => true,
             Ends::OneTokenSet => row.refresh_token.is_none(),
         };
-        let integration = integration_of(tx, scope, row.integration_id.as_deref()).await?;
-        let (true, Some(integration)) = (whole, integration) else { return Ok(false) };
-        let Some(account) = credential_account(tx, ONE_CREDENTIAL, scope.tenant(), &row.id).await? else {
-            return Ok(false);
-        };
-        let sharing = connections_of_account(tx, scope, &integration, &account).await?;
-        Ok(sharing.iter().any(|other| other.id != connection))
+        Ok(whole && credential_consent_uses(tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await? > 0)
     }
 
     /// Ends tokens at their provider; true when there were some and the provider confirmed every one. A provider without revocation

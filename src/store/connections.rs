@@ -384,6 +384,30 @@ pub async fn connection_use_credential(
     Ok(())
 }
 
+/// How many other connections work with the account that a credential belongs to, or belonged to: they live on the same consent, where
+/// a consent is all that an account has granted to a client.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_consent_uses(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    credential: &str,
+) -> Result<i64, StoreError> {
+    let (count,) = sql!(
+        tx,
+        one (i64,),
+        "SELECT count(*) FROM connection_credentials u JOIN connections c ON c.tenant_id = u.tenant_id AND c.id = u.connection_id
+         JOIN connections o ON o.tenant_id = c.tenant_id AND o.provider = c.provider AND o.account_id = c.account_id
+         AND o.integration_id = c.integration_id AND o.id <> c.id
+         WHERE u.tenant_id = $1 AND u.credential_id = $2 AND o.deleted_at IS NULL AND o.status NOT IN ('needs_reauth', 'misconfigured', 'revoked')",
+        tenant,
+        credential
+    )?;
+    Ok(count)
+}
+
 /// The account that a credential belongs to.
 ///
 /// # Errors

@@ -4,7 +4,8 @@ use super::*;
 use crate::store::connections::{
     ConnectionFilter, connection_by_account, connection_by_id, connection_clear_default, connection_delete,
     connection_list, connection_rename, connection_touch, connection_update, connections_of_credential_heal,
-    connections_of_credential_mark, connections_of_integration_mark, credential_account, credential_other_uses,
+    connections_of_credential_mark, connections_of_integration_mark, credential_account, credential_consent_uses,
+    credential_other_uses,
 };
 use crate::store::credentials::credentials_of_connection;
 use crate::store::refresh_rows::credential_needs_reauth;
@@ -260,6 +261,36 @@ async fn an_integrations_fate_reaches_all_its_connections() {
         assert_eq!(marked.unwrap(), 3);
         assert_eq!(status(&mut tx, "con_2").await, ("misconfigured".to_owned(), Some("x".to_owned())));
         assert_eq!(status(&mut tx, "con_4").await, ("active".to_owned(), None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_consent_is_used_by_every_connection_of_its_account_that_works() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        connect(&mut tx, "con_1", "crd_1").await;
+        let same = |id: &str, user: &str| ConnectionRow {
+            account_id: "account of con_1".to_owned(),
+            ..connection_row(id, Some(user))
+        };
+        let uses = async |tx: &mut Tx| credential_consent_uses(tx, TEST, A, "crd_1").await.unwrap();
+        connection_insert(&mut tx, &a(), &connection_row("con_2", Some(OTHER))).await.unwrap();
+        assert_eq!(uses(&mut tx).await, 0, "another account's");
+        let by_hand = ConnectionRow { integration_id: None, ..same("con_3", OTHER) };
+        connection_insert(&mut tx, &a(), &by_hand).await.unwrap();
+        assert_eq!(uses(&mut tx).await, 0, "not by this client");
+        assert!(connection_delete(&mut tx, &a(), "con_3", NOW).await.unwrap());
+        connection_insert(&mut tx, &a(), &same("con_4", OTHER)).await.unwrap();
+        assert_eq!(uses(&mut tx).await, 1);
+        assert_eq!(credential_consent_uses(&mut tx, TEST, B, "crd_1").await.unwrap(), 0);
+        assert!(connection_delete(&mut tx, &a(), "con_1", NOW).await.unwrap());
+        assert_eq!(uses(&mut tx).await, 1, "of a late answer's, too");
+        for status in ["needs_reauth", "misconfigured"] {
+            let ended = ConnectionRow { status: status.to_owned(), ..same("con_4", OTHER) };
+            connection_update(&mut tx, &a(), &ended).await.unwrap();
+            assert_eq!(uses(&mut tx).await, 0, "{status}");
+        }
     })
     .await;
 }
