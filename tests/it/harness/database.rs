@@ -188,7 +188,8 @@ impl Database {
                 let mut connection = connect(server).await;
                 match sqlx::query(AssertSqlSafe(&*drop_it)).execute(&mut connection).await {
                     Err(error) if error.to_string().contains("role whose process is being terminated") => {}
-                    other => return drop(other.unwrap_or_else(|error| panic!("{drop_it}: {error}"))),
+                    Err(error) => panic!("{drop_it}: {error}"),
+                    Ok(_) => return,
                 }
             }
             panic!("somebody stays in {name}");
