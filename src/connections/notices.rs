@@ -26,17 +26,6 @@ use crate::store::notices::{
     connection_change_reason, connections_below, credential_change_reason, integration_of_notices, notice_put,
 };
 
-/// One of Slack's calls, as it came.
-#[derive(Debug)]
-pub struct SlackDelivery<'a> {
-    /// `X-Slack-Request-Timestamp`.
-    pub timestamp: &'a str,
-    /// `X-Slack-Signature`.
-    pub signature: &'a str,
-    /// The raw body.
-    pub body: &'a [u8],
-}
-
 /// What Slack is answered.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct SlackAnswer {
@@ -56,18 +45,13 @@ impl Connections {
     ///
     /// # Errors
     /// [`ConnectionsError::Disbelieved`] for what is not signed by Slack for this integration, which may not exist.
-    pub async fn slack_notice(
-        &self,
-        integration: &str,
-        delivery: SlackDelivery<'_>,
-    ) -> Result<SlackAnswer, ConnectionsError> {
+    pub async fn slack_notice(&self, integration: &str, call: SlackCall<'_>) -> Result<SlackAnswer, ConnectionsError> {
         let row = self.integration_told("slack", integration).await?;
         let sealed = row.signing_secret.as_ref().ok_or(ConnectionsError::Disbelieved(Disbelief::Signature))?;
         let owner = Owner::Tenant(TenantId::stored(row.tenant_id.clone()));
         let mut tx = self.store.read().await?;
         let secret = self.keys.open_secret(&mut tx, &owner, place(&row.id, "signing_secret"), sealed).await?;
         drop(tx);
-        let call = SlackCall { timestamp: delivery.timestamp, signature: delivery.signature, body: delivery.body };
         match slack(&secret, call, self.around.now()).map_err(ConnectionsError::Disbelieved)? {
             SlackSaid::Challenge(challenge) => Ok(SlackAnswer { challenge: Some(challenge) }),
             SlackSaid::Notice(notice) => {

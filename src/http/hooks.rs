@@ -12,7 +12,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::body::read_bytes;
 use super::{Code, House, Problem};
-use crate::connections::{ConnectionsError, Disbelief, SlackAnswer, SlackDelivery};
+use crate::connections::{ConnectionsError, Disbelief, SlackAnswer, SlackCall};
 use crate::secret::Secret;
 
 /// Routes for providers.
@@ -48,12 +48,12 @@ async fn slack(
     request: Request,
 ) -> Result<Json<SlackAnswer>, Problem> {
     let body = read_bytes(request).await?;
-    let delivery = SlackDelivery {
+    let call = SlackCall {
         timestamp: only(&headers, "x-slack-request-timestamp"),
         signature: only(&headers, "x-slack-signature"),
         body: &body,
     };
-    Ok(Json(house.connections.slack_notice(&integration, delivery).await?))
+    Ok(Json(house.connections.slack_notice(&integration, call).await?))
 }
 
 /// A header's value; empty when it is missing, there more than once, or no text.

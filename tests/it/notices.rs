@@ -141,6 +141,17 @@ async fn googles_keys() -> &'static str {
     format!("http://{at}/certs").leak()
 }
 
+/// The house, which knows the keys that these stories sign with as Google's.
+async fn beside_google() -> TestApp {
+    let keys = googles_keys().await;
+    let wishes = Wishes {
+        providers: vec![("google", "jwks_url", keys), ("google", "issuer", "https://accounts.google.com")],
+        token_endpoint: Some(("notion", keys.to_owned())),
+        ..Wishes::default()
+    };
+    TestApp::start_with(wishes).await.expect("SQLite")
+}
+
 fn signed(claims: &Value, key: &str, kid: &str) -> String {
     let key = EncodingKey::from_rsa_pem(key.as_bytes()).expect("a key");
     let header =
@@ -157,13 +168,7 @@ async fn deliver(app: &TestApp, address: &str, token: String) -> (u16, String) {
 #[tokio::test]
 async fn what_google_says_of_an_account_has_its_effect_here() {
     // fact sheet A.8, RFC 8935
-    let keys = googles_keys().await;
-    let wishes = Wishes {
-        providers: vec![("google", "jwks_url", keys), ("google", "issuer", "https://accounts.google.com")],
-        token_endpoint: Some(("notion", keys.to_owned())),
-        ..Wishes::default()
-    };
-    let app = TestApp::start_with(wishes).await.expect("SQLite");
+    let app = beside_google().await;
     let platform = app.platform().await;
     let ada = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
     let also_ada = app.google(&platform, "u-2", Account::ADA, Life::Fresh).await;
@@ -211,13 +216,7 @@ async fn what_google_says_of_an_account_has_its_effect_here() {
 #[tokio::test]
 async fn what_is_not_googles_or_not_for_us_is_refused_in_the_words_of_the_standard() {
     // fact sheet A.8, RFC 8935 section 2.4
-    let keys = googles_keys().await;
-    let wishes = Wishes {
-        providers: vec![("google", "jwks_url", keys), ("google", "issuer", "https://accounts.google.com")],
-        token_endpoint: Some(("notion", keys.to_owned())),
-        ..Wishes::default()
-    };
-    let app = TestApp::start_with(wishes).await.expect("SQLite");
+    let app = beside_google().await;
     let platform = app.platform().await;
     let ada = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
     let at = address(&platform, "google").await;
