@@ -4,6 +4,7 @@ CREATE TABLE integrations (
     id TEXT NOT NULL,
     provider TEXT NOT NULL,
     client_id TEXT NOT NULL,
+    client TEXT NOT NULL,
     client_secret BLOB,
     bot_token BLOB,
     signing_secret BLOB,
@@ -35,6 +36,7 @@ CREATE TABLE integrations (
 ) STRICT;
 CREATE UNIQUE INDEX integrations_provider_key ON integrations (tenant_id, provider) WHERE deleted_at IS NULL;
 CREATE INDEX integrations_id_idx ON integrations (id);
+CREATE INDEX integrations_client_idx ON integrations (client) WHERE deleted_at IS NULL;
 
 -- One external account of one user (or of the tenant) at one provider.
 CREATE TABLE connections (

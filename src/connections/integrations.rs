@@ -390,7 +390,14 @@ impl Connections {
         };
         let same_client = existing.is_some_and(|old| old.client_id == client_id && old.variables == variables);
         let fresh = IntegrationRow::new(scope.tenant(), &id, provider, &client_id, now);
+        // Only who knows the secret, too, has the same client: an id alone is no secret, and must not let one tenant hold up another.
+        let client = match (&draft.client_secret, existing.filter(|_| same_client)) {
+            (Some(secret), _) => self.keys.client_fingerprint(tx, [provider, &client_id, &variables], secret).await?,
+            (None, Some(old)) => old.client.clone(),
+            (None, None) => fresh.client.clone(),
+        };
         Ok(IntegrationRow {
+            client,
             client_secret,
             bot_token,
             signing_secret,

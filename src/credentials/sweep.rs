@@ -47,8 +47,8 @@ const LONGEST_SWEEP: Duration = Duration::from_secs(10);
 /// No queue is longer than this; a first free place beyond it was written by a clock that has jumped.
 const LONGEST_QUEUE: Duration = Duration::from_secs(24 * 3600);
 
-/// A client: tenant and integration.
-type ClientId = (String, String);
+/// An integration: its tenant and its id.
+type IntegrationName = (String, String);
 
 /// What the sweep of this node has in its hands.
 #[derive(Debug)]
@@ -57,8 +57,9 @@ pub(super) struct Sweeper {
     berths: Arc<Semaphore>,
     by_provider: Berths,
     /// Calls without a place since the client's last round, and when the first of them was.
-    without_place: Mutex<HashMap<ClientId, (Millis, i64)>>,
-    departures: Mutex<HashMap<ClientId, Departures>>,
+    without_place: Mutex<HashMap<IntegrationName, (Millis, i64)>>,
+    /// By client, whoever has it.
+    departures: Mutex<HashMap<String, Departures>>,
     watch: Stopwatch,
 }
 
@@ -94,7 +95,7 @@ impl Sweeper {
     }
 
     /// What has left without a place at this client; what was long ago needs no room any more.
-    fn take_calls(&self, client: &ClientId, now: Millis) -> i64 {
+    fn take_calls(&self, client: &IntegrationName, now: Millis) -> i64 {
         let mut counts = locked(&self.without_place);
         counts.retain(|_, (since, _)| since.after(2 * HORIZON) > now);
         counts.remove(client).map_or(0, |(_, count)| count)
@@ -102,11 +103,10 @@ impl Sweeper {
 
     /// Has a request that is about to leave wait, so that what was held up does not leave all at once.
     pub(super) async fn hold_back(&self, integration: &IntegrationRow, Planned(place): Planned) {
-        let client = (integration.tenant_id.clone(), integration.id.clone());
         let since = self.watch.elapsed();
-        self.note_departure(&client, place, since);
+        self.note_departure(&integration.client, place, since);
         loop {
-            let at = locked(&self.departures).get(&client).map_or(since, |one| one.at(place));
+            let at = locked(&self.departures).get(&integration.client).map_or(since, |one| one.at(place));
             let wait = at.min(since + MOST_HELD_BACK).saturating_sub(self.watch.elapsed());
             if wait.is_zero() {
                 return;
@@ -115,10 +115,10 @@ impl Sweeper {
         }
     }
 
-    fn note_departure(&self, client: &ClientId, place: Duration, now: Duration) {
+    fn note_departure(&self, client: &str, place: Duration, now: Duration) {
         let mut all = locked(&self.departures);
         all.retain(|_, one| !one.are_over(now));
-        all.entry(client.clone()).or_default().note(place, now, self.limits);
+        all.entry(client.to_owned()).or_default().note(place, now, self.limits);
     }
 
     fn berth(&self, provider: &str) -> Option<Berth> {
@@ -275,7 +275,7 @@ impl Credentials {
         claimed: Millis,
         crowd: bool,
     ) -> Result<(Vec<Leaving>, bool), StoreError> {
-        let mut clients: BTreeMap<ClientId, Vec<DueRow>> = BTreeMap::new();
+        let mut clients: BTreeMap<IntegrationName, Vec<DueRow>> = BTreeMap::new();
         let mut leaving = Vec::new();
         for row in rows {
             match &row.integration_id {
@@ -289,29 +289,20 @@ impl Credentials {
             let names: Vec<(&str, &str)> = clients.keys().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
             let mut tx = self.store.begin().await?;
             let integrations = integrations_lock(&mut tx, ALL_TENANTS, &names).await?;
+            let names: Vec<_> = integrations.iter().map(|one| (one.tenant_id.as_str(), one.id.as_str())).collect();
             let in_air = credentials_in_air(&mut tx, ALL_TENANTS, &names, (now.0, now.after(HORIZON).0)).await?;
-            let in_air: HashMap<ClientId, i64> =
+            let in_air: HashMap<IntegrationName, i64> =
                 in_air.into_iter().map(|(tenant, id, count)| ((tenant, id), count)).collect();
-            let (mut berths, mut paces) = (HashMap::new(), Vec::new());
+            let mut sharing: BTreeMap<&str, Vec<&IntegrationRow>> = BTreeMap::new();
             for integration in &integrations {
-                let client = (integration.tenant_id.clone(), integration.id.clone());
-                let Some(rows) = clients.remove(&client) else { continue };
-                let free: &mut usize = berths
-                    .entry(integration.provider.as_str())
-                    .or_insert_with(|| self.sweeper.by_provider.of(&integration.provider).available_permits());
-                let in_air = in_air.get(&client).copied().unwrap_or_default();
-                let queue = round.queue(integration, rows.len(), in_air, *free);
-                let before = round.leaving.len();
-                let without_place = self.sweeper.take_calls(&client, now);
-                let policy = self.providers.get(&integration.provider).map(|one| policy(one.descriptor(), "user"));
-                let (pace, owed) =
-                    round.serve(&mut tx, integration, queue, rows, (without_place, policy.as_ref())).await?;
-                paces.push(pace);
-                if owed > 0 {
-                    // Nobody in this round could make room for them.
-                    self.sweeper.note_calls(&client.0, &client.1, owed, now);
-                }
-                *free -= (round.leaving.len() - before).min(*free);
+                sharing.entry(&integration.client).or_default().push(integration);
+            }
+            let (mut berths, mut paces) = (HashMap::new(), Vec::new());
+            for sharers in sharing.into_values() {
+                let provider = sharers[0].provider.as_str();
+                let free: &mut usize =
+                    berths.entry(provider).or_insert_with(|| self.sweeper.by_provider.of(provider).available_permits());
+                paces.extend(self.plan_client(&mut tx, &mut round, &sharers, (&mut clients, &in_air), free).await?);
             }
             credentials_put_back(&mut tx, ALL_TENANTS, &round.waiting).await?;
             integrations_set_pace(&mut tx, ALL_TENANTS, &paces).await?;
@@ -320,6 +311,44 @@ impl Credentials {
         // The protocol finds out what is to become of those whose integration is gone.
         round.leaving.extend(clients.into_values().flatten().map(|row| Leaving { row, at: now }));
         Ok((round.leaving, round.queues_up))
+    }
+
+    /// Decides about the rows of one client, which several tenants may have: they share its places and what may be in the air.
+    async fn plan_client<'i>(
+        &self,
+        tx: &mut Tx,
+        round: &mut Round,
+        sharers: &[&'i IntegrationRow],
+        (due, in_air): (&mut BTreeMap<IntegrationName, Vec<DueRow>>, &HashMap<IntegrationName, i64>),
+        berths: &mut usize,
+    ) -> Result<Vec<Pace<'i>>, StoreError> {
+        let names: Vec<IntegrationName> = sharers.iter().map(|one| (one.tenant_id.clone(), one.id.clone())).collect();
+        let taken: usize = names.iter().filter_map(|name| due.get(name)).map(Vec::len).sum();
+        let in_air: i64 = names.iter().filter_map(|name| in_air.get(name)).sum();
+        let mut common = round.common(sharers, taken, in_air);
+        let mut without_place: i64 = names.iter().map(|name| self.sweeper.take_calls(name, round.now)).sum();
+        let policy = self.providers.get(&sharers[0].provider).map(|one| policy(one.descriptor(), "user"));
+        let mut paces = Vec::new();
+        for (integration, name) in sharers.iter().zip(&names) {
+            let Some(rows) = due.remove(name) else { continue };
+            let before = round.leaving.len();
+            let mut queue = round.queue(integration, common, *berths);
+            if without_place > 0 {
+                queue.debit(round.now, without_place, round.limits.interval);
+            }
+            let (pace, owed) = round.serve(tx, (integration, sharers), queue, rows, policy.as_ref()).await?;
+            // Nobody here could make room for them; the next one may.
+            without_place = owed.max(0);
+            let left = round.leaving.len() - before;
+            *berths -= left.min(*berths);
+            common = Common { pace_at: pace.pace_at, free: common.free.saturating_sub(left) };
+            paces.push(pace);
+        }
+        if without_place > 0 {
+            let (tenant, integration) = &names[0];
+            self.sweeper.note_calls(tenant, integration, without_place, round.now);
+        }
+        Ok(paces)
     }
 
     /// Gives the row back when there is no berth for it.
@@ -406,21 +435,27 @@ struct Round {
     queues_up: bool,
 }
 
+/// What all who have a client share of it.
+#[derive(Clone, Copy)]
+struct Common {
+    /// The first free place, in microseconds UTC.
+    pace_at: i64,
+    /// How many more may be in the air.
+    free: usize,
+}
+
 impl Round {
-    /// Decides about a client's rows; gives how its queue stands then, and how many calls nobody has made room for.
+    /// Decides about an integration's rows; gives how its client's queue stands then, and how many calls nobody has made room for.
     async fn serve<'i>(
         &mut self,
         tx: &mut Tx,
-        integration: &'i IntegrationRow,
+        (integration, sharers): (&'i IntegrationRow, &[&IntegrationRow]),
         mut queue: Queue,
         mut rows: Vec<DueRow>,
-        (without_place, policy): (i64, Option<&Policy>),
+        policy: Option<&Policy>,
     ) -> Result<(Pace<'i>, i64), StoreError> {
         let client = (integration.tenant_id.as_str(), integration.id.as_str());
         let active_since = self.now.before(ACTIVE_WITHIN).0;
-        if without_place > 0 {
-            queue.debit(self.now, without_place, self.limits.interval);
-        }
         let deadlines = Deadlines::default();
         let is_urgent = |row: &DueRow| self.is_urgent(row, integration, policy);
         // What takes no place first, since others make room for it; then places in their order, and last what has none. What belongs
@@ -439,7 +474,7 @@ impl Round {
                 Decision::Go(at) => self.leaving.push(Leaving { row, at }),
                 Decision::Wait(place) => {
                     waits = true;
-                    let sooner = if may_swap && active { self.sooner_place(tx, client, place).await? } else { None };
+                    let sooner = if may_swap && active { self.sooner_place(tx, sharers, place).await? } else { None };
                     // Where one finds nobody to change places with, the next ones do not, either.
                     may_swap = may_swap && (sooner.is_some() || !active);
                     self.waiting.push(self.back(&row, sooner.unwrap_or(place.0), true));
@@ -479,27 +514,53 @@ impl Round {
         policy.replay != Replay::Safe && (abandoned || ends || policy.must_hurry(&doubt, self.now))
     }
 
-    fn queue(&self, integration: &IntegrationRow, taken: usize, in_air: i64, berths: usize) -> Queue {
+    fn common(&self, sharers: &[&IntegrationRow], taken: usize, in_air: i64) -> Common {
         // Those just taken count as in the air already.
         let in_air = usize::try_from(in_air).unwrap_or_default().saturating_sub(taken);
         let latest = self.now.after(LONGEST_QUEUE).0.saturating_mul(1000);
+        Common {
+            pace_at: sharers
+                .iter()
+                .map(|one| one.pace_at)
+                .filter(|pace_at| *pace_at <= latest)
+                .max()
+                .unwrap_or_default(),
+            free: self.limits.in_air.saturating_sub(in_air),
+        }
+    }
+
+    fn queue(&self, integration: &IntegrationRow, common: Common, berths: usize) -> Queue {
         Queue {
-            pace_at: if integration.pace_at > latest { 0 } else { integration.pace_at },
+            pace_at: common.pace_at,
             credit: integration.retry_credit,
             retried_at: integration.retried_at.map(Millis),
             answered: integration.answered.map(|count| u32::try_from(count).unwrap_or_default()),
             integration: standing(integration),
-            free: self.limits.in_air.saturating_sub(in_air).min(berths),
+            free: common.free.min(berths),
             owed: 0,
         }
     }
 
-    /// A place before `place`, for a row that a conversation uses: it changes places with the next that nobody waits for.
-    async fn sooner_place(&self, tx: &mut Tx, client: (&str, &str), place: Millis) -> Result<Option<i64>, StoreError> {
+    /// A place before `place`, for a row that a conversation uses: it changes places with the next that nobody waits for, whichever
+    /// tenant's that is.
+    async fn sooner_place(
+        &self,
+        tx: &mut Tx,
+        sharers: &[&IntegrationRow],
+        place: Millis,
+    ) -> Result<Option<i64>, StoreError> {
         let (horizon, active_since) = (self.now.after(HORIZON).0, self.now.before(ACTIVE_WITHIN).0);
-        let other = credential_patient(tx, ALL_TENANTS, client, horizon, active_since).await?;
-        let Some((id, sooner)) = other.filter(|(_, sooner)| *sooner < place.0) else { return Ok(None) };
-        let tenant_id = client.0.to_owned();
+        let mut first: Option<(i64, &str, String)> = None;
+        for one in sharers {
+            let name = (one.tenant_id.as_str(), one.id.as_str());
+            if let Some((id, sooner)) = credential_patient(tx, ALL_TENANTS, name, horizon, active_since).await?
+                && first.as_ref().map_or(place.0, |(sooner, ..)| *sooner) > sooner
+            {
+                first = Some((sooner, name.0, id));
+            }
+        }
+        let Some((sooner, tenant, id)) = first else { return Ok(None) };
+        let tenant_id = tenant.to_owned();
         let later = PutBack { tenant_id, id, claimed: sooner, due_at: place.0, queued: true };
         // At once: the next row must not find the same one.
         credentials_put_back(tx, ALL_TENANTS, &[later]).await?;

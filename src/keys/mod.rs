@@ -267,6 +267,17 @@ impl Keys {
         Ok(data_encoding::HEXLOWER.encode(&mac(&key, "valetkey/lookup/v1", &[text.as_bytes()])))
     }
 
+    /// A keyed fingerprint that tells whether two tenants have typed in the same OAuth client, without opening either's.
+    ///
+    /// # Errors
+    /// See [`KeyError`].
+    pub async fn client_fingerprint(&self, tx: &mut Tx, unit: [&str; 3], secret: &Secret) -> Result<String, KeyError> {
+        let key = self.installation_key(tx, Purpose::Fingerprint).await?;
+        let [provider, client_id, variables] = unit.map(str::as_bytes);
+        let parts = [provider, client_id, variables, secret.expose().as_bytes()];
+        Ok(data_encoding::HEXLOWER.encode(&mac(&key, "valetkey/client/v1", &parts)))
+    }
+
     /// A key of the installation for one purpose. It stays the same when root and tenant keys rotate.
     ///
     /// # Errors

@@ -17,6 +17,9 @@ pub struct IntegrationRow {
     pub provider: String,
     /// The provider's client id.
     pub client_id: String,
+    /// What tells one client from another: integrations with the same, in different tenants, are the same client to the provider and
+    /// are paced as one.
+    pub client: String,
     /// Sealed client secret.
     pub client_secret: Option<Vec<u8>>,
     /// Sealed bot token (Telegram).
@@ -72,7 +75,7 @@ pub struct IntegrationRow {
 }
 
 impl IntegrationRow {
-    /// A client of which nothing is known but its name: working, refreshed always, with a few retries to spend.
+    /// A client of which nothing is known but its name: nobody else's, working, refreshed always, with a few retries to spend.
     #[must_use]
     pub fn new(tenant_id: &str, id: &str, provider: &str, client_id: &str, now: i64) -> Self {
         Self {
@@ -80,6 +83,7 @@ impl IntegrationRow {
             id: id.to_owned(),
             provider: provider.to_owned(),
             client_id: client_id.to_owned(),
+            client: format!("{tenant_id}/{id}"),
             client_secret: None,
             bot_token: None,
             signing_secret: None,
@@ -120,7 +124,7 @@ impl IntegrationRow {
 
 const NOW_WELL: &str = "active";
 
-/// Adds an integration.
+/// Adds an integration. A pause that the provider has asked its client for goes on (RL-09).
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when the tenant has one for this provider.
@@ -128,9 +132,10 @@ pub async fn integration_insert(tx: &mut Tx, scope: &TenantScope, row: &Integrat
     sql!(
         tx,
         execute,
-        "INSERT INTO integrations (tenant_id, id, provider, client_id, client_secret, bot_token, signing_secret, scopes, user_scopes, variables, status, revision, created_at,
-         updated_at, refresh_policy, active_days, pace_at, retry_credit, unanswered, refused)
-         VALUES ($1, $2, $3, $4, $5, $6, $16, $7, $8, $15, $9, $10, $11, $11, $12, $13, 0, $14, 0, 0)",
+        "INSERT INTO integrations (tenant_id, id, provider, client_id, client, client_secret, bot_token, signing_secret, scopes, user_scopes, variables, status, revision, created_at,
+         updated_at, refresh_policy, active_days, pace_at, retry_credit, unanswered, refused, rate_limited_until)
+         VALUES ($1, $2, $3, $4, $17, $5, $6, $16, $7, $8, $15, $9, $10, $11, $11, $12, $13, 0, $14, 0, 0,
+         (SELECT max(rate_limited_until) FROM integrations WHERE client = $17 AND deleted_at IS NULL))",
         scope.tenant(),
         &row.id,
         &row.provider,
@@ -146,7 +151,8 @@ pub async fn integration_insert(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         row.active_days,
         row.retry_credit,
         &row.variables,
-        &row.signing_secret
+        &row.signing_secret,
+        &row.client
     )?;
     Ok(())
 }
@@ -162,7 +168,8 @@ pub async fn integration_update(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         execute,
         "UPDATE integrations SET client_id = $3, client_secret = $4, bot_token = $5, scopes = $6, user_scopes = $7, revision = $8, updated_at = $9,
          status = $10, reason = NULL, probe_at = NULL,
-         rate_limited_until = CASE WHEN client_id = $3 THEN rate_limited_until END, refresh_policy = $11, active_days = $12, believed_until = $13, variables = $14, signing_secret = $15,
+         rate_limited_until = (SELECT max(o.rate_limited_until) FROM integrations o
+          WHERE (o.client = $16 AND o.deleted_at IS NULL) OR (o.tenant_id = $1 AND o.id = $2 AND o.client_id = $3)), client = $16, refresh_policy = $11, active_days = $12, believed_until = $13, variables = $14, signing_secret = $15,
          unanswered = 0, unreachable_since = NULL, outage = NULL, refused = 0, refused_since = NULL WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
         scope.tenant(),
         &row.id,
@@ -178,7 +185,8 @@ pub async fn integration_update(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         row.active_days,
         row.believed_until,
         &row.variables,
-        &row.signing_secret
+        &row.signing_secret,
+        &row.client
     )?;
     Ok(())
 }
@@ -287,24 +295,27 @@ pub async fn integration_resume(tx: &mut Tx, _: SystemScope, tenant: &str, id: &
     )? == 1)
 }
 
-/// The provider asked this client for a pause; a longer one is never shortened (RL-09): of two clocks nobody knows here which
-/// one is wrong.
+/// The provider asked this client for a pause, whoever else has it; a longer one is never shortened (RL-09): of two clocks
+/// nobody knows here which one is wrong.
 ///
 /// # Errors
 /// As every statement.
 pub async fn integration_limit_rate(
     tx: &mut Tx,
-    _: SystemScope,
+    scope: SystemScope,
     tenant: &str,
     id: &str,
     until: i64,
 ) -> Result<(), StoreError> {
+    // In the order in which everybody locks them, or two would wait for each other.
+    integrations_lock(tx, scope, &[(tenant, id)]).await?;
     sql!(
         tx,
         execute,
         "UPDATE integrations SET rate_limited_until = CASE WHEN rate_limited_until > $3 THEN rate_limited_until ELSE $3 END,
          retry_credit = retry_credit + CASE WHEN unreachable_since IS NOT NULL THEN 100 * unanswered ELSE 0 END,
-         unanswered = 0, unreachable_since = NULL, outage = NULL WHERE tenant_id = $1 AND id = $2",
+         unanswered = 0, unreachable_since = NULL, outage = NULL
+         WHERE client = (SELECT client FROM integrations WHERE tenant_id = $1 AND id = $2) AND deleted_at IS NULL",
         tenant,
         id,
         until
@@ -336,8 +347,8 @@ pub async fn integration_take_probe(
     )? == 1)
 }
 
-/// Locks the rows of these integrations (tenant and id) until the end of `tx`, in one order for everybody, and reads them.
-/// Deleted ones are left out.
+/// Locks the rows of these integrations (tenant and id), and of all others with the same clients, until the end of `tx`, in one
+/// order for everybody, and reads them. Deleted ones are left out.
 ///
 /// # Errors
 /// As every statement.
@@ -352,16 +363,16 @@ pub async fn integrations_lock(
         sql!(
             tx,
             all IntegrationRow,
-            "SELECT * FROM integrations WHERE (tenant_id, id) IN (SELECT e ->> 0, e ->> 1 FROM jsonb_array_elements($1::jsonb) AS list (e))
-             AND deleted_at IS NULL ORDER BY tenant_id, id FOR NO KEY UPDATE",
+            "SELECT * FROM integrations WHERE client IN (SELECT client FROM integrations WHERE (tenant_id, id) IN
+             (SELECT e ->> 0, e ->> 1 FROM jsonb_array_elements($1::jsonb) AS list (e)) AND deleted_at IS NULL) AND deleted_at IS NULL ORDER BY tenant_id, id FOR NO KEY UPDATE",
             &names
         )
     } else {
         sql!(
             tx,
             all IntegrationRow,
-            "SELECT * FROM integrations WHERE (tenant_id, id) IN (SELECT e.value ->> 0, e.value ->> 1 FROM json_each($1) e)
-             AND deleted_at IS NULL ORDER BY tenant_id, id",
+            "SELECT * FROM integrations WHERE client IN (SELECT client FROM integrations WHERE (tenant_id, id) IN
+             (SELECT e.value ->> 0, e.value ->> 1 FROM json_each($1) e) AND deleted_at IS NULL) AND deleted_at IS NULL ORDER BY tenant_id, id",
             &names
         )
     }

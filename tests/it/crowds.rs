@@ -70,11 +70,16 @@ impl Crowd {
     }
 
     pub async fn join(&mut self, count: usize, life: u64) {
+        self.join_by(&self.platform.clone(), count, life).await;
+    }
+
+    /// The same by another platform, in its tenant.
+    pub async fn join_by(&mut self, platform: &Client, count: usize, life: u64) {
         let end = Millis(self.app.clock.now().0).after(Duration::from_secs(life)).rfc3339();
         let first = self.ids.len();
         for chunk in (first..first + count).collect::<Vec<_>>().chunks(250) {
             let rows: Vec<Value> = chunk.iter().map(|n| row(self.provider, *n, &end)).collect();
-            let answer = self.platform.post("/v1/connections/import", &json!({ "connections": rows })).await;
+            let answer = platform.post("/v1/connections/import", &json!({ "connections": rows })).await;
             assert_eq!(answer.status, 201, "{}", answer.text);
             let answer = answer.json();
             let made = answer["data"].as_array().expect("a list").iter();
@@ -116,7 +121,7 @@ impl Crowd {
         self.app.until("nothing is in the air", async || self.in_air().await == 0).await;
     }
 
-    async fn in_air(&self) -> u64 {
+    pub async fn in_air(&self) -> u64 {
         let soon = self.app.clock.now().0 + 1250;
         let sql = format!(
             "SELECT CAST(count(*) AS TEXT) FROM credentials WHERE phase = 'sent' OR (slot_at <= {soon} AND due_at > slot_at)"
@@ -158,7 +163,7 @@ fn row(provider: &str, n: usize, end: &str) -> Value {
 pub const MOST_PROBES: usize = 121;
 
 /// The most calls in any second, by the wall.
-fn busiest_second(calls: &[Duration]) -> usize {
+pub fn busiest_second(calls: &[Duration]) -> usize {
     let mut sorted = calls.to_vec();
     sorted.sort_unstable();
     let within =

@@ -31,6 +31,7 @@ mod refusals;
 mod relay;
 mod rotating;
 mod shared;
+mod shared_client;
 mod silence;
 mod spool;
 mod starts;

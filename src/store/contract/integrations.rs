@@ -63,8 +63,7 @@ async fn a_changed_integration_is_well_again_at_once_but_waits_out_its_clients_p
             updated_at: NOW + 7,
             user_scopes: JSON.to_owned(),
             variables: to_json_object(&BTreeMap::from([("subdomain".to_owned(), "\"ü\"".to_owned())])),
-            id: id.clone(),
-            ..integration_row("int", "google")
+            ..integration_row(&id, "google")
         };
         integration_update(&mut tx, &b(), &IntegrationRow { client_id: "theirs".to_owned(), ..changed.clone() })
             .await
@@ -73,6 +72,7 @@ async fn a_changed_integration_is_well_again_at_once_but_waits_out_its_clients_p
         let same_client = IntegrationRow { client_id: "client".to_owned(), ..changed.clone() };
         integration_update(&mut tx, &a(), &same_client).await.unwrap();
         assert_same(&seen(&mut tx).await, &IntegrationRow { rate_limited_until: Some(NOW + 9), ..same_client });
+        let changed = IntegrationRow { client: "another".to_owned(), ..changed };
         integration_update(&mut tx, &a(), &changed).await.unwrap();
         assert_same(&seen(&mut tx).await, &changed);
     })
@@ -287,6 +287,47 @@ async fn the_plans_of_the_sweep_are_made_by_one_node_at_a_time() {
         assert_eq!((row.pace_at, row.retry_credit, row.retried_at), (9, 8, None));
         integration_delete(&mut tx, &a(), "int_ten_a", NOW).await.unwrap();
         assert!(integrations_lock(&mut tx, TEST, &[(A, "int_ten_a")]).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tenants_with_the_same_client_share_its_pauses_and_its_queue_rl_09() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        let (mine, theirs) = ("int_ten_a", "int_ten_b");
+        let of_b = async |tx: &mut Tx, id: &str| integration_by_id(tx, &b(), id).await.unwrap().unwrap();
+        assert_eq!(
+            integrations_lock(&mut tx, TEST, &[(A, mine)]).await.unwrap().len(),
+            1,
+            "its own, unless said otherwise"
+        );
+        let shared = IntegrationRow { client: "shared".to_owned(), ..seen(&mut tx).await };
+        integration_update(&mut tx, &a(), &shared).await.unwrap();
+        integration_limit_rate(&mut tx, TEST, A, mine, NOW + 9).await.unwrap();
+        assert_eq!(of_b(&mut tx, theirs).await.rate_limited_until, None, "another client");
+
+        let joined = IntegrationRow { client: "shared".to_owned(), ..of_b(&mut tx, theirs).await };
+        integration_update(&mut tx, &b(), &joined).await.unwrap();
+        assert_eq!(of_b(&mut tx, theirs).await.rate_limited_until, Some(NOW + 9), "whoever joins waits, too");
+        let newcomer = IntegrationRow { client: "shared".to_owned(), ..integration_row("int_new", "slack") };
+        integration_insert(&mut tx, &b(), &newcomer).await.unwrap();
+        assert_eq!(of_b(&mut tx, "int_new").await.rate_limited_until, Some(NOW + 9));
+        integration_limit_rate(&mut tx, TEST, B, "int_new", NOW + 20).await.unwrap();
+        assert_eq!(seen(&mut tx).await.rate_limited_until, Some(NOW + 20), "and tells all others");
+        let rows = integrations_lock(&mut tx, TEST, &[(A, mine)]).await.unwrap();
+        assert_eq!(ids(&rows, |row| &row.id), [mine, "int_new", theirs]);
+
+        integration_delete(&mut tx, &b(), "int_new", NOW).await.unwrap();
+        assert!(
+            integrations_lock(&mut tx, TEST, &[(B, "int_new")]).await.unwrap().is_empty(),
+            "a deleted one has no client"
+        );
+        let left =
+            IntegrationRow { client: theirs.to_owned(), client_id: "new".to_owned(), ..of_b(&mut tx, theirs).await };
+        integration_update(&mut tx, &b(), &left).await.unwrap();
+        assert_eq!(of_b(&mut tx, theirs).await.rate_limited_until, None, "the pause was not asked of this client");
+        assert_eq!(integrations_lock(&mut tx, TEST, &[(A, mine)]).await.unwrap().len(), 1);
     })
     .await;
 }

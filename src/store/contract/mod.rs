@@ -80,7 +80,7 @@ async fn furnish(store: &Store) {
         for user in users {
             user_ensure(&mut tx, &scope_of(tenant), user, &format!("ext {user}"), NOW).await.expect("a user");
         }
-        let row = IntegrationRow { id: format!("int_{tenant}"), ..integration_row("int", "google") };
+        let row = integration_row(&format!("int_{tenant}"), "google");
         integration_insert(&mut tx, &scope_of(tenant), &row).await.expect("an integration");
     }
     workspace_insert(&mut tx, &a(), &workspace_row("wks_1", "main")).await.expect("a workspace");
