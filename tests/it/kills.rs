@@ -63,6 +63,7 @@ fn cases(each: Option<usize>) -> Vec<Case> {
 async fn play_all(cases: Vec<Case>) -> Vec<(String, Outcome)> {
     let sqlite = Template::new(false).await.expect("SQLite is always there");
     let postgres = if cases.iter().any(|case| case.postgres) { Template::new(true).await } else { None };
+    assert!(postgres.is_some() || wished("VK_KILL_EACH").is_none(), "the whole table is for both databases");
     let (gates, server) = (Gates::new(), on_stage_postgres());
     let cases: Vec<Case> = cases.into_iter().filter(|case| !case.postgres || postgres.is_some()).collect();
     let (count, watch) = (cases.len(), Stopwatch::start());
@@ -106,6 +107,7 @@ fn conclude(title: &str, outcomes: &[(String, Outcome)]) {
     if wished("VK_KILL_EACH").is_some() {
         let _ = writeln!(std::io::stdout(), "\n{title}\n{table}");
     }
+    assert!(!outcomes.is_empty(), "{title}: nobody was killed, so nothing was shown");
     assert!(complaints.is_empty(), "{title}\n{table}\n{}", complaints.join("\n"));
 }
 
