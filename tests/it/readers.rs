@@ -145,8 +145,13 @@ async fn run(database: Database, trial: Trial) -> Tally {
             until("both are under way", Duration::from_secs(20), sent).await;
             town.nodes[0].signal("STOP");
             first.abort();
-            let reading = count(join_all(ask(&town, 1..trial.processes, [&ended, &living], trial.readers)), &mut tally);
-            futures_util::join!(reading, pause(span));
+            // All the while: as long as the sleeper's lease lives, and when others have taken it over.
+            let (asleep, mut readers) = (Stopwatch::start(), trial.readers);
+            while asleep.elapsed() < span {
+                let reading = count(join_all(ask(&town, 1..trial.processes, [&ended, &living], readers)), &mut tally);
+                futures_util::join!(reading, pause(Duration::from_secs(1)));
+                readers = trial.readers / 10;
+            }
             town.nodes[0].signal("CONT");
         } else {
             count(join_all(ask(&town, 0..trial.processes, [&ended, &living], trial.readers)), &mut tally).await;
