@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use valetkey::caller::Role;
@@ -162,6 +163,28 @@ async fn metrics_and_the_doctor_tell_what_waits_and_why() {
     let there: BTreeSet<&str> = lines.filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(told, there, "what the guide tells of, and what there is");
     town.close().await;
+}
+
+#[tokio::test]
+async fn a_metric_tells_how_long_the_longest_of_what_is_overdue_has_waited() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    app.google(&platform, "u-2", Account::GRACE, Life::Fresh).await;
+    let now = app.clock.now().0;
+    app.rows(&format!("UPDATE credentials SET due_at = {}", now - 30_000)).await;
+    app.rows(&format!("UPDATE credentials SET due_at = {} WHERE id = (SELECT min(id) FROM credentials)", now - 90_000))
+        .await;
+    let recorder = PrometheusBuilder::new().build_recorder();
+    // Of this thread only: other stories of this process tell the one that all share.
+    let here = metrics::set_default_local_recorder(&recorder);
+    app.rooms().credentials.refresh_numbers().await.expect("counts");
+    drop(here);
+    let told = recorder.handle().render();
+    for line in ["valetkey_refresh_oldest_overdue_seconds 90", "valetkey_refresh_overdue 2"] {
+        assert!(told.lines().any(|there| there == line), "{line}: {told}");
+    }
+    app.finish().await;
 }
 
 fn without_labels(metric: &str) -> &str {
