@@ -6,7 +6,7 @@
 //!
 //! | call | body | effect, answer |
 //! |---|---|---|
-//! | `POST /clients` | `{provider, client_id, client_secret?, redirect_uris[]}` | registers or replaces an OAuth client; without a secret one is made. Answers the registration |
+//! | `POST /clients` | `{provider, client_id, client_secret?, redirect_uris[]}` | registers or replaces an OAuth client, in Telegram a bot by its id; without a secret one is made. Answers the registration |
 //! | `POST /faults` | `{provider, name, times?, on?}` | plants a fault for the next `times` (1) requests `on` `token` (default for Google and Slack), `code`, `refresh`, `revoke`, `api` (default for Telegram) or `any` |
 //! | `DELETE /faults` | – | forgets every planted fault |
 //! | `POST /expire` | `{provider}` | all access tokens issued so far count as expired |
@@ -21,6 +21,7 @@
 //! | `POST /telegram/start` | `{bot, user, payload?}` | the person presses Start |
 //! | `POST /telegram/say` | `{bot, user, text}` | the person writes to the bot |
 //! | `POST /telegram/block` | `{bot, user}` | the person blocks the bot |
+//! | `POST /telegram/deliver` | `{bot}` | `{url, secret_token, updates}`: what is to be posted to the bot's webhook, which counts as done |
 //!
 //! Faults: `delay_ms:N` (adds to whichever comes after it), `drop_before` and `drop_after_commit` (hang up
 //! without an answer), `late_ms:N` (the work is done, the answer comes later), `http_500_after_commit`,
@@ -79,6 +80,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/telegram/start", post(start))
         .route("/telegram/say", post(say))
         .route("/telegram/block", post(block))
+        .route("/telegram/deliver", post(deliver))
         .with_state(shared)
 }
 
@@ -92,10 +94,10 @@ struct NewClient {
 }
 
 async fn clients(State(shared): State<Shared>, Json(new): Json<NewClient>) -> Answer {
-    if new.provider == Provider::Telegram {
-        return Err(wrong("Telegram has bots, not clients"));
-    }
     let mut world = shared.world();
+    if new.provider == Provider::Telegram && telegram::bot_named(&mut world, &new.client_id).is_none() {
+        return Err(wrong("in Telegram the client is a bot, and this is no bot's id"));
+    }
     let made = format!("GOCSPX-{}{}", super::CANARY, world.random_text());
     let secret = new.client_secret.unwrap_or(made);
     let answer = json!({
@@ -294,4 +296,15 @@ async fn say(State(shared): State<Shared>, Json(deed): Json<Deed>) -> Answer {
 
 async fn block(State(shared): State<Shared>, Json(deed): Json<Deed>) -> Answer {
     act(&shared, &deed, |world, user| telegram::block(world, &deed.bot, user))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedBot {
+    bot: String,
+}
+
+async fn deliver(State(shared): State<Shared>, Json(named): Json<NamedBot>) -> Answer {
+    let told = telegram::undelivered(&mut shared.world(), &named.bot);
+    told.map(Json).ok_or_else(|| wrong("there is no such bot"))
 }

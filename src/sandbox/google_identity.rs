@@ -26,7 +26,7 @@ const KEY_ID: &str = "sandbox-google-1";
 /// How long an id_token is valid, in seconds.
 const ID_TOKEN_LIFE: i64 = 3600;
 
-/// Signs id_tokens and publishes the key to check them.
+/// Signs id_tokens, Google's and Telegram's, and publishes the key to check them.
 pub(super) struct Signing {
     key: EncodingKey,
     public: Value,
@@ -61,9 +61,16 @@ impl Signing {
         if let Some(nonce) = nonce {
             claims["nonce"] = json!(nonce);
         }
-        let mut header = Header::new(Algorithm::RS256);
-        header.kid = Some(KEY_ID.to_owned());
-        jsonwebtoken::encode(&header, &claims, &self.key).ok()
+        self.sign(&claims)
+    }
+
+    pub(super) fn sign(&self, claims: &Value) -> Option<String> {
+        let header = Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::RS256) };
+        jsonwebtoken::encode(&header, claims, &self.key).ok()
+    }
+
+    pub(super) fn key_set(&self) -> Value {
+        json!({"keys": [self.public]})
     }
 }
 
@@ -108,7 +115,7 @@ async fn discovery(State(shared): State<Shared>) -> Json<Value> {
 }
 
 async fn keys(State(shared): State<Shared>) -> Response {
-    let mut answer = json(200, &json!({"keys": [shared.signing.public]}));
+    let mut answer = json(200, &shared.signing.key_set());
     let life = header::HeaderValue::from_static("public, max-age=3600");
     answer.headers_mut().insert(header::CACHE_CONTROL, life);
     answer

@@ -27,6 +27,7 @@ mod slack_api;
 mod slack_tokens;
 mod state;
 mod telegram;
+mod telegram_login;
 #[cfg(test)]
 mod testing;
 
@@ -146,7 +147,8 @@ impl Sandbox {
         let (control, at_control) = listen()?;
         let lives = Lives { google: options.google_access_token_life, slack: options.slack_access_token_life };
         let signing = google_identity::Signing::load().map_err(SandboxError::SigningKey)?;
-        let shared = Shared::new(options.around, lives, options.slack_rotation, google.clone(), signing);
+        let urls = (google.clone(), telegram.clone());
+        let shared = Shared::new(options.around, lives, options.slack_rotation, urls, signing);
         for (provider, client) in [(Provider::Google, options.google), (Provider::Slack, options.slack)] {
             if let Some(client) = client {
                 shared.world().register(provider, client);
@@ -195,7 +197,16 @@ impl Sandbox {
                 ("API_BASE_URL", format!("{slack}api/")),
             ],
         ));
-        settings.extend(named("TELEGRAM", vec![("API_BASE_URL", telegram.to_owned())]));
+        settings.extend(named(
+            "TELEGRAM",
+            vec![
+                ("AUTHORIZE_URL", format!("{telegram}oauth/auth")),
+                ("TOKEN_URL", format!("{telegram}oauth/token")),
+                ("JWKS_URL", format!("{telegram}oauth/.well-known/jwks.json")),
+                ("ISSUER", format!("{telegram}oauth")),
+                ("API_BASE_URL", telegram.to_owned()),
+            ],
+        ));
         settings.push(("VALETKEY_OUTBOUND_ALLOW".to_owned(), self.hosts().join(",")));
         settings
     }

@@ -250,6 +250,7 @@ pub(super) struct Shared(Arc<Inner>);
 pub(super) struct Inner {
     world: Mutex<World>,
     pub google_url: Url,
+    pub telegram_url: Url,
     pub lives: Lives,
     pub signing: Signing,
     /// Rung when a Telegram bot has something new.
@@ -261,7 +262,7 @@ impl Shared {
         around: Surroundings,
         lives: Lives,
         slack_rotation: bool,
-        google_url: Url,
+        (google_url, telegram_url): (Url, Url),
         signing: Signing,
     ) -> Self {
         let mut world = World {
@@ -281,7 +282,7 @@ impl Shared {
         }
         super::telegram::register_first_bot(&mut world);
         let telegram_bell = Notify::new();
-        Self(Arc::new(Inner { world: Mutex::new(world), google_url, lives, signing, telegram_bell }))
+        Self(Arc::new(Inner { world: Mutex::new(world), google_url, telegram_url, lives, signing, telegram_bell }))
     }
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {

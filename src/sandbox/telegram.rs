@@ -1,6 +1,6 @@
-//! The pretend Telegram Bot API (providers.md C.4, C.6): `/bot<token>/<method>`.
+//! The pretend Telegram Bot API (providers.md C.4, C.6): `/bot<token>/<method>`. Signing in is next door, in `telegram_login`.
 //!
-//! There is no OAuth here: a bot token has no expiry, no scopes and no refresh. Long polls wait for real
+//! A bot token has no expiry, no scopes and no refresh. Long polls wait for real
 //! time, because they bound work in progress; everything else follows the clock it was given.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::faults::{Bend, Place, answered};
 use super::oauth::Params;
 use super::state::{ACCOUNTS, Account, CANARY, Issued, Provider, Shared, World, json};
+use super::telegram_login::{self, Codes};
 use crate::clock;
 
 /// The longest a poll waits, in seconds; also Telegram's own limit.
@@ -26,6 +27,7 @@ const LONGEST_POLL: u64 = 50;
 #[derive(Default)]
 pub(super) struct TelegramState {
     pub bots: BTreeMap<String, Bot>,
+    pub codes: Codes,
 }
 
 /// A bot.
@@ -42,6 +44,8 @@ pub(super) struct Bot {
     /// Which poll is the newest; an older one that still waits is told to go.
     poll: u64,
     webhook: String,
+    /// What the webhook's owner wants to be shown.
+    webhook_secret: String,
     /// Private chats with people who pressed Start, by user id.
     chats: BTreeSet<i64>,
     /// People who blocked the bot.
@@ -139,12 +143,27 @@ pub(super) fn press_start(world: &mut World, bot: &str, user: i64, payload: &str
     true
 }
 
+/// A person who signs in with a bot lets it write; `false` when there is no such bot.
+pub(super) fn let_write(world: &mut World, bot: &str, user: i64) -> bool {
+    let Some(bot) = bot_named(world, bot) else { return false };
+    bot.blocked.remove(&user);
+    bot.chats.insert(user);
+    true
+}
+
 /// A person writes to the bot.
 pub(super) fn say(world: &mut World, bot: &str, user: i64, text: &str) -> bool {
     let now = world.now();
     let Some(bot) = bot_named(world, bot).filter(|bot| bot.chats.contains(&user)) else { return false };
     bot.person_says(now, &person(user), text);
     true
+}
+
+/// What is to be posted to a bot's webhook, and with which secret: the sandbox has no network to post it on.
+pub(super) fn undelivered(world: &mut World, bot: &str) -> Option<Value> {
+    let bot = bot_named(world, bot)?;
+    let updates: Vec<Value> = bot.updates.drain(..).map(|(_, update)| update).collect();
+    Some(json!({"url": bot.webhook, "secret_token": bot.webhook_secret, "updates": updates}))
 }
 
 /// A person blocks the bot.
@@ -159,6 +178,7 @@ pub(super) fn block(world: &mut World, bot: &str, user: i64) -> bool {
 
 pub(super) fn router(shared: Shared) -> Router {
     Router::new()
+        .merge(telegram_login::routes())
         .route("/{bot}/{method}", get(call).post(call))
         .fallback(|| async { refusal(404, "Not Found").answer() })
         .with_state(shared)
@@ -267,12 +287,20 @@ fn answer(bot: &mut Bot, method: &str, params: &Params, now: clock::Millis) -> R
             let chat = known_chat(bot, params)?;
             Ok(private_chat(&person(chat)))
         }
+        "sendchataction" => {
+            let chat = known_chat(bot, params)?;
+            match bot.blocked.contains(&chat) {
+                true => Err(refusal(403, "Forbidden: bot was blocked by the user")),
+                false => Ok(json!(true)),
+            }
+        }
         "getwebhookinfo" => Ok(json!({
             "url": bot.webhook, "has_custom_certificate": false, "pending_update_count": bot.updates.len(),
         })),
         "setwebhook" => {
-            // It is remembered, so that polling conflicts with it; nothing is delivered.
+            // It is remembered, so that polling conflicts with it; [`undelivered`] gives what it is to be told.
             params.get("url").unwrap_or("").clone_into(&mut bot.webhook);
+            params.get("secret_token").unwrap_or("").clone_into(&mut bot.webhook_secret);
             Ok(json!(true))
         }
         "deletewebhook" => {
