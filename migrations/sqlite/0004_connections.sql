@@ -187,6 +187,9 @@ CREATE TABLE telegram_starts (
     update_offset INTEGER NOT NULL,
     poll_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
+    -- 1 when the browser that asked for the link is asked whether it was its person who pressed Start; who it was, sealed.
+    to_confirm INTEGER NOT NULL,
+    pressed BLOB,
     CONSTRAINT telegram_starts_pkey PRIMARY KEY (tenant_id, connection_id),
     CONSTRAINT telegram_starts_connection_fkey FOREIGN KEY (tenant_id, connection_id) REFERENCES connections (tenant_id, id)
 ) STRICT;

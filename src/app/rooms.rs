@@ -160,7 +160,7 @@ pub(super) async fn furnish(config: &Config, on: Foundation, public_url: Url) ->
 fn known_providers(providers: &Providers) -> Vec<KnownProvider> {
     let known = |descriptor: &Descriptor| {
         let capabilities = &descriptor.capabilities;
-        let consent = capabilities.oauth.then_some("user");
+        let consent = descriptor.brings_tokens().then_some("user");
         let app = descriptor.tells_user_scopes_apart().then_some("bot");
         let direct = capabilities.direct_kinds.iter().map(|kind| kind.strip_suffix("_token").unwrap_or(kind));
         let kinds = consent.into_iter().chain(app).chain(direct).map(str::to_owned).collect();

@@ -19,7 +19,8 @@ Examples:
       --client-secret-file google.secret --scopes https://www.googleapis.com/auth/gmail.readonly
   valetkey integration set slack --tenant acme --client-id 1.2 --client-secret-file - --scopes chat:write \\
       --user-scopes search:read < slack.secret
-  valetkey integration set telegram --tenant acme --bot-token-file bot.token
+  valetkey integration set telegram --tenant acme --bot-token-file bot.token --client-id 123456789 \\
+      --client-secret-file web-login.secret
   valetkey integration set zendesk --tenant acme --client-id vault --client-secret-file zendesk.secret --scopes read \\
       --variable subdomain=acme-support";
 
@@ -50,7 +51,8 @@ pub(super) struct Set {
     /// Scopes to ask of the person, with commas between (Slack); without it those that are stored stay
     #[arg(long, value_delimiter = ',')]
     user_scopes: Option<Vec<String>>,
-    /// File with the platform's own bot token, or - for stdin (Telegram)
+    /// File with the platform's own bot token, or - for stdin (Telegram; with the client of its web login people sign in, without one
+    /// they press Start)
     #[arg(long, value_name = "FILE")]
     bot_token_file: Option<PathBuf>,
     /// File with the Signing Secret of a Slack app, which proves its events, or - for stdin; without it the one that is stored stays

@@ -391,12 +391,14 @@ impl Connections {
         invalid: &mut Invalid,
     ) -> Result<(), ConnectionsError> {
         for (index, provider) in new.providers.iter().enumerate() {
-            if integration_by_provider(tx, scope, provider).await?.is_none() {
+            let Some(integration) = integration_by_provider(tx, scope, provider).await? else {
                 invalid.add(
                     format!("providers[{index}]"),
                     "has no integration; set one with PUT /v1/integrations/{provider}",
                 );
-            } else if !self.connects_by_consent(provider) {
+                continue;
+            };
+            if self.consent_offer(&integration, &[]).is_none() {
                 invalid.add(
                     format!("providers[{index}]"),
                     "is not connected by consent at the provider; use POST /v1/connections or a portal session",
@@ -406,9 +408,10 @@ impl Connections {
         for (provider, scopes) in &new.scopes {
             // A name that a client made up is shown, but not at any length.
             let field: String = format!("scopes.{provider}").chars().filter(|c| !c.is_control()).take(100).collect();
-            let asks = self.providers.get(provider).is_some_and(|known| known.descriptor().capabilities.oauth);
+            let integration = integration_by_provider(tx, scope, provider).await?;
+            let asks = integration.is_some_and(|row| self.consent_offer(&row, &[]).is_some());
             let among = new.providers.is_empty() || new.providers.contains(provider);
-            if !asks || !among || integration_by_provider(tx, scope, provider).await?.is_none() {
+            if !asks || !among {
                 invalid.add(field, "is not one of the providers that this session offers");
             } else if scopes.len() > MOST_SCOPES {
                 invalid.add(field, format!("must have at most {MOST_SCOPES} entries"));
@@ -419,11 +422,6 @@ impl Connections {
             }
         }
         Ok(())
-    }
-
-    /// Whether a hosted link can offer this provider.
-    pub fn connects_by_consent(&self, provider: &str) -> bool {
-        self.providers.get(provider).is_some_and(|known| known.descriptor().capabilities.oauth)
     }
 
     async fn offers(

@@ -115,7 +115,7 @@ impl Connections {
         let shown =
             account.known.map_or_else(SealedAccount::default, |one| SealedAccount { email: one.email, name: one.name });
         row.account = Some(self.keys.seal_json(&mut tx, &owner, account_place(&row.id), &shown).await?);
-        let target = SealedTarget { chat_id: None, variables: owned(&variables) };
+        let target = SealedTarget { variables: owned(&variables), ..SealedTarget::default() };
         row.target = Some(self.keys.seal_json(&mut tx, &owner, target_place(&row.id), &target).await?);
         row.updated_at = received_at.0;
         if is_new {

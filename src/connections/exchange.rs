@@ -1,5 +1,6 @@
 //! From a code to a connection: exchange, compare, seal, one commit.
 
+use super::telegram::{Chat, PENDING};
 use super::view::{SealedAccount, SealedTarget, account_place, owner_of, target_place};
 use super::{Connection, Connections, ConnectionsError};
 use crate::audit::{Action, Event};
@@ -48,6 +49,12 @@ impl Connections {
         };
         let variables = provider.descriptor().stored_variables([integration.variables.as_str()]);
         let client = Client { id: &integration.client_id, secret: &secret, variables: &variables };
+        // Before the code is spent: without the bot, signing in is for nothing.
+        let bot = if provider.descriptor().brings_tokens() {
+            None
+        } else {
+            Some(self.bot_to_sign_in_with(scope, &integration).await?)
+        };
         let exchange = provider.exchange(client, grant).await.map_err(ConnectionsError::Provider)?;
         let received_at = self.around.now();
         if let Some(wanted) = self.other_account(scope, handshake, &exchange.account).await? {
@@ -63,7 +70,11 @@ impl Connections {
             self.audit.note(caller, &event.denied("other_account")).await?;
             return Err(ConnectionsError::Provider(Failure::Reauth { code: Code::own("other_account") }));
         }
-        self.keep(caller, scope, handshake, &integration, provider.as_ref(), exchange, received_at).await
+        let chat = match (exchange.chat, bot) {
+            (Some(id), Some(bot)) => Some(self.chat_with(bot, id).await),
+            _ => None,
+        };
+        self.keep(caller, scope, handshake, &integration, provider.as_ref(), (exchange, chat), received_at).await
     }
 
     async fn holds_refresh_token(
@@ -88,7 +99,8 @@ impl Connections {
         let Some(id) = &handshake.connection_id else { return Ok(None) };
         let mut tx = self.store.read().await?;
         let row = connection_by_id(&mut tx, scope, id).await?;
-        Ok(row.filter(|row| row.account_id != account.id).map(|row| row.id))
+        let is_other = |row: &ConnectionRow| row.account_id != account.id && !row.account_id.starts_with(PENDING);
+        Ok(row.filter(is_other).map(|row| row.id))
     }
 
     async fn give_back(&self, provider: &dyn Provider, client: Client<'_>, exchange: &Exchange) {
@@ -109,7 +121,7 @@ impl Connections {
         handshake: &HandshakeRow,
         integration: &IntegrationRow,
         provider: &dyn Provider,
-        exchange: Exchange,
+        (exchange, chat): (Exchange, Option<Chat>),
         received_at: Millis,
     ) -> Result<Connection, ConnectionsError> {
         let asked = from_json_list(&handshake.scopes);
@@ -124,12 +136,17 @@ impl Connections {
         let account = SealedAccount { email: exchange.account.email, name: exchange.account.name };
         row.account = Some(self.keys.seal_json(&mut tx, &owner, account_place(&row.id), &account).await?);
         row.target = None;
-        if !exchange.variables.is_empty() {
-            let target = SealedTarget { chat_id: None, variables: exchange.variables };
+        if !exchange.variables.is_empty() || chat.is_some() {
+            let target = SealedTarget {
+                chat_id: chat.as_ref().map(|chat| chat.id),
+                bot: chat.as_ref().map(|chat| chat.with.bot.username.clone()),
+                variables: exchange.variables,
+            };
             row.target = Some(self.keys.seal_json(&mut tx, &owner, target_place(&row.id), &target).await?);
         }
         row.missing_scopes = to_json_list(&missing);
-        row.status = "active".to_owned();
+        row.status =
+            if chat.as_ref().is_some_and(|chat| !chat.may_write) { "awaiting_start" } else { "active" }.to_owned();
         row.reason = None;
         row.updated_at = received_at.0;
         if is_new {
@@ -161,8 +178,13 @@ impl Connections {
         self.audit
             .record(&mut tx, caller, &Event::done(action, "connection", &row.id).of_user(row.user_id.as_deref()))
             .await?;
-        let view = self.connection_in(&mut tx, scope, &row.id).await?;
+        let link = match chat {
+            Some(chat) => self.keep_chat(&mut tx, scope, &row, chat).await?,
+            None => None,
+        };
+        let mut view = self.connection_in(&mut tx, scope, &row.id).await?;
         tx.commit().await?;
+        view.start_link = link;
         Ok(view)
     }
 

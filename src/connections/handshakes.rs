@@ -164,6 +164,7 @@ impl Connections {
         let mut tx = self.store.begin().await?;
         let integration = integration_by_provider(&mut tx, scope, begin.provider)
             .await?
+            .filter(|row| !row.client_id.is_empty())
             .ok_or(ConnectionsError::NotFound("integration"))?;
         if handshakes_live(&mut tx, scope, user.as_str(), now.0).await? >= MOST_LIVE {
             return Err(ConnectionsError::TooMany);

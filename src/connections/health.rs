@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::clock::Millis;
 use crate::credentials::{ends_soon, is_degraded, last_error, may_be_good};
-use crate::providers::notices::{CHANGE_REQUIRED, DISABLED, REVOKED};
+use crate::providers::notices::{BLOCKED, CHANGE_REQUIRED, DISABLED, REVOKED};
 use crate::store::credentials::CredentialRow;
 use crate::store::integrations::IntegrationRow;
 
@@ -78,6 +78,8 @@ pub enum Need {
     TakenBack,
     /// The provider has disabled the account (`account_disabled`).
     AccountDisabled,
+    /// The person has blocked the bot (`chat_blocked`).
+    Blocked,
     /// The access has run out and could not be renewed.
     Ended,
     /// The integration has another client id than the one this connection was made with (`misconfigured`).
@@ -218,6 +220,7 @@ impl Need {
             Some("rotation_response_lost") => Self::AnswerLost,
             Some(REVOKED) => Self::TakenBack,
             Some(DISABLED) => Self::AccountDisabled,
+            Some(BLOCKED) => Self::Blocked,
             Some("not_refreshable" | "refresh_token_missing" | "refresh_token_expired" | "expired") => Self::Ended,
             _ => Self::AccessRefused,
         }
@@ -237,6 +240,10 @@ impl Need {
             Self::AccountDisabled => format!(
                 "{provider} has told us that this account is disabled, so its tokens are destroyed. Its user has to connect \
                  again once it is enabled."
+            ),
+            Self::Blocked => format!(
+                "The person has blocked the bot in {provider}, so it may not write. When they unblock it, it goes on by itself where \
+                 {provider} can tell us; otherwise they connect again."
             ),
             Self::Ended => "This access has ended and cannot be refreshed. Its user has to connect again.".to_owned(),
             Self::ClientChanged => format!(

@@ -144,7 +144,7 @@ impl Connections {
         match self.providers.get(&row.provider) {
             None => invalid.add(at("provider"), "is not in the catalogue; GET /v1/providers lists it"),
             Some(provider)
-                if provider.descriptor().capabilities.oauth
+                if provider.descriptor().brings_tokens()
                     && integration_by_provider(tx, scope, &row.provider).await?.is_none() =>
             {
                 invalid.add(
@@ -153,7 +153,7 @@ impl Connections {
                 );
             }
             // Nothing can be sent before the user has opened a chat, and no import can bring one along.
-            Some(provider) if !provider.descriptor().capabilities.oauth => {
+            Some(provider) if !provider.descriptor().brings_tokens() => {
                 let why = format!("{} cannot be imported; make the connection with POST /v1/connections", row.provider);
                 invalid.add(at("provider"), why);
             }

@@ -310,8 +310,13 @@ impl Connections {
         // The secret would go to other addresses than those it was given for (OA-04).
         let moves = existing.is_some() && says(variables.as_ref(), |old| &old.variables);
         let changes_client = moves || says(draft.client_id.as_ref(), |old| &old.client_id);
-        if descriptor.capabilities.oauth {
-            if draft.client_id.is_none() && existing.is_none() {
+        // A platform's bot is of use without a client: people then open its chat by a link (Telegram).
+        let needs_client = descriptor.id != telegram::ID
+            || draft.client_id.is_some()
+            || draft.client_secret.is_some()
+            || existing.is_some_and(|old| !old.client_id.is_empty());
+        if descriptor.capabilities.oauth && needs_client {
+            if draft.client_id.is_none() && existing.is_none_or(|old| old.client_id.is_empty()) {
                 invalid.add("client_id", "must be given");
             }
             if draft.client_secret.is_none() && (existing.is_none() || changes_client) {
@@ -347,6 +352,9 @@ impl Connections {
             && (descriptor.id != "telegram" || !telegram::token_is_plausible(token))
         {
             invalid.add("bot_token", "must be a Telegram bot token as BotFather gives it");
+        } else if descriptor.id == telegram::ID && !self.bot_is_its_client(draft, existing).await? {
+            invalid
+                .add("client_id", "must be the id of the bot whose token is in bot_token: people sign in with the bot");
         }
         if let Some(secret) = &draft.signing_secret
             && (descriptor.id != "slack" || !is_signing_secret(secret))
@@ -356,6 +364,33 @@ impl Connections {
         check_variables(descriptor, draft, existing, &mut invalid);
         invalid.into_result()?;
         Ok(())
+    }
+
+    /// In Telegram the client is the bot: its id is the first part of the token (fact sheet C.1).
+    async fn bot_is_its_client(
+        &self,
+        draft: &IntegrationDraft,
+        existing: Option<&IntegrationRow>,
+    ) -> Result<bool, ConnectionsError> {
+        let client = draft.client_id.as_ref().or(existing.map(|old| &old.client_id)).filter(|id| !id.is_empty());
+        let Some(client) = client else { return Ok(true) };
+        let stored = match existing.filter(|_| draft.bot_token.is_none()) {
+            Some(old) => self.bot_token_of(&mut self.store.read().await?, old).await?,
+            None => None,
+        };
+        let token = draft.bot_token.as_ref().or(stored.as_ref());
+        Ok(token.and_then(telegram::bot_id) == Some(client.as_str()))
+    }
+
+    async fn is_same_bot(
+        &self,
+        tx: &mut Tx,
+        draft: &IntegrationDraft,
+        existing: Option<&IntegrationRow>,
+    ) -> Result<bool, ConnectionsError> {
+        let (Some(new), Some(old)) = (&draft.bot_token, existing) else { return Ok(true) };
+        let old = self.bot_token_of(tx, old).await?;
+        Ok(old.is_none_or(|old| telegram::bot_id(&old) == telegram::bot_id(new)))
     }
 
     async fn drafted(
@@ -368,6 +403,7 @@ impl Connections {
     ) -> Result<IntegrationRow, ConnectionsError> {
         let id = existing.map_or_else(|| IntegrationId::new(&self.around).to_string(), |old| old.id.clone());
         let owner = Owner::Tenant(scope.tenant_id().clone());
+        let is_same_bot = self.is_same_bot(tx, draft, existing).await?;
         let client_secret = match &draft.client_secret {
             Some(secret) => Some(self.keys.seal(tx, &owner, place(&id, "client_secret"), secret).await?),
             None => existing.and_then(|old| old.client_secret.clone()),
@@ -378,6 +414,8 @@ impl Connections {
         };
         let signing_secret = match &draft.signing_secret {
             Some(secret) => Some(self.keys.seal(tx, &owner, place(&id, "signing_secret"), secret).await?),
+            // What another bot shows is worth nothing (Telegram).
+            None if !is_same_bot => None,
             None => existing.and_then(|old| old.signing_secret.clone()),
         };
         let now = self.around.now().0;
@@ -388,7 +426,9 @@ impl Connections {
             (None, Some(old)) => old.variables.clone(),
             (None, None) => "{}".to_owned(),
         };
-        let same_client = existing.is_some_and(|old| old.client_id == client_id && old.variables == variables);
+        // A bot without a client gets one: it is the same bot (Telegram).
+        let same_id = |old: &IntegrationRow| old.client_id == client_id || old.client_id.is_empty();
+        let same_client = is_same_bot && existing.is_some_and(|old| same_id(old) && old.variables == variables);
         let fresh = IntegrationRow::new(scope.tenant(), &id, provider, &client_id, now);
         // Only who knows the secret, too, has the same client: an id alone is no secret, and must not let one tenant hold up another.
         let client = match (&draft.client_secret, existing.filter(|_| same_client)) {

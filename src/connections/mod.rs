@@ -13,6 +13,7 @@ mod manage;
 mod notices;
 mod offers;
 mod refreshing;
+mod starts;
 mod telegram;
 mod upkeep;
 mod view;
@@ -31,7 +32,8 @@ pub use manage::{ConnectionChange, Disconnected, ListFilter};
 pub use notices::SlackAnswer;
 pub use offers::{ConsentOffer, Ends, Preview};
 pub use refreshing::{Backlog, Refreshing};
-pub use telegram::{BotSource, START_LIFE, TelegramDraft};
+pub use starts::{Presser, START_LIFE};
+pub use telegram::{BotSource, TelegramDraft};
 pub use view::{AccountView, Connection, ConnectionStatus, CredentialKindName, CredentialView, Target};
 
 use crate::audit::{Audit, AuditError};

@@ -9,21 +9,24 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::integrations::place;
+use super::starts::At;
 use super::{BY_SECRET, Connections, ConnectionsError};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
+use crate::clock::Millis;
 use crate::ids::TenantId;
 use crate::keys::Owner;
 use crate::providers::notices::{
-    CHANGE_REQUIRED, DISABLED, Disbelief, Effect, Notice, REVOKED, SlackCall, SlackSaid, What, Whose, slack,
+    BLOCKED, CHANGE_REQUIRED, DISABLED, Disbelief, Effect, Notice, REVOKED, SlackCall, SlackSaid, What, Whose, slack,
 };
+use crate::providers::telegram::update_told;
 use crate::secret::Secret;
 use crate::store::Tx;
-use crate::store::connections::{ConnectionRow, connections_of_account};
+use crate::store::connections::{ConnectionRow, connection_by_id, connections_of_account};
 use crate::store::credentials::credentials_of_connection;
 use crate::store::integrations::IntegrationRow;
 use crate::store::notices::{
-    connection_change_reason, connections_below, credential_change_reason, integration_of_notices, notice_put,
+    connection_change_status, connections_below, credential_change_reason, integration_of_notices, notice_put,
 };
 
 /// What Slack is answered.
@@ -38,7 +41,9 @@ pub struct SlackAnswer {
 impl Connections {
     /// Where a provider that tells things on its own does so.
     pub(super) fn notices_url(&self, provider: &str, integration: &str) -> Option<String> {
-        ["google", "slack"].contains(&provider).then(|| self.page(&format!("hooks/{provider}/{integration}")))
+        ["google", "slack", "telegram"]
+            .contains(&provider)
+            .then(|| self.page(&format!("hooks/{provider}/{integration}")))
     }
 
     /// Hears one of Slack's calls.
@@ -47,11 +52,7 @@ impl Connections {
     /// [`ConnectionsError::Disbelieved`] for what is not signed by Slack for this integration, which may not exist.
     pub async fn slack_notice(&self, integration: &str, call: SlackCall<'_>) -> Result<SlackAnswer, ConnectionsError> {
         let row = self.integration_told("slack", integration).await?;
-        let sealed = row.signing_secret.as_ref().ok_or(ConnectionsError::Disbelieved(Disbelief::Signature))?;
-        let owner = Owner::Tenant(TenantId::stored(row.tenant_id.clone()));
-        let mut tx = self.store.read().await?;
-        let secret = self.keys.open_secret(&mut tx, &owner, place(&row.id, "signing_secret"), sealed).await?;
-        drop(tx);
+        let secret = self.signing_secret(&row).await?;
         match slack(&secret, call, self.around.now()).map_err(ConnectionsError::Disbelieved)? {
             SlackSaid::Challenge(challenge) => Ok(SlackAnswer { challenge: Some(challenge) }),
             SlackSaid::Notice(notice) => {
@@ -59,6 +60,79 @@ impl Connections {
                 Ok(SlackAnswer::default())
             }
         }
+    }
+
+    /// Hears an update of an integration's bot, with which Telegram shows `secret`.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::Disbelieved`] for what is not Telegram's, or not for this integration, which may not exist.
+    pub async fn telegram_update(
+        &self,
+        integration: &str,
+        secret: &Secret,
+        body: &[u8],
+    ) -> Result<(), ConnectionsError> {
+        let row = self.integration_told("telegram", integration).await?;
+        let right = self.signing_secret(&row).await?;
+        let update = update_told(&right, secret, body).map_err(ConnectionsError::Disbelieved)?;
+        if let Some(start) = &update.start {
+            self.start_pressed(start, At::Integration(&row.id)).await?;
+        }
+        let Some(access) = update.access else { return Ok(()) };
+        let what = if access.may_write { What::MayWrite } else { What::MayNotWrite };
+        let effect = Effect { whose: Whose::Account(access.chat_id.to_string()), kind: None, what };
+        let at = Millis(access.at.saturating_mul(1000));
+        self.hear(&row, &Notice { id: format!("update:{}", update.id), at, effects: vec![effect] }).await
+    }
+
+    /// A bot was not let write in the chat of a connection: its person has blocked it, or is gone (fact sheet C.4).
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn chat_refused(&self, caller: &Caller, connection: &str) -> Result<(), ConnectionsError> {
+        let caller = Caller::system("notices", caller.tenant().clone());
+        let scope = caller.require(Permission::ConnectionsWrite)?;
+        let mut tx = self.store.begin().await?;
+        if let Some(row) = connection_by_id(&mut tx, &scope, connection).await? {
+            self.change_access(&mut tx, (&caller, &scope), &row, false).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Whether the bot may write to the person of a connection.
+    async fn change_access(
+        &self,
+        tx: &mut Tx,
+        (caller, scope): (&Caller, &TenantScope),
+        row: &ConnectionRow,
+        may_write: bool,
+    ) -> Result<(), ConnectionsError> {
+        let (active, blocked) = (("active", None), ("needs_reauth", Some(BLOCKED)));
+        // Whoever signed in and then lets the bot write needs no Start; who has not is not known yet.
+        let before = match (may_write, row.status.as_str()) {
+            (true, "awaiting_start") => ("awaiting_start", None),
+            (true, _) => blocked,
+            (false, _) => active,
+        };
+        let after = if may_write { active } else { blocked };
+        if connection_change_status(tx, scope, &row.id, before, after, self.around.now().0).await? {
+            let (action, why) = match may_write {
+                true => (Action::NoticeHeard, "chat_open_again"),
+                false => (Action::ConnectionNeedsReauth, BLOCKED),
+            };
+            let event = Event::done(action, "connection", &row.id).of_user(row.user_id.as_deref());
+            self.audit.record(tx, caller, &event.because(Some(why))).await?;
+        }
+        Ok(())
+    }
+
+    /// What an integration's provider proves itself with.
+    async fn signing_secret(&self, row: &IntegrationRow) -> Result<Secret, ConnectionsError> {
+        let sealed = row.signing_secret.as_ref().ok_or(ConnectionsError::Disbelieved(Disbelief::Signature))?;
+        let owner = Owner::Tenant(TenantId::stored(row.tenant_id.clone()));
+        let mut tx = self.store.read().await?;
+        Ok(self.keys.open_secret(&mut tx, &owner, place(&row.id, "signing_secret"), sealed).await?)
     }
 
     /// Hears one of Google's security event tokens.
@@ -124,13 +198,16 @@ impl Connections {
                 for credential in credentials_of_connection(tx, scope, id).await? {
                     credential_change_reason(tx, scope, &credential.id, (DISABLED, REVOKED)).await?;
                 }
-                let disabled = ("needs_reauth", Some(DISABLED));
-                if connection_change_reason(tx, scope, id, disabled, REVOKED, now).await? {
+                let (from, to) = (("needs_reauth", Some(DISABLED)), ("needs_reauth", Some(REVOKED)));
+                if connection_change_status(tx, scope, id, from, to, now).await? {
                     self.audit.record(tx, caller, &heard.because(Some("account_enabled"))).await?;
                 }
             }
+            What::MayWrite => self.change_access(tx, (caller, scope), connection, true).await?,
+            What::MayNotWrite => self.change_access(tx, (caller, scope), connection, false).await?,
             What::ChangeRequired => {
-                if connection_change_reason(tx, scope, id, ("active", None), CHANGE_REQUIRED, now).await? {
+                let (from, to) = (("active", None), ("active", Some(CHANGE_REQUIRED)));
+                if connection_change_status(tx, scope, id, from, to, now).await? {
                     self.audit.record(tx, caller, &heard.because(Some(CHANGE_REQUIRED))).await?;
                 }
             }

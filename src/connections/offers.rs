@@ -54,9 +54,25 @@ impl Connections {
         name.split(" (").next().unwrap_or(name).to_owned()
     }
 
+    /// Whether people can connect this provider by consenting there.
+    #[must_use]
+    pub fn connects_by_consent(&self, provider: &str) -> bool {
+        self.providers.get(provider).is_some_and(|known| known.descriptor().capabilities.oauth)
+    }
+
+    /// Whether that brings tokens, which are refreshed.
+    #[must_use]
+    pub fn brings_tokens(&self, provider: &str) -> bool {
+        self.providers.get(provider).is_some_and(|known| known.descriptor().brings_tokens())
+    }
+
     /// What consent at an integration's provider asks for, with more scopes than it always asks for. None where people do not
     /// connect by consent.
     pub(super) fn consent_offer(&self, integration: &IntegrationRow, more: &[String]) -> Option<ConsentOffer> {
+        // A platform's bot needs no client (Telegram).
+        if integration.client_id.is_empty() {
+            return None;
+        }
         let known = self.providers.get(&integration.provider)?;
         let descriptor = known.descriptor();
         let variables = descriptor.stored_variables([integration.variables.as_str()]);

@@ -1,36 +1,28 @@
-//! Telegram: not a delegated user API. What is kept is a bot token; what is bound is the chat with one person, proven
-//! by pressing Start on a link that only that person was given (fact sheet C.4, C.6).
-
-use std::collections::BTreeMap;
-use std::time::Duration;
+//! Telegram: not a delegated user API. What is kept is a bot token; what is bound is the chat with one person, who is known by
+//! signing in (fact sheet C.1) or by pressing Start on a link that only that person was given (C.4, C.6; see `starts`).
 
 use super::integrations::place as integration_place;
+use super::starts::Waits;
 use super::view::{SealedAccount, SealedTarget, account_place, owner_of, target_place};
-use super::{BY_SECRET, Connection, Connections, ConnectionsError};
+use super::{Connection, Connections, ConnectionsError};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::credentials::NewCredential;
 use crate::ids::{ConnectionId, TenantId, UserId};
 use crate::invalid::Invalid;
-use crate::keys::{Owner, hash_of, mint_handle};
-use crate::providers::telegram::{Bot, Start, start_link, token_is_plausible};
+use crate::keys::{Owner, mint_handle};
+use crate::providers::telegram::{Bot, token_is_plausible};
 use crate::providers::{CredentialKind, Failure};
 use crate::secret::Secret;
+use crate::store::Tx;
 use crate::store::connections::{
-    ConnectionRow, TelegramStartRow, connection_by_account, connection_by_id, connection_insert, connection_update,
-    telegram_start_by_payload, telegram_start_delete, telegram_start_move_offset, telegram_start_put,
-    telegram_starts_claim, telegram_starts_delete_expired,
+    ConnectionFilter, ConnectionRow, connection_by_account, connection_by_id, connection_insert, connection_list,
+    connection_update,
 };
-use crate::store::integrations::integration_by_provider;
+use crate::store::integrations::{IntegrationRow, integration_by_id, integration_by_provider};
+use crate::store::notices::{integration_give_secret, integration_take_secret};
+use crate::store::telegram_starts::{telegram_start_delete, telegram_start_of};
 use crate::store::users::user_ensure;
-use crate::store::{StoreError, Tx};
-
-/// How long a person may take to press Start.
-pub const START_LIFE: Duration = Duration::from_secs(30 * 60);
-/// Between two looks at a bot's updates.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Waits looked at in one round.
-const BATCH: i64 = 20;
 
 /// Whose bot writes to the person.
 #[derive(Debug)]
@@ -39,6 +31,36 @@ pub enum BotSource {
     Own(Secret),
     /// The platform's, from its integration.
     Platform,
+}
+
+/// Where a bot's updates go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Webhook {
+    /// Nowhere: they can be asked for.
+    Unset,
+    /// To us.
+    Ours,
+    /// To somebody else: asking for them, or taking them over, would break their use (fact sheet C.4).
+    Others,
+}
+
+/// The chat of somebody who has signed in with the platform's bot.
+#[derive(Debug)]
+pub(super) struct Chat {
+    /// Also the person's id.
+    pub id: i64,
+    /// Whether the bot was seen to be able to write there. If not, the person has to press Start.
+    pub may_write: bool,
+    /// Whose chat it is with.
+    pub with: TenantsBot,
+}
+
+/// The bot of an integration, as it is before somebody signs in with it.
+#[derive(Debug)]
+pub(super) struct TenantsBot {
+    pub bot: Bot,
+    token: Secret,
+    is_told: bool,
 }
 
 /// A Telegram connection to be made.
@@ -73,16 +95,20 @@ impl Connections {
         };
         let telegram = self.providers.telegram();
         let bot = telegram.get_me(&token).await.map_err(|failure| refused(failure, owner_is_tenant))?;
-        if telegram.webhook_is_set(&token).await.map_err(ConnectionsError::Provider)? {
+        let updates = self.updates_of(&scope, integration.as_ref(), &token).await?;
+        if updates == Webhook::Others {
             let message = "this bot has a webhook, so its Start cannot be seen here; use a bot without one";
             return Err(Invalid::one("bot_token", message).into());
         }
         let mut tx = self.store.begin().await?;
         let user = self.user_of(&mut tx, caller, &scope, draft.user.as_deref()).await?;
+        let integration = integration.map(|row| row.id);
         let mut row = self.telegram_row(&mut tx, &scope, &user, &bot, integration.as_deref()).await?;
         let user_owner = owner_of(&row);
         let account = SealedAccount { email: None, name: Some(format!("@{}", bot.username)) };
         row.account = Some(self.keys.seal_json(&mut tx, &user_owner, account_place(&row.id), &account).await?);
+        let target = SealedTarget { bot: Some(bot.username.clone()), ..SealedTarget::default() };
+        row.target = Some(self.keys.seal_json(&mut tx, &user_owner, target_place(&row.id), &target).await?);
         if connection_by_id(&mut tx, &scope, &row.id).await?.is_some() {
             self.credentials.lock(&mut tx, &scope, &row.id).await?;
             connection_update(&mut tx, &scope, &row).await?;
@@ -91,85 +117,16 @@ impl Connections {
         }
         let owner = if owner_is_tenant { Owner::Tenant(scope.tenant_id().clone()) } else { user_owner };
         self.keep_bot(&mut tx, &scope, &row, &owner, token).await?;
-        let link = self.wait_for_start(&mut tx, &scope, &row.id, &bot.username).await?;
+        // A platform says itself who has pressed Start; at our own pages the person does.
+        let to_confirm = caller.user().is_some();
+        let waits = Waits { bot: &bot.username, to_confirm, is_told: updates == Webhook::Ours };
+        let link = self.wait_for_start(&mut tx, &scope, &row.id, waits).await?;
         let event = Event::done(Action::HandshakeBegun, "connection", &row.id).of_user(row.user_id.as_deref());
         self.audit.record(&mut tx, caller, &event).await?;
         let mut view = self.connection_in(&mut tx, &scope, &row.id).await?;
         tx.commit().await?;
         view.start_link = Some(link);
         Ok(view)
-    }
-
-    /// Looks at the bots that wait for a Start; gives how many people have pressed it.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn telegram_look(&self) -> Result<usize, StoreError> {
-        let now = self.around.now();
-        let mut tx = self.store.begin().await?;
-        telegram_starts_delete_expired(&mut tx, BY_SECRET, now.0).await?;
-        let waits = telegram_starts_claim(&mut tx, BY_SECRET, now.0, now.after(LOOK_EVERY).0, BATCH).await?;
-        tx.commit().await?;
-        let mut bound = 0;
-        for wait in waits {
-            match self.look_for(&wait).await {
-                Ok(starts) => bound += starts,
-                Err(error) => {
-                    tracing::warn!(connection = wait.connection_id, error = %error, "a bot's updates could not be read")
-                }
-            }
-        }
-        Ok(bound)
-    }
-
-    async fn look_for(&self, wait: &TelegramStartRow) -> Result<usize, ConnectionsError> {
-        let caller = Caller::system("telegram_start", TenantId::stored(wait.tenant_id.clone()));
-        let token = self.credentials.bot_token(&caller, &wait.connection_id).await?;
-        let updates = self
-            .providers
-            .telegram()
-            .get_updates(&token, wait.update_offset)
-            .await
-            .map_err(ConnectionsError::Provider)?;
-        let mut bound = 0;
-        for update in &updates {
-            // Another connection may wait for the same bot: whoever reads the update binds it.
-            if let Some(start) = &update.start {
-                bound += usize::from(self.bind(start).await?);
-            }
-        }
-        if let Some(last) = updates.iter().map(|update| update.id).max() {
-            let mut tx = self.store.begin().await?;
-            telegram_start_move_offset(&mut tx, BY_SECRET, &wait.tenant_id, &wait.connection_id, last + 1).await?;
-            tx.commit().await?;
-        }
-        Ok(bound)
-    }
-
-    async fn bind(&self, start: &Start) -> Result<bool, ConnectionsError> {
-        let now = self.around.now();
-        let mut tx = self.store.begin().await?;
-        let Some(wait) = telegram_start_by_payload(&mut tx, BY_SECRET, &hash_of(&start.payload), now.0).await? else {
-            return Ok(false);
-        };
-        let caller = Caller::system("telegram_start", TenantId::stored(wait.tenant_id.clone()));
-        let scope = caller.require(Permission::ConnectionsWrite)?;
-        let Some(mut row) = connection_by_id(&mut tx, &scope, &wait.connection_id).await? else { return Ok(false) };
-        if !telegram_start_delete(&mut tx, BY_SECRET, &wait.tenant_id, &wait.connection_id).await? {
-            return Ok(false);
-        }
-        let target = SealedTarget { chat_id: Some(start.chat_id), variables: BTreeMap::new() };
-        row.target = Some(self.keys.seal_json(&mut tx, &owner_of(&row), target_place(&row.id), &target).await?);
-        if row.account_id.starts_with(PENDING) {
-            row.account_id = start.chat_id.to_string();
-        }
-        row.status = "active".to_owned();
-        row.reason = None;
-        row.updated_at = now.0;
-        connection_update(&mut tx, &scope, &row).await?;
-        let event = Event::done(Action::ConnectionCreated, "connection", &row.id).of_user(row.user_id.as_deref());
-        self.audit.record_and_commit(tx, &caller, &event).await?;
-        Ok(true)
     }
 
     /// What the platform's bot is called, with `@`. Without an answer from Telegram it is not offered.
@@ -184,16 +141,119 @@ impl Connections {
         }
     }
 
-    async fn platform_bot(&self, scope: &TenantScope) -> Result<(Secret, String), ConnectionsError> {
+    async fn platform_bot(&self, scope: &TenantScope) -> Result<(Secret, IntegrationRow), ConnectionsError> {
         let mut tx = self.store.read().await?;
         let integration = integration_by_provider(&mut tx, scope, "telegram")
             .await?
             .ok_or(ConnectionsError::NotFound("integration"))?;
-        let sealed = integration.bot_token.as_ref().ok_or(ConnectionsError::NotFound("bot of the platform"))?;
+        let token = self.bot_token_of(&mut tx, &integration).await?;
+        Ok((token.ok_or(ConnectionsError::NotFound("bot of the platform"))?, integration))
+    }
+
+    /// The token of an integration's bot.
+    pub(super) async fn bot_token_of(
+        &self,
+        tx: &mut Tx,
+        integration: &IntegrationRow,
+    ) -> Result<Option<Secret>, ConnectionsError> {
+        let Some(sealed) = &integration.bot_token else { return Ok(None) };
+        let owner = Owner::Tenant(TenantId::stored(integration.tenant_id.clone()));
+        Ok(Some(self.keys.open_secret(tx, &owner, integration_place(&integration.id, "bot_token"), sealed).await?))
+    }
+
+    /// The bot of an integration, with which somebody is about to sign in.
+    pub(super) async fn bot_to_sign_in_with(
+        &self,
+        scope: &TenantScope,
+        integration: &IntegrationRow,
+    ) -> Result<TenantsBot, ConnectionsError> {
+        let mut tx = self.store.read().await?;
+        let token = self.bot_token_of(&mut tx, integration).await?;
+        drop(tx);
+        let token = token.ok_or(ConnectionsError::NotFound("bot of the platform"))?;
+        let bot = self.providers.telegram().get_me(&token).await.map_err(ConnectionsError::Provider)?;
+        let updates = self.updates_of(scope, Some(integration), &token).await?;
+        Ok(TenantsBot { bot, token, is_told: updates != Webhook::Unset })
+    }
+
+    /// The chat of somebody who has signed in. No claim of the id_token says whether the person lets the bot write, so it is tried
+    /// (fact sheet C.1); where it cannot be found out, the person presses Start.
+    pub(super) async fn chat_with(&self, with: TenantsBot, id: i64) -> Chat {
+        let may_write = self.providers.telegram().may_write(&with.token, id).await.unwrap_or_else(|failure| {
+            tracing::warn!(code = %failure.code(), "whether a bot may write could not be found out");
+            false
+        });
+        Chat { id, may_write, with }
+    }
+
+    /// Where a bot's updates go. Those of the platform's bot go to us where Telegram can reach us, so that we also learn of people who
+    /// block it; otherwise they are asked for while somebody is expected to press Start. A person's own bot is left as it is.
+    async fn updates_of(
+        &self,
+        scope: &TenantScope,
+        integration: Option<&IntegrationRow>,
+        token: &Secret,
+    ) -> Result<Webhook, ConnectionsError> {
+        let telegram = self.providers.telegram();
+        let url = telegram.webhook(token).await.map_err(ConnectionsError::Provider)?;
+        let Some(row) = integration else {
+            return Ok(if url.is_empty() { Webhook::Unset } else { Webhook::Others });
+        };
+        let path = format!("hooks/telegram/{}", row.id);
+        let ours = self.page(&path);
+        // With this path it was ours at an earlier `public_url`.
+        let is_free = url.is_empty() || url.ends_with(&format!("/{path}"));
+        match is_free {
+            true if url == ours && row.signing_secret.is_some() => return Ok(Webhook::Ours),
+            true if self.public_url.scheme() == "https" => {}
+            true if url.is_empty() => return Ok(Webhook::Unset),
+            _ => return Ok(Webhook::Others),
+        }
+        let secret = self.hook_secret(scope, &row.id).await?;
+        match telegram.set_webhook(token, &ours, &secret).await {
+            Ok(()) => Ok(Webhook::Ours),
+            Err(failure) => {
+                tracing::warn!(code = %failure.code(), "Telegram does not send a bot's updates here, so they are asked for");
+                let mut tx = self.store.begin().await?;
+                integration_take_secret(&mut tx, scope, &row.id).await?;
+                tx.commit().await?;
+                Ok(if url.is_empty() { Webhook::Unset } else { Webhook::Others })
+            }
+        }
+    }
+
+    /// What Telegram shows with every update of an integration's bot. Whoever is first makes it; then it stays.
+    async fn hook_secret(&self, scope: &TenantScope, integration: &str) -> Result<Secret, ConnectionsError> {
         let owner = Owner::Tenant(scope.tenant_id().clone());
-        let token =
-            self.keys.open_secret(&mut tx, &owner, integration_place(&integration.id, "bot_token"), sealed).await?;
-        Ok((token, integration.id))
+        let place = integration_place(integration, "signing_secret");
+        let mut tx = self.store.begin().await?;
+        let sealed = self.keys.seal(&mut tx, &owner, place, &mint_handle(&self.around)).await?;
+        integration_give_secret(&mut tx, scope, integration, &sealed).await?;
+        let row = integration_by_id(&mut tx, scope, integration).await?;
+        let sealed = row.and_then(|row| row.signing_secret).ok_or(ConnectionsError::Gone)?;
+        let secret = self.keys.open_secret(&mut tx, &owner, place, &sealed).await?;
+        tx.commit().await?;
+        Ok(secret)
+    }
+
+    /// Keeps the bot with which a person has signed in. Gives the link with which the person lets it write, if it may not.
+    pub(super) async fn keep_chat(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        row: &ConnectionRow,
+        chat: Chat,
+    ) -> Result<Option<String>, ConnectionsError> {
+        let TenantsBot { bot, token, is_told } = chat.with;
+        self.keep_bot(tx, scope, row, &Owner::Tenant(scope.tenant_id().clone()), token).await?;
+        if chat.may_write {
+            if let Some(wait) = telegram_start_of(tx, scope, &row.id, self.around.now().0).await? {
+                telegram_start_delete(tx, scope, &wait).await?;
+            }
+            return Ok(None);
+        }
+        let waits = Waits { bot: &bot.username, to_confirm: false, is_told };
+        Ok(Some(self.wait_for_start(tx, scope, &row.id, waits).await?))
     }
 
     pub(super) async fn user_of(
@@ -229,6 +289,11 @@ impl Connections {
         {
             return Ok(ConnectionRow { status: "awaiting_start".to_owned(), updated_at: now, ..row });
         }
+        if integration.is_some()
+            && let Some(row) = self.unfinished(tx, scope, user_id.as_deref(), integration).await?
+        {
+            return Ok(ConnectionRow { updated_at: now, ..row });
+        }
         let id = ConnectionId::new(&self.around).to_string();
         Ok(ConnectionRow {
             tenant_id: scope.tenant().to_owned(),
@@ -250,7 +315,27 @@ impl Connections {
         })
     }
 
-    async fn keep_bot(
+    /// A connection to the platform's bot that this user has begun before: it goes on with a new link.
+    async fn unfinished(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        user: Option<&str>,
+        integration: Option<&str>,
+    ) -> Result<Option<ConnectionRow>, ConnectionsError> {
+        let Some(user) = user else { return Ok(None) };
+        let filter = ConnectionFilter {
+            user: Some(user),
+            provider: Some("telegram"),
+            status: Some("awaiting_start"),
+            limit: 100,
+            ..ConnectionFilter::default()
+        };
+        let mut all = connection_list(tx, scope, filter).await?.into_iter();
+        Ok(all.find(|row| row.account_id.starts_with(PENDING) && row.integration_id.as_deref() == integration))
+    }
+
+    pub(super) async fn keep_bot(
         &self,
         tx: &mut Tx,
         scope: &TenantScope,
@@ -274,32 +359,10 @@ impl Connections {
         };
         Ok(self.credentials.keep(tx, scope, new).await?)
     }
-
-    async fn wait_for_start(
-        &self,
-        tx: &mut Tx,
-        scope: &TenantScope,
-        connection: &str,
-        username: &str,
-    ) -> Result<String, ConnectionsError> {
-        let payload = mint_handle(&self.around);
-        let now = self.around.now();
-        let wait = TelegramStartRow {
-            tenant_id: scope.tenant().to_owned(),
-            connection_id: connection.to_owned(),
-            payload_hash: hash_of(payload.expose()),
-            update_offset: 0,
-            poll_at: now.0,
-            expires_at: now.after(START_LIFE).0,
-        };
-        telegram_start_put(tx, scope, &wait).await?;
-        let link = start_link(username, payload.expose()).ok_or(ConnectionsError::Provider(Failure::NotSent))?;
-        Ok(link.into())
-    }
 }
 
 /// What the account of a connection to the platform's bot is called before Start.
-const PENDING: &str = "pending:";
+pub(super) const PENDING: &str = "pending:";
 
 fn refused(failure: Failure, is_platforms: bool) -> ConnectionsError {
     match failure {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::starts::Presser;
 use super::{Connections, ConnectionsError, Health};
 use crate::caller::TenantScope;
 use crate::clock::Millis;
@@ -129,6 +130,12 @@ pub struct Connection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "uri")]
     pub start_link: Option<String>,
+    /// Status `awaiting_start`: the bot at which Start is pressed, with `@`.
+    #[serde(skip)]
+    pub bot: Option<String>,
+    /// Who has pressed Start: the person at our page is asked whether it was them.
+    #[serde(skip)]
+    pub pressed_by: Option<Presser>,
     /// How it is.
     #[serde(skip)]
     pub health: Health,
@@ -153,6 +160,9 @@ pub(super) struct SealedTarget {
     /// The chat that the vault fixes (Telegram).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) chat_id: Option<i64>,
+    /// The user name of the bot in that chat, without `@` (Telegram).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) bot: Option<String>,
     /// What the provider's answer said about its own addresses, let in by the catalogue.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) variables: BTreeMap<String, String>,
@@ -194,6 +204,11 @@ impl Connections {
             Some(id) => integration_by_id(tx, scope, id).await?,
             None => None,
         };
+        let (mut bot, mut pressed_by) = (None, None);
+        if row.status == "awaiting_start" {
+            bot = self.opened_target(tx, &row).await?.bot.map(|name| format!("@{name}"));
+            pressed_by = self.presser(tx, scope, &row).await?;
+        }
         let now = self.around.now();
         let last_error = credentials.iter().find_map(|credential| last_error(credential, now));
         let status = integration.as_ref().map(|one| one.status.as_str());
@@ -220,12 +235,25 @@ impl Connections {
             last_used: row.last_used_at.map(Millis),
             default: row.is_default == 1,
             start_link: None,
+            bot,
+            pressed_by,
             id: ConnectionId::stored(row.id),
             provider: row.provider,
             label: row.label,
             status: row.status,
             reason: row.reason,
             user_id: row.user_id,
+        })
+    }
+
+    pub(super) async fn opened_target(
+        &self,
+        tx: &mut Tx,
+        row: &ConnectionRow,
+    ) -> Result<SealedTarget, ConnectionsError> {
+        Ok(match &row.target {
+            Some(sealed) => self.keys.open_json(tx, &owner_of(row), target_place(&row.id), sealed).await?,
+            None => SealedTarget::default(),
         })
     }
 
@@ -243,10 +271,7 @@ impl Connections {
         let row = crate::store::connections::connection_by_id(&mut tx, &scope, connection)
             .await?
             .ok_or(ConnectionsError::NotFound("connection"))?;
-        let target: SealedTarget = match &row.target {
-            Some(sealed) => self.keys.open_json(&mut tx, &owner_of(&row), target_place(&row.id), sealed).await?,
-            None => SealedTarget::default(),
-        };
+        let target = self.opened_target(&mut tx, &row).await?;
         let provider = self.providers.get(&row.provider).ok_or(ConnectionsError::NotFound("provider"))?;
         if provider.descriptor().variables.is_empty() {
             return Ok(Target { chat: target.chat_id, variables: Variables::default() });

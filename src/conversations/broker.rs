@@ -65,7 +65,14 @@ impl Conversations {
             },
             conversation: Some(&admitted.row.id),
         };
-        Ok(self.credentials.send(&admitted.caller, call).await?)
+        let answer = self.credentials.send(&admitted.caller, call).await?;
+        if answer.status == 403 && target.chat.is_some() {
+            let noted = self.connections.chat_refused(&admitted.caller, &used.connection_id).await;
+            if let Err(error) = noted {
+                tracing::warn!(connection = used.connection_id, error = %error, "a blocked bot could not be noted");
+            }
+        }
+        Ok(answer)
     }
 }
 

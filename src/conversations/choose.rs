@@ -120,9 +120,6 @@ impl Conversations {
     /// A link with which the user can connect what is missing, if the provider asks for consent and the tenant has said
     /// where to come back to.
     async fn connect_url(&self, ticket: &Caller, user: &str, provider: &str) -> Option<String> {
-        if !self.connections.connects_by_consent(provider) {
-            return None;
-        }
         let tenant = Caller::system("start", ticket.tenant().clone());
         let return_url = self.connections.first_return_url(&tenant).await.ok().flatten();
         let new = NewConnectSession {

@@ -13,6 +13,7 @@ use crate::clock::{Millis, Stopwatch, deadline};
 use crate::crash::crash_point;
 use crate::invalid::Invalid;
 use crate::providers::CredentialKind;
+use crate::providers::notices::BLOCKED;
 use crate::secret::Secret;
 use crate::store::connections::{connection_by_id, connection_touch};
 use crate::store::credentials::{CredentialName, CredentialRow};
@@ -429,6 +430,10 @@ fn usable(seen: &ReadableRow) -> Result<(), CredentialError> {
     match seen.connection_status.as_str() {
         status @ ("quarantined" | "awaiting_start") => {
             Err(CredentialError::NeedsReauth { reason: seen.connection_reason.as_deref().unwrap_or(status).to_owned() })
+        }
+        // The bot's token is as good as ever; it is the person who does not want to hear from it.
+        "needs_reauth" if seen.connection_reason.as_deref() == Some(BLOCKED) => {
+            Err(CredentialError::NeedsReauth { reason: BLOCKED.to_owned() })
         }
         "misconfigured" => Err(CredentialError::Misconfigured),
         "revoked" => Err(CredentialError::NotFound),

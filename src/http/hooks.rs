@@ -1,5 +1,5 @@
-//! For providers that tell things on their own (API.md section 4): Slack's signed events, Google's security event tokens. Each
-//! proves itself in its own way; who does not is told nothing.
+//! For providers that tell things on their own (API.md section 4): Slack's signed events, Google's security event tokens, a Telegram
+//! bot's updates. Each proves itself in its own way; who does not is told nothing.
 
 use axum::Json;
 use axum::Router;
@@ -20,11 +20,12 @@ pub(super) fn router() -> Router<House> {
     Router::new()
         .route("/hooks/slack/{integration_id}", post(slack))
         .route("/hooks/google/{integration_id}", post(google))
+        .route("/hooks/telegram/{integration_id}", post(telegram))
 }
 
 /// The calls of providers, for the document.
 #[derive(OpenApi)]
-#[openapi(paths(slack, google))]
+#[openapi(paths(slack, google, telegram))]
 pub(super) struct Calls;
 
 /// Hears an event of Slack's Events API.
@@ -99,6 +100,31 @@ async fn google(
         Err(ConnectionsError::Disbelieved(why)) if why != Disbelief::Unavailable => Ok(refusal(why)),
         Err(other) => Err(other.into()),
     }
+}
+
+/// Hears an update of the integration's bot.
+///
+/// The vault sets this address and the secret itself, with `setWebhook`, where Telegram can reach it. Pressed Starts, blocked and
+/// unblocked bots are acted upon; other updates are taken and do nothing.
+#[utoipa::path(post, path = "/hooks/telegram/{integration_id}", tag = "hooks", operation_id = "hear_telegram",
+    params(
+        ("integration_id" = String, Path, description = "An integration's id"),
+        ("X-Telegram-Bot-Api-Secret-Token" = String, Header, description = "What the vault gave with `setWebhook`"),
+    ),
+    request_body(content_type = "application/json", description = "An Update of the Bot API"),
+    responses((status = 200, description = "It was heard, now or before")),
+    security(("telegram_secret" = [])),
+)]
+async fn telegram(
+    State(house): State<House>,
+    Path(integration): Path<String>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let secret = Secret::new(only(&headers, "x-telegram-bot-api-secret-token"));
+    let body = read_bytes(request).await?;
+    house.connections.telegram_update(&integration, &secret, &body).await?;
+    Ok(StatusCode::OK)
 }
 
 fn refusal(why: Disbelief) -> Response {

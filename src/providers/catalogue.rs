@@ -12,6 +12,7 @@ use url::Url;
 
 use super::address::{Address, Variables};
 use super::descriptor::{Broker, Descriptor, IdentitySource, Pkce, Replay, RevokeStyle};
+use super::id_token::ALGORITHMS;
 use super::telegram;
 use crate::config::ProviderSettings;
 
@@ -117,6 +118,9 @@ fn check(row: &Descriptor) -> Result<(), String> {
             return Err(format!("has an address {address:?} that is none, or names a variable that it does not have"));
         }
     }
+    if let Some(other) = row.identity.algorithms.iter().find(|one| !ALGORITHMS.contains(one)) {
+        return Err(format!("lets id_tokens be signed with {other:?}; RS256, ES256 and EdDSA are known"));
+    }
     let asks = row.capabilities.oauth;
     let needs = [
         (asks && ends.authorize.is_none(), "endpoints.authorize"),
@@ -126,6 +130,7 @@ fn check(row: &Descriptor) -> Result<(), String> {
         (asks && row.identity.source == IdentitySource::IdToken && ends.issuers.is_empty(), "endpoints.issuers"),
         (asks && row.identity.source == IdentitySource::Userinfo && ends.userinfo.is_none(), "endpoints.userinfo"),
         (asks && row.identity.source == IdentitySource::Userinfo && row.identity.id.is_empty(), "identity.id"),
+        (row.identity.nonce_is_optional && row.pkce == Pkce::Off, "pkce, since its id_tokens may lack the nonce"),
         (ends.api.is_empty() && !matches!(row.broker, Broker::Only(_)), "endpoints.api"),
     ];
     match needs.iter().find(|(missing, _)| *missing) {
@@ -156,6 +161,9 @@ fn apply(descriptor: &mut Descriptor, settings: &ProviderSettings) -> Result<(),
     let bad = |setting, expected| CatalogueError::BadSetting { provider: id.clone(), setting, expected };
     if let Some(pkce) = &settings.pkce {
         let parsed = parse_pkce(pkce).ok_or_else(|| bad("pkce", "`off` or `s256`"))?;
+        if parsed == Pkce::Off && descriptor.identity.nonce_is_optional {
+            return Err(bad("pkce", "`s256`, since its id_tokens may lack the nonce"));
+        }
         descriptor.pkce = parsed;
     }
     if let Some(replay) = &settings.replay {

@@ -35,7 +35,14 @@ pub(super) struct Described {
 impl Described {
     pub fn new(descriptor: Descriptor, outbound: Outbound, around: Surroundings) -> Self {
         let street = Street::new(outbound, around);
-        Self { descriptor, keys: KeyRing::new(street.clone()), street }
+        let keys = KeyRing::new(street.clone(), descriptor.identity.algorithms.clone());
+        Self { descriptor, keys, street }
+    }
+
+    /// Who signed in, where the tokens that came with it are of no use.
+    pub async fn sign_in(&self, client: Client<'_>, grant: CodeGrant<'_>) -> Result<Account, Failure> {
+        let mut raw = oauth2::exchange(&self.street, &self.descriptor, client, grant).await?;
+        self.account(&mut raw, client, grant.nonce).await
     }
 
     /// Whose tokens these are, from where the descriptor says (OA-09).
@@ -64,7 +71,9 @@ impl Described {
         };
         let jwks = self.descriptor.endpoints.jwks.as_ref().and_then(|jwks| jwks.at(client.variables));
         let issuers = &self.descriptor.endpoints.issuers;
-        let expected = Expected { issuers, client_id: client.id, nonce, now: self.street.around().now() };
+        let nonce_is_optional = self.descriptor.identity.nonce_is_optional;
+        let now = self.street.around().now();
+        let expected = Expected { issuers, client_id: client.id, nonce, nonce_is_optional, now };
         self.keys.verify(&jwks.ok_or_else(no_endpoint)?, &token, expected).await
     }
 
@@ -122,7 +131,7 @@ impl Described {
     }
 }
 
-fn identity_missing() -> Failure {
+pub(super) fn identity_missing() -> Failure {
     Failure::Unrecognised { code: Code::own("identity_missing") }
 }
 
@@ -180,7 +189,7 @@ impl Provider for Described {
             return Err(Failure::Reauth { code: Code::own("refresh_token_missing") });
         }
         tokens.subject = Some(account.id.clone());
-        Ok(Exchange { account, tokens: vec![tokens], variables })
+        Ok(Exchange { account, tokens: vec![tokens], variables, chat: None })
     }
 
     async fn refresh(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
@@ -286,7 +287,7 @@ impl Default for Expiry {
 }
 
 /// Where an account's identity comes from (OA-09).
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Identity {
     /// What is read.
@@ -300,6 +301,24 @@ pub struct Identity {
     pub name: Option<String>,
     /// The body with which userinfo is asked by POST; without one it is a GET.
     pub body: Option<String>,
+    /// What id_tokens are signed with: RS256, ES256 or EdDSA.
+    pub algorithms: Vec<Algorithm>,
+    /// An id_token may lack the nonce that was sent, though it may not have another. Only with PKCE, which binds the code to us, too.
+    pub nonce_is_optional: bool,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            source: IdentitySource::default(),
+            id: Vec::new(),
+            email: None,
+            name: None,
+            body: None,
+            algorithms: vec![Algorithm::RS256],
+            nonce_is_optional: false,
+        }
+    }
 }
 
 /// What an identity is read from.
@@ -387,6 +406,12 @@ pub enum Broker {
 }
 
 impl Descriptor {
+    /// Whether a person's consent brings tokens that are kept. Where it only says who somebody is, what acts is a bot (Telegram).
+    #[must_use]
+    pub fn brings_tokens(&self) -> bool {
+        self.capabilities.oauth && self.id != super::telegram::ID
+    }
+
     /// What a scope allows, in words; `None` for a scope that the catalogue does not know.
     #[must_use]
     pub fn scope_in_words(&self, scope: &str) -> Option<&str> {

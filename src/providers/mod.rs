@@ -275,6 +275,9 @@ pub struct Exchange {
     pub tokens: Vec<TokenSet>,
     /// What the answer says of the provider's own addresses, as far as the catalogue lets it in.
     pub variables: BTreeMap<String, String>,
+    /// The private chat with the integration's bot, where that is what signing in is for (Telegram). Whether the bot may write there
+    /// is not known yet.
+    pub chat: Option<i64>,
 }
 
 /// The tokens of a credential that is to be revoked.

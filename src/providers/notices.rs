@@ -28,6 +28,9 @@ pub const DISABLED: &str = "account_disabled";
 /// The code of a provider that wants the person to change their password.
 pub const CHANGE_REQUIRED: &str = "credential_change_required";
 
+/// The reason for a chat in which the bot may not write any more, because its person has blocked it.
+pub const BLOCKED: &str = "chat_blocked";
+
 /// Something that a provider says has happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
@@ -68,6 +71,10 @@ pub enum What {
     Enabled,
     /// The person is asked to change their password. The access goes on.
     ChangeRequired,
+    /// The person has blocked the bot.
+    MayNotWrite,
+    /// The person lets the bot write again.
+    MayWrite,
 }
 
 /// Why a notice is not believed.

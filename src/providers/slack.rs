@@ -37,7 +37,7 @@ pub(super) fn installed(mut raw: RawAnswer, descriptor: &Descriptor) -> Result<E
     for one in &mut tokens {
         one.subject = Some(account.id.clone());
     }
-    Ok(Exchange { account, tokens, variables: BTreeMap::new() })
+    Ok(Exchange { account, tokens, variables: BTreeMap::new(), chat: None })
 }
 
 pub(super) fn refreshed(

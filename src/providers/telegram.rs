@@ -1,21 +1,27 @@
-//! Telegram (provider fact sheet C): bots. There is no OAuth that acts; the secret is a bot token that never expires,
-//! travels in the URL's path and therefore never leaves the vault. Every address built here is a secret.
+//! Telegram (provider fact sheet C): bots, and who somebody is. There is no OAuth that acts: signing in (C.1) says who it is and lets
+//! a bot write. The secret is the bot's token, which never expires, travels in the URL's path and therefore never leaves the vault.
+//! Every address of the Bot API built here is a secret.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::time::Duration;
 use url::Url;
 
 use super::address::Variables;
 use super::api_call::{ApiCall, AttachError, below};
+use super::described::{Described, identity_missing};
 use super::descriptor::Descriptor;
 use super::errors::{Code, Failure};
 use super::id_token::displayable;
+use super::notices::Disbelief;
 use super::oauth2::{Answer, Street};
 use super::{Account, AuthorizeRequest, Client, CodeGrant, CredentialKind, Exchange, Provider, RevokeTokens, TokenSet};
 use crate::clock::Surroundings;
+use crate::crypto::signature::same;
 use crate::outbound::{Knock, Limits, Outbound, Request};
 use crate::secret::Secret;
 
@@ -24,10 +30,12 @@ pub const ID: &str = "telegram";
 
 /// How many updates are asked for at once. With the longest texts they fit the answer's limit many times over.
 const UPDATES_AT_ONCE: u8 = 50;
+/// Pressed Starts, and people who block a bot or take it back.
+const WANTED_UPDATES: [&str; 2] = ["message", "my_chat_member"];
 
-/// The Bot API for tokens that users or tenants brought.
+/// Signing in, and the Bot API for tokens that users or tenants brought.
 pub struct Telegram {
-    descriptor: Descriptor,
+    described: Described,
     street: Street,
 }
 
@@ -50,6 +58,19 @@ pub struct Update {
     /// A person pressed Start on a link of ours, in a private chat with the bot. `None` for anything else, including
     /// Start in groups and by others.
     pub start: Option<Start>,
+    /// A person has let the bot write in their private chat, or has blocked it.
+    pub access: Option<WriteAccess>,
+}
+
+/// Whether a bot may write to a person, as Telegram tells when it changes (`my_chat_member`, fact sheet C.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteAccess {
+    /// The private chat, which is also the person's id.
+    pub chat_id: i64,
+    /// False once the bot is blocked.
+    pub may_write: bool,
+    /// Seconds since 1970, by Telegram's clock.
+    pub at: i64,
 }
 
 /// A pressed Start.
@@ -76,7 +97,8 @@ struct Envelope {
 
 impl Telegram {
     pub(super) fn new(descriptor: Descriptor, outbound: Outbound, around: Surroundings) -> Self {
-        Self { descriptor, street: Street::new(outbound, around) }
+        let street = Street::new(outbound.clone(), around.clone());
+        Self { described: Described::new(descriptor, outbound, around), street }
     }
 
     /// Checks a token and says whose it is.
@@ -86,7 +108,7 @@ impl Telegram {
     pub async fn get_me(&self, token: &Secret) -> Result<Bot, Failure> {
         let me = self.call(token, "getMe", &json!({})).await?;
         let bot = read_bot(&me).ok_or_else(unreadable)?;
-        if token.expose().split(':').next().and_then(|id| id.parse::<i64>().ok()) != Some(bot.id) {
+        if bot_id(token).and_then(|id| id.parse::<i64>().ok()) != Some(bot.id) {
             return Err(Failure::Reauth { code: Code::own("token_of_another_bot") });
         }
         Ok(bot)
@@ -99,21 +121,44 @@ impl Telegram {
     /// [`Failure`].
     pub async fn get_updates(&self, token: &Secret, offset: i64) -> Result<Vec<Update>, Failure> {
         let wanted = json!({
-            "offset": offset, "limit": UPDATES_AT_ONCE, "timeout": 0, "allowed_updates": ["message"]
+            "offset": offset, "limit": UPDATES_AT_ONCE, "timeout": 0, "allowed_updates": WANTED_UPDATES
         });
         let updates = self.call(token, "getUpdates", &wanted).await?;
         let updates = updates.as_array().ok_or_else(unreadable)?;
         Ok(updates.iter().filter_map(update).collect())
     }
 
-    /// True when somebody gets this bot's updates by webhook already: polling would break their use (fact sheet C.4).
+    /// Where this bot's updates are sent; empty when they can be asked for.
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn webhook_is_set(&self, token: &Secret) -> Result<bool, Failure> {
+    pub async fn webhook(&self, token: &Secret) -> Result<String, Failure> {
         let info = self.call(token, "getWebhookInfo", &json!({})).await?;
         let info = info.as_object().ok_or_else(unreadable)?;
-        Ok(info.get("url").and_then(Value::as_str).is_some_and(|url| !url.is_empty()))
+        Ok(info.get("url").and_then(Value::as_str).unwrap_or_default().to_owned())
+    }
+
+    /// Has this bot's updates sent to `url`, each with `secret` in its header.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn set_webhook(&self, token: &Secret, url: &str, secret: &Secret) -> Result<(), Failure> {
+        let wanted = json!({"url": url, "secret_token": secret.expose(), "allowed_updates": WANTED_UPDATES});
+        self.call(token, "setWebhook", &wanted).await.map(|_| ())
+    }
+
+    /// Whether the bot may write in a private chat: it lets "typing" be shown there, for which nothing else is a proof (C.1).
+    ///
+    /// # Errors
+    /// [`Failure`] when that cannot be found out.
+    pub async fn may_write(&self, token: &Secret, chat: i64) -> Result<bool, Failure> {
+        match self.call(token, "sendChatAction", &json!({"chat_id": chat, "action": "typing"})).await {
+            Ok(_) => Ok(true),
+            Err(Failure::Admin { .. }) => Ok(false),
+            // `chat not found`: the person has never met this bot.
+            Err(Failure::Unrecognised { code }) if code == Code::http(400) => Ok(false),
+            Err(other) => Err(other),
+        }
     }
 
     async fn call(&self, token: &Secret, method: &str, parameters: &Value) -> Result<Value, Failure> {
@@ -133,7 +178,7 @@ impl Telegram {
         if !token_is_plausible(token) {
             return Err(AttachError::Token);
         }
-        let base = self.descriptor.endpoints.api_base("", Variables::NONE).ok_or(AttachError::UnknownApi)?;
+        let base = self.descriptor().endpoints.api_base("", Variables::NONE).ok_or(AttachError::UnknownApi)?;
         below(&base, &format!("bot{}/{method}", token.expose()))
     }
 }
@@ -141,15 +186,18 @@ impl Telegram {
 #[async_trait]
 impl Provider for Telegram {
     fn descriptor(&self) -> &Descriptor {
-        &self.descriptor
+        self.described.descriptor()
     }
 
-    fn authorize_url(&self, _request: &AuthorizeRequest<'_>) -> Option<Url> {
-        None
+    fn authorize_url(&self, request: &AuthorizeRequest<'_>) -> Option<Url> {
+        self.described.authorize_url(request)
     }
 
-    async fn exchange(&self, _client: Client<'_>, _grant: CodeGrant<'_>) -> Result<Exchange, Failure> {
-        Err(Failure::Configuration { code: Code::own("no_oauth") })
+    /// No API takes the access token that comes with the id_token, so it is dropped (C.1).
+    async fn exchange(&self, client: Client<'_>, grant: CodeGrant<'_>) -> Result<Exchange, Failure> {
+        let account = self.described.sign_in(client, grant).await?;
+        let chat = account.id.parse().ok().filter(|chat| *chat > 0).ok_or_else(identity_missing)?;
+        Ok(Exchange { account, tokens: Vec::new(), variables: BTreeMap::new(), chat: Some(chat) })
     }
 
     async fn refresh(
@@ -183,8 +231,8 @@ impl Provider for Telegram {
     /// Always a `POST` with a JSON object; a query is dropped, since Telegram reads parameters from it too. For a
     /// method that carries a chat, `chat` replaces every address in the body.
     fn attach(&self, call: ApiCall<'_>, _kind: CredentialKind, token: &Secret) -> Result<Request, AttachError> {
-        let name = call.method_name(&self.descriptor)?;
-        let carries_chat = self.descriptor.carries_chat(name).ok_or(AttachError::MethodNotAllowed)?;
+        let name = call.method_name(self.descriptor())?;
+        let carries_chat = self.descriptor().carries_chat(name).ok_or(AttachError::MethodNotAllowed)?;
         let chat = match (carries_chat, call.chat) {
             (true, None) => return Err(AttachError::NoChat),
             (true, chat) => chat,
@@ -208,6 +256,12 @@ pub fn token_is_plausible(token: &Secret) -> bool {
         && id.bytes().all(|b| b.is_ascii_digit())
         && (30..=80).contains(&secret.len())
         && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// The id of the bot that a token is for: its first part.
+#[must_use]
+pub fn bot_id(token: &Secret) -> Option<&str> {
+    token.expose().split_once(':').map(|(id, _)| id)
 }
 
 /// The link that opens a chat with the bot and, when Start is pressed, sends it `payload` (fact sheet C.6). `None`
@@ -263,8 +317,36 @@ fn read_bot(me: &Value) -> Option<Bot> {
     is_bot.then_some(Bot { id: me.get("id")?.as_i64()?, username, name })
 }
 
+/// Reads an update that a webhook brought, once `shown` with it is found to be the secret that was given with
+/// [`set_webhook`](Telegram::set_webhook); there is no signature (fact sheet C.6).
+///
+/// # Errors
+/// [`Disbelief::Signature`], [`Disbelief::Malformed`].
+pub fn update_told(secret: &Secret, shown: &Secret, body: &[u8]) -> Result<Update, Disbelief> {
+    if !same(shown.expose().as_bytes(), secret.expose().as_bytes()) {
+        return Err(Disbelief::Signature);
+    }
+    read_update(body).ok_or(Disbelief::Malformed)
+}
+
+fn read_update(body: &[u8]) -> Option<Update> {
+    update(&serde_json::from_slice(body).ok()?)
+}
+
 fn update(value: &Value) -> Option<Update> {
-    Some(Update { id: value.get("update_id")?.as_i64()?, start: value.get("message").and_then(start) })
+    let start = value.get("message").and_then(start);
+    let access = value.get("my_chat_member").and_then(write_access);
+    Some(Update { id: value.get("update_id")?.as_i64()?, start, access })
+}
+
+fn write_access(change: &Value) -> Option<WriteAccess> {
+    let (chat_id, _) = private_chat(change)?;
+    let may_write = match change.pointer("/new_chat_member/status")?.as_str()? {
+        "member" => true,
+        "kicked" => false,
+        _ => return None,
+    };
+    Some(WriteAccess { chat_id, may_write, at: change.get("date")?.as_i64()? })
 }
 
 /// The private chat of exactly the person who acted: `chat.type` is `private` and `chat.id` equals `from.id`.
@@ -387,10 +469,6 @@ mod tests {
         assert_eq!(read(&answer(200, r#"{"ok":true,"result":[]}"#)), Ok(json!([])));
     }
 
-    fn read_update(body: &[u8]) -> Option<Update> {
-        update(&serde_json::from_slice(body).ok()?)
-    }
-
     fn message(chat: &str, from: i64, text: &str) -> Vec<u8> {
         let from = format!(r#"{{"id":{from},"is_bot":false,"first_name":"Ada","username":"ada_test"}}"#);
         format!(r#"{{"update_id":5,"message":{{"message_id":1,"chat":{chat},"from":{from},"text":"{text}"}}}}"#).into()
@@ -407,7 +485,7 @@ mod tests {
             username: Some("ada_test".into()),
             name: Some("Ada".into()),
         };
-        assert_eq!(update, Update { id: 5, start: Some(start) });
+        assert_eq!(update, Update { id: 5, start: Some(start), access: None });
 
         let long = format!("/start {}", "a".repeat(65));
         let others = [
@@ -429,6 +507,24 @@ mod tests {
             assert_eq!(update.start, None, "{}", String::from_utf8_lossy(&other));
         }
         assert_eq!(read_update(b"{\"update_id\":\"5\"}"), None);
+    }
+
+    #[test]
+    fn only_a_person_in_their_private_chat_changes_whether_the_bot_may_write() {
+        // fact sheet C.6
+        let change = |chat: Value, from: i64, status: &str| {
+            let change = json!({"chat": chat, "from": {"id": from}, "date": 9, "new_chat_member": {"status": status}});
+            read_update(json!({"update_id": 5, "my_chat_member": change}).to_string().as_bytes())
+                .expect("an update")
+                .access
+        };
+        let private = json!({"id": 77, "type": "private"});
+        let access = |may_write| Some(WriteAccess { chat_id: 77, may_write, at: 9 });
+        assert_eq!(change(private.clone(), 77, "kicked"), access(false));
+        assert_eq!(change(private.clone(), 77, "member"), access(true));
+        assert_eq!(change(private.clone(), 77, "restricted"), None);
+        assert_eq!(change(private, 78, "kicked"), None);
+        assert_eq!(change(json!({"id": -5, "type": "group"}), -5, "kicked"), None);
     }
 
     #[test]

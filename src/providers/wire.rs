@@ -241,9 +241,9 @@ async fn telegram_checks_a_pasted_token() {
     assert_eq!(seen[0].uri.path(), format!("/t/bot{BOT}/getMe"));
 
     loopback.then(200, r#"{"ok":true,"result":{"url":"https://x.example"}}"#);
-    assert_eq!(telegram.webhook_is_set(&token).await, Ok(true));
+    assert_eq!(telegram.webhook(&token).await.as_deref(), Ok("https://x.example"));
     loopback.then(200, r#"{"ok":true,"result":{"url":""}}"#);
-    assert_eq!(telegram.webhook_is_set(&token).await, Ok(false));
+    assert_eq!(telegram.webhook(&token).await.as_deref(), Ok(""));
     let start = json!({"update_id": 9, "message": {"text": "/start abc", "chat": {"id": 7, "type": "private"},
         "from": {"id": 7, "first_name": "Ada"}}});
     loopback.then(200, json!({"ok": true, "result": [start, {"update_id": 10}, "junk"]}).to_string());

@@ -33,6 +33,7 @@ pub mod notices;
 pub mod reading;
 pub mod refresh_rows;
 pub mod sessions;
+pub mod telegram_starts;
 pub mod tenants;
 pub mod users;
 pub mod workspaces;

@@ -76,29 +76,65 @@ pub async fn connections_below(
     )
 }
 
-/// Gives a connection of this status another reason, where it has the one that is expected.
+/// Moves a connection from one status and reason to another, where it has the first.
 ///
 /// # Errors
 /// As every statement.
-pub async fn connection_change_reason(
+pub async fn connection_change_status(
     tx: &mut Tx,
     scope: &TenantScope,
     id: &str,
-    (status, from): (&str, Option<&str>),
-    to: &str,
+    (from, from_reason): (&str, Option<&str>),
+    (to, to_reason): (&str, Option<&str>),
     now: i64,
 ) -> Result<bool, StoreError> {
     Ok(sql!(
         tx,
         execute,
-        "UPDATE connections SET reason = $5, updated_at = $6 WHERE tenant_id = $1 AND id = $2 AND status = $3 AND reason IS NOT DISTINCT FROM $4 AND deleted_at IS NULL",
+        "UPDATE connections SET status = $5, reason = $6, updated_at = $7 WHERE tenant_id = $1 AND id = $2 AND status = $3 AND reason IS NOT DISTINCT FROM $4 AND deleted_at IS NULL",
         scope.tenant(),
         id,
-        status,
         from,
+        from_reason,
         to,
+        to_reason,
         now
     )? == 1)
+}
+
+/// Gives an integration what its provider proves itself with; false when it has something already.
+///
+/// # Errors
+/// As every statement.
+pub async fn integration_give_secret(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+    sealed: &[u8],
+) -> Result<bool, StoreError> {
+    Ok(sql!(
+        tx,
+        execute,
+        "UPDATE integrations SET signing_secret = $3 WHERE tenant_id = $1 AND id = $2 AND signing_secret IS NULL AND deleted_at IS NULL",
+        scope.tenant(),
+        id,
+        sealed
+    )? == 1)
+}
+
+/// Takes it away again, so that another is made the next time.
+///
+/// # Errors
+/// As every statement.
+pub async fn integration_take_secret(tx: &mut Tx, scope: &TenantScope, id: &str) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE integrations SET signing_secret = NULL WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+        scope.tenant(),
+        id
+    )?;
+    Ok(())
 }
 
 /// Gives a credential that needs its user another reason, where it has the one that is expected.

@@ -125,6 +125,16 @@ async fn telegram_writes_to_the_chat_that_the_vault_has_bound() {
     assert_eq!(messages(&app).await.last().expect("a message")["to"], "987654321");
     let refused = tool.post("/v1/broker/telegram/getUpdates", &json!({})).await;
     assert!([403, 404, 422].contains(&refused.status), "other people's messages stay unread: {}", refused.text);
+
+    // Who has blocked the bot is not written to again, and no conversation counts on it.
+    app.street.tell("/telegram/block", json!({"bot": bot, "user": "ada@example.com"})).await;
+    assert_eq!(tool.post("/v1/broker/telegram/sendMessage", &message).await.status, 403);
+    let blocked = platform.read(&path).await.ok();
+    assert_eq!((&blocked["status"], &blocked["reason"]), (&json!("needs_reauth"), &json!("chat_blocked")));
+    let again = tool.post("/v1/broker/telegram/sendMessage", &message).await;
+    assert_eq!(again.problem().1, "needs_reauth", "{}", again.text);
+    let wish = json!({"agent_id": desk.agent_id, "user": "u-1", "channel": {"type": "relay"}});
+    assert_eq!(platform.post("/v1/conversations", &wish).await.problem(), (424, "connection_required".to_owned()));
     app.finish().await;
 }
 

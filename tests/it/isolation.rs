@@ -185,6 +185,7 @@ const BY_THEMSELVES: &[(&str, &str)] = &[
     ("GET /v1/conversations/{id}/relay", "relay.rs"),
     ("POST /hooks/slack/{integration_id}", "notices.rs"),
     ("POST /hooks/google/{integration_id}", "notices.rs"),
+    ("POST /hooks/telegram/{integration_id}", "notices.rs"),
 ];
 
 #[test]
@@ -400,6 +401,8 @@ async fn an_end_user_sees_no_account_of_another_user() {
     let absent = browser.get(&format!("/connections/{gone}")).await;
     assert_eq!((foreign.status, foreign.without_instance()), (404, absent.without_instance()));
     let csrf = own.csrf();
+    let answered = [("csrf", csrf.as_str()), ("was_me", "yes"), ("press", "x")];
+    assert_eq!(browser.submit(&format!("/connections/{theirs}/start"), &answered).await.status, 404);
     let refused = browser.submit(&format!("/connections/{theirs}/disconnect"), &[("csrf", &csrf)]).await;
     assert_eq!(refused.status, 404);
     assert_eq!(platform.read(&format!("/v1/connections/{theirs}")).await.ok()["status"], "active");

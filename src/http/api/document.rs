@@ -56,6 +56,9 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
     components.add_security_scheme("workspace", SecurityScheme::ApiKey(workspace));
     let signature = ApiKeyValue::with_description("X-Slack-Signature", "Made with the integration's `signing_secret`.");
     components.add_security_scheme("slack_signature", SecurityScheme::ApiKey(ApiKey::Header(signature)));
+    let secret =
+        ApiKeyValue::with_description("X-Telegram-Bot-Api-Secret-Token", "Set by the vault with `setWebhook`.");
+    components.add_security_scheme("telegram_secret", SecurityScheme::ApiKey(ApiKey::Header(secret)));
     for (path, item) in &mut document.paths.paths {
         let is_broker = path.starts_with("/v1/broker/");
         for (method, operation) in operations(item) {

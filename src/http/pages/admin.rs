@@ -70,7 +70,7 @@ pub(super) async fn health(State(house): State<House>, member: Member) -> Result
         provider: provider(&one.provider),
         tone: tone(&one.health),
         words: one.explanation,
-        policy: house.connections.connects_by_consent(&one.provider).then_some(one.refresh_policy),
+        policy: house.connections.brings_tokens(&one.provider).then_some(one.refresh_policy),
         backlog,
     });
     Ok(Page::of(&RefreshingPage {

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use url::form_urlencoded;
 
+use super::cards::keep_start_link;
 use super::page::keep_opener;
 use super::results::{Ended, Kept, KeptMessage, lead_to};
 use super::views::{Failure, Outcome, Provider, ResultPage};
@@ -81,6 +82,7 @@ fn is_polluted(fields: &[(String, String)]) -> bool {
 async fn go_on(house: &House, anyone: &Anyone, ending: Ending) -> Result<Response, Problem> {
     let (provider, ended, redirect) = match ending.finished {
         Finished::Connected { connection, redirect, .. } => {
+            keep_start_link(house, &anyone.browser, &connection).await?;
             (connection.provider.clone(), Ended::connected(&connection), redirect)
         }
         Finished::AwaitingConfirmation { provider, redirect } => (provider, Ended::AwaitingConfirmation, redirect),
@@ -90,6 +92,8 @@ async fn go_on(house: &House, anyone: &Anyone, ending: Ending) -> Result<Respons
         }
     };
     let popup = match redirect {
+        // The person has something to do here first, which the platform cannot show.
+        RedirectTo::Url(_) if matches!(ended, Ended::AwaitingStart { .. }) => None,
         // The registered return URL, compared when the link was made (WB-06).
         RedirectTo::Url(url) => return Ok(Redirect::to(&url).into_response()),
         RedirectTo::Popup { origin, connect_session, state, completion_code } => {

@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Browser;
 use super::results::account_of;
-use super::views::{ConnectionCard, CredentialRow, Health, LastUse, Moment, Provider, Scope, WebLink};
+use super::views::{ConnectionCard, CredentialRow, Health, LastUse, Moment, Provider, Scope, Start, WebLink};
 use crate::caller::Caller;
 use crate::clock::Millis;
 use crate::connections::{self, Connection, CredentialView, START_LIFE};
 use crate::http::{House, Problem};
+use crate::ids::ConnectionId;
 
 const START_LINKS: &str = "start_links";
 
@@ -29,6 +30,21 @@ pub(super) async fn keep_start_link(house: &House, browser: &Browser, connection
     links.push(StartLink { connection: connection.id.to_string(), link, until: now.after(START_LIFE).0 });
     let text = serde_json::to_string(&links).map_err(Problem::internal)?;
     browser.keep(START_LINKS, &text).await
+}
+
+/// Where Start is pressed for a connection, if this browser was told.
+pub(super) async fn start_link(
+    house: &House,
+    browser: &Browser,
+    connection: &ConnectionId,
+) -> Result<Option<WebLink>, Problem> {
+    let links = start_links(browser, house.around.now()).await?;
+    Ok(link_of(&links, connection))
+}
+
+fn link_of(links: &[StartLink], connection: &ConnectionId) -> Option<WebLink> {
+    let own = links.iter().find(|one| one.connection == connection.as_str())?;
+    WebLink::parse(&own.link)
 }
 
 async fn start_links(browser: &Browser, now: Millis) -> Result<Vec<StartLink>, Problem> {
@@ -107,16 +123,13 @@ impl<'a> Desk<'a> {
             connections::Health::ReconnectAdvised => Health::ReconnectAdvised,
             connections::Health::NeedsUser(need) => Health::NeedsYou(need),
             connections::Health::Paused(pause) => Health::Paused(pause),
-            connections::Health::AwaitingStart => Health::AwaitingStart {
-                bot: connection.account.name.clone().unwrap_or_else(|| account.to_owned()),
-                start_link: self.start_link(connection),
-            },
+            connections::Health::AwaitingStart => Health::AwaitingStart(Start {
+                connection: connection.id.to_string(),
+                bot: connection.bot.clone().unwrap_or_else(|| account.to_owned()),
+                link: link_of(&self.links, &connection.id),
+                pressed_by: connection.pressed_by.clone(),
+            }),
             connections::Health::Disconnected => Health::Disconnected,
         }
-    }
-
-    fn start_link(&self, connection: &Connection) -> Option<WebLink> {
-        let own = self.links.iter().find(|one| one.connection == connection.id.as_str())?;
-        WebLink::parse(&own.link)
     }
 }

@@ -119,11 +119,7 @@ async fn bot(
         Err(error) => return Err(error.into()),
     };
     keep_start_link(house, &user.page.browser, &connection).await?;
-    let ended = Ended::AwaitingStart {
-        bot: account_of(&connection),
-        link: connection.start_link.clone(),
-        connection: connection.id,
-    };
+    let ended = Ended::connected(&connection);
     let platform = user.page.visitor.tenant.name.clone();
     lead_to(house, &user.page.browser, &Kept { provider: connection.provider, platform, ended, popup: None }).await
 }
@@ -148,7 +144,8 @@ async fn preview(
     if let Some(consent) = &known.consent {
         offers.push(offer(Way::Consent, Scope::list(provider, consent.scopes.iter().map(String::as_str))));
     }
-    if let Some(bot) = known.platform_bot {
+    // Who has signed in needs no link to press Start behind, unless the bot may not write.
+    if let Some(bot) = known.platform_bot.filter(|_| known.consent.is_none()) {
         offers.push(offer(Way::PlatformBot { bot }, Vec::new()));
     }
     if known.own_bot {

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::cards::Desk;
+use super::cards::{Desk, keep_start_link};
 use super::views::{
     AvailableProvider, ConnectionPage, ConnectionsPage, DisconnectPage, HistoryEntry, Notice, Provider, Revocation,
     Way, WebLink,
@@ -12,13 +12,21 @@ use super::views::{
 use super::{EndUser, Nothing, Page, PageForm};
 use crate::connections::{Ends, Happened, ListFilter};
 use crate::credentials::IN_MID_CALL;
-use crate::http::{House, PathId, Problem};
+use crate::http::{Code, House, PathId, Problem};
 use crate::ids::ConnectionId;
 
 /// Accounts that the page shows; nobody has more.
 const MOST: i64 = 200;
 /// Lines of history on the page of a connection.
 const LINES: i64 = 12;
+
+/// The answer to "Was that you?".
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WasMe {
+    was_me: String,
+    press: Option<String>,
+}
 
 /// The answer to "Disconnect?".
 #[derive(Debug, Deserialize)]
@@ -39,9 +47,9 @@ pub(super) async fn list(State(house): State<House>, user: EndUser) -> Result<Pa
     let catalogue = house.connections.provider_list(&caller).await?;
     let available = catalogue.into_iter().filter_map(|one| {
         let way = match (one.oauth, one.integrated) {
-            (true, true) => Way::Consent,
-            // A bot of one's own needs nothing of the platform.
+            // However a bot comes to write to people, that is all it does; and one's own needs nothing of the platform.
             _ if one.direct_kinds.iter().any(|kind| kind == "bot_token") => Way::OwnBot { token_error: None },
+            (true, true) => Way::Consent,
             _ => return None,
         };
         Some(AvailableProvider { provider: Provider::new(&one.id, &one.display_name), way })
@@ -93,6 +101,23 @@ pub(super) async fn reconnect(
 ) -> Result<Redirect, Problem> {
     let connection = house.connections.connection(&user.caller, &id).await?;
     Ok(Redirect::to(&format!("/connections/connect/{}?connection={id}", connection.provider)))
+}
+
+/// `POST /connections/{id}/start`: whether it was the person at this browser who has pressed Start.
+pub(super) async fn start(
+    State(house): State<House>,
+    PathId(id): PathId<ConnectionId>,
+    user: EndUser,
+    PageForm(answer): PageForm<WasMe>,
+) -> Result<Redirect, Problem> {
+    let press = match (answer.was_me.as_str(), &answer.press) {
+        ("yes", Some(press)) => Some(press.as_str()),
+        ("no", _) => None,
+        _ => return Err(Problem::new(Code::Malformed, "the form is not complete")),
+    };
+    let connection = house.connections.start_answered(&user.caller, &id, press).await?;
+    keep_start_link(&house, &user.page.browser, &connection).await?;
+    Ok(Redirect::to(&format!("/connections/{}", connection.id)))
 }
 
 /// `POST /connections/{id}/disconnect`: asks, and with `confirmed=yes` does it.

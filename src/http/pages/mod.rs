@@ -65,6 +65,7 @@ pub(super) fn router(house: &House) -> Router<House> {
         .route("/connections", get(connections::list))
         .route("/connections/{id}", get(connections::detail))
         .route("/connections/{id}/reconnect", post(connections::reconnect))
+        .route("/connections/{id}/start", post(connections::start))
         .route("/connections/{id}/disconnect", post(connections::disconnect))
         .route("/connections/connect/{provider}", get(connect::show).post(connect::submit))
         .route("/connections/result/{id}", get(results::show))

@@ -6,7 +6,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
-use super::views::{Failure, Outcome, PopupMessage, Provider, ResultPage, Scope, WebLink};
+use super::cards::start_link;
+use super::views::{Failure, Outcome, PopupMessage, Provider, ResultPage, Scope, Start};
 use super::{Anyone, Browser, Page};
 use crate::connections::Connection;
 use crate::http::{House, PathText, Problem};
@@ -37,7 +38,7 @@ pub(super) enum Ended {
     /// The platform has to confirm.
     AwaitingConfirmation,
     /// Telegram: Start is to be pressed.
-    AwaitingStart { connection: ConnectionId, bot: String, link: Option<String> },
+    AwaitingStart { connection: ConnectionId, bot: String },
     /// The person said no.
     Denied,
     /// A word of the room's closed list.
@@ -56,6 +57,10 @@ pub(super) struct KeptMessage {
 impl Ended {
     /// What to say of a connection that was made.
     pub(super) fn connected(connection: &Connection) -> Self {
+        if connection.status == "awaiting_start" {
+            let bot = connection.bot.clone().unwrap_or_else(|| account_of(connection));
+            return Self::AwaitingStart { connection: connection.id.clone(), bot };
+        }
         let granted = connection.credentials.iter().flat_map(|one| one.scopes.clone()).collect();
         Self::Connected { account: account_of(connection), granted, refused: connection.missing_scopes.clone() }
     }
@@ -104,23 +109,30 @@ async fn outcome(house: &House, anyone: &Anyone, kept: &Kept) -> Result<Outcome,
             Outcome::Connected { account: account.clone(), granted: scopes(granted), refused: scopes(refused) }
         }
         Ended::AwaitingConfirmation => Outcome::AwaitingConfirmation,
-        Ended::AwaitingStart { connection, bot, link } => match started(house, anyone, connection).await? {
-            Some(account) => Outcome::Connected { account, granted: Vec::new(), refused: Vec::new() },
-            None => {
-                let start_link = link.as_deref().and_then(WebLink::parse);
-                Outcome::AwaitingStart { bot: bot.clone(), start_link }
-            }
-        },
+        Ended::AwaitingStart { connection, bot } => start(house, anyone, connection, bot).await?,
         Ended::Denied => Outcome::Denied,
         Ended::Failed { reason } => Outcome::Failed(failure(reason)),
     })
 }
 
-/// The account, once Start was pressed.
-async fn started(house: &House, anyone: &Anyone, id: &ConnectionId) -> Result<Option<String>, Problem> {
-    let Some(caller) = anyone.visitor.as_ref().and_then(|visitor| visitor.end_user.as_ref()) else { return Ok(None) };
-    let connection = house.connections.connection(caller, id).await?;
-    Ok((connection.status == "active").then(|| account_of(&connection)))
+/// What is left to do about Start, for whoever is signed in; others see the link if it was given to their browser.
+async fn start(house: &House, anyone: &Anyone, id: &ConnectionId, bot: &str) -> Result<Outcome, Problem> {
+    let caller = anyone.visitor.as_ref().and_then(|visitor| visitor.end_user.as_ref());
+    let connection = match caller {
+        // Somebody else's, or not there any more because that chat was connected already: nothing is told about it.
+        Some(caller) => house.connections.connection(caller, id).await.ok(),
+        None => None,
+    };
+    if let Some(connection) = connection.as_ref().filter(|connection| connection.status == "active") {
+        let account = account_of(connection);
+        return Ok(Outcome::Connected { account, granted: Vec::new(), refused: Vec::new() });
+    }
+    Ok(Outcome::AwaitingStart(Start {
+        connection: id.to_string(),
+        bot: bot.to_owned(),
+        link: start_link(house, &anyone.browser, id).await?,
+        pressed_by: connection.and_then(|connection| connection.pressed_by),
+    }))
 }
 
 fn page(house: &House, anyone: Anyone, kept: Kept, outcome: Outcome) -> Page {

@@ -2,6 +2,8 @@
 //! and against the pretend providers.
 #![cfg(feature = "sandbox")]
 
+mod telegram;
+
 use std::time::Duration;
 
 use axum::body::Body;
@@ -379,48 +381,6 @@ async fn slack_is_asked_for_the_scopes_of_app_and_person_apart() {
     let asked = |wanted: &str| url.query_pairs().find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned());
     assert_eq!(asked("scope").as_deref(), Some("chat:write"));
     assert_eq!(asked("user_scope").as_deref(), Some("search:read"));
-}
-
-#[tokio::test]
-async fn a_bot_of_ones_own_waits_for_start_and_then_works() {
-    let street = Street::open().await;
-    let bots = street.sandbox.ask("/telegram/bots").await.expect("bots");
-    let (token, name) =
-        (bots["bots"][0]["token"].as_str().expect("token"), bots["bots"][0]["username"].as_str().expect("name"));
-    let mut browser = street.user("ada@acme.example", "u-42").await;
-    let path = "/connections/connect/telegram";
-    let page = browser.get(path).await;
-    assert!(policy(&page).contains("form-action 'self';"), "{}", policy(&page));
-    let csrf = page.csrf();
-    let post = [("csrf", csrf.as_str()), ("provider", "telegram"), ("way", "own_bot")];
-    for wrong in ["nonsense", "123456:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
-        let got = browser.post_form(path, &[&post[..], &[("bot_token", wrong)]].concat()).await;
-        assert_eq!(got.status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert!(got.text.contains("role=\"alert\"") && !got.text.contains(wrong), "{}", got.text);
-    }
-    let sent = browser.post_form(path, &[&post[..], &[("bot_token", token)]].concat()).await;
-    assert_eq!(sent.status, StatusCode::SEE_OTHER, "{}", sent.text);
-    let end = sent.header("location").to_owned();
-    let waiting = browser.get(&end).await;
-    let start = format!("https://t.me/{name}?start=");
-    let (_, rest) = waiting.text.split_once(&start).expect("a link to press Start behind");
-    let payload = rest.split('"').next().expect("a payload").to_owned();
-    let card = browser.get("/connections").await;
-    assert!(card.text.contains("One step left") && card.text.contains(&start), "{}", card.text);
-
-    let pressed = json!({"bot": name, "user": ADA, "payload": payload});
-    street.sandbox.tell("/telegram/start", &pressed).await.expect("pressed");
-    assert_eq!(street.house.house.connections.telegram_look().await.expect("looked"), 1);
-    let card = browser.get("/connections").await;
-    assert!(card.text.contains("Working.") && card.text.contains("never leaves Valetkey"), "{}", card.text);
-    let end = browser.get(&end).await;
-    assert!(end.text.contains("Telegram is connected"), "{} {}", end.status, end.text);
-    // Our keys are destroyed, but only BotFather can end a bot's token.
-    let path = format!("/connections/{}/disconnect", connection_id(&card));
-    let asked = browser.post_form(&path, &[("csrf", &csrf)]).await;
-    assert!(asked.text.contains("/revoke"), "{}", asked.text);
-    let gone = browser.post_form(&path, &[("csrf", &csrf), ("confirmed", "yes")]).await;
-    assert_eq!(gone.header("location"), "/connections?done=disconnected-unconfirmed");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@
 //! | `GET /connections` | [`ConnectionsPage`] |
 //! | `GET /connections/connect/{provider}` | [`PreviewPage`] |
 //! | `GET /connections/{id}` | [`ConnectionPage`] |
+//! | `POST /connections/{id}/start` | leads to [`ConnectionPage`] |
 //! | `POST /connections/{id}/disconnect` | [`DisconnectPage`] |
 //! | where a handshake ends | [`ResultPage`] |
 //! | `GET /activity` | [`ActivityPage`] |
@@ -48,7 +49,7 @@ pub use connections::{
 pub use consent::{ConnectPage, Offer, PreviewPage, Way};
 pub use doors::{Field, PortalPage, SettingsPage, SetupPage, SignInPage, SignInStep, TenantChoice};
 pub use errors::{ErrorKind, ErrorPage, LinkGone, LinkGonePage};
-pub use health::{Health, Tone};
+pub use health::{Health, Start, Tone};
 pub use moment::Moment;
 pub use refreshing::{IntegrationBacklog, Outcome as RefreshOutcome, RefreshingPage, TroubledRow};
 pub use result::{Failure, Outcome, PopupMessage, ResultPage};

@@ -4,8 +4,8 @@ use super::*;
 use crate::store::connections::{connection_by_id, connections_of_account};
 use crate::store::integrations::integration_delete;
 use crate::store::notices::{
-    connection_change_reason, connections_below, credential_change_reason, credential_lose, integration_of_notices,
-    notice_put, notices_delete_old,
+    connection_change_status, connections_below, credential_change_reason, credential_lose, integration_give_secret,
+    integration_of_notices, integration_take_secret, notice_put, notices_delete_old,
 };
 
 #[tokio::test]
@@ -115,22 +115,31 @@ async fn what_its_provider_has_ended_keeps_no_token_unless_it_is_newer() {
 }
 
 #[tokio::test]
-async fn a_reason_is_changed_where_it_is_the_one_expected() {
+async fn a_status_and_its_reason_are_changed_where_they_are_the_ones_expected() {
     in_a_house(async |store| {
         let mut tx = store.begin().await.unwrap();
         connect(&mut tx, "con_1", "crd_1").await;
-        let fresh = ("active", None);
-        assert!(!connection_change_reason(&mut tx, &b(), "con_1", fresh, "x", NOW).await.unwrap());
-        assert!(!connection_change_reason(&mut tx, &a(), "con_1", ("needs_reauth", None), "x", NOW).await.unwrap());
-        assert!(connection_change_reason(&mut tx, &a(), "con_1", fresh, "advice", NOW + 1).await.unwrap());
-        assert!(!connection_change_reason(&mut tx, &a(), "con_1", fresh, "x", NOW).await.unwrap());
+        let (fresh, advised) = (("active", None), ("active", Some("advice")));
+        assert!(!connection_change_status(&mut tx, &b(), "con_1", fresh, advised, NOW).await.unwrap());
+        assert!(!connection_change_status(&mut tx, &a(), "con_1", ("needs_reauth", None), advised, NOW).await.unwrap());
+        assert!(connection_change_status(&mut tx, &a(), "con_1", fresh, advised, NOW + 1).await.unwrap());
+        assert!(!connection_change_status(&mut tx, &a(), "con_1", fresh, advised, NOW).await.unwrap());
         assert!(
-            connection_change_reason(&mut tx, &a(), "con_1", ("active", Some("advice")), "more", NOW + 2)
+            connection_change_status(&mut tx, &a(), "con_1", advised, ("needs_reauth", Some("blocked")), NOW + 2)
                 .await
                 .unwrap()
         );
         let row = connection_by_id(&mut tx, &a(), "con_1").await.unwrap().expect("the connection");
-        assert_eq!((row.status.as_str(), row.reason.as_deref(), row.updated_at), ("active", Some("more"), NOW + 2));
+        assert_eq!(
+            (row.status.as_str(), row.reason.as_deref(), row.updated_at),
+            ("needs_reauth", Some("blocked"), NOW + 2)
+        );
+        assert!(
+            connection_change_status(&mut tx, &a(), "con_1", ("needs_reauth", Some("blocked")), fresh, NOW + 3)
+                .await
+                .unwrap()
+        );
+        assert_eq!(connection_by_id(&mut tx, &a(), "con_1").await.unwrap().expect("the connection").reason, None);
 
         assert!(!credential_change_reason(&mut tx, &a(), "crd_1", ("disabled", "x")).await.unwrap(), "it works");
         assert!(credential_lose(&mut tx, &a(), "crd_1", ("disabled", NOW), NOW).await.unwrap());
@@ -138,6 +147,27 @@ async fn a_reason_is_changed_where_it_is_the_one_expected() {
         assert!(!credential_change_reason(&mut tx, &a(), "crd_1", ("other", "x")).await.unwrap());
         assert!(credential_change_reason(&mut tx, &a(), "crd_1", ("disabled", "revoked")).await.unwrap());
         assert_eq!(load(&mut tx, "crd_1").await.reason.as_deref(), Some("revoked"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_many_nodes_one_makes_the_secret_and_it_stays() {
+    in_a_house(async |store| {
+        let ours = format!("int_{A}");
+        let made = race(&store, async |tx, n| {
+            integration_give_secret(tx, &a(), &ours, format!("secret {n}").as_bytes()).await
+        })
+        .await;
+        assert_eq!(made.iter().filter(|won| **won).count(), 1);
+        let mut tx = store.begin().await.unwrap();
+        let row = integration_of_notices(&mut tx, TEST, &ours, "google").await.unwrap().expect("the integration");
+        assert!(row.signing_secret.is_some_and(|sealed| sealed.starts_with(b"secret ")));
+        assert!(!integration_give_secret(&mut tx, &b(), &format!("int_{A}"), b"x").await.unwrap());
+        integration_take_secret(&mut tx, &b(), &ours).await.unwrap();
+        assert!(!integration_give_secret(&mut tx, &a(), &ours, b"x").await.unwrap(), "another tenant takes nothing");
+        integration_take_secret(&mut tx, &a(), &ours).await.unwrap();
+        assert!(integration_give_secret(&mut tx, &a(), &ours, b"x").await.unwrap());
     })
     .await;
 }

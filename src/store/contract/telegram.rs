@@ -1,9 +1,9 @@
 //! Telegram starts: waiting for a person to press Start.
 
 use super::*;
-use crate::store::connections::{
-    TelegramStartRow, telegram_start_by_payload, telegram_start_delete, telegram_start_move_offset, telegram_start_put,
-    telegram_starts_claim, telegram_starts_delete_expired,
+use crate::store::telegram_starts::{
+    TelegramStartRow, telegram_start_by_payload, telegram_start_delete, telegram_start_move_offset, telegram_start_of,
+    telegram_start_pressed, telegram_start_put, telegram_starts_claim, telegram_starts_delete_expired,
 };
 
 fn start(connection: &str, poll_at: i64) -> TelegramStartRow {
@@ -14,6 +14,8 @@ fn start(connection: &str, poll_at: i64) -> TelegramStartRow {
         update_offset: 0,
         poll_at,
         expires_at: NOW + 100,
+        to_confirm: 1,
+        pressed: None,
     }
 }
 
@@ -45,6 +47,35 @@ async fn a_new_link_replaces_the_old_one_and_keeps_the_place_in_the_updates() {
         let found = telegram_start_by_payload(&mut tx, TEST, "new", NOW + 199).await.unwrap().unwrap();
         assert_same(&found, &TelegramStartRow { update_offset: 77, ..again });
         assert!(telegram_start_by_payload(&mut tx, TEST, "new", NOW + 200).await.unwrap().is_none(), "it ends");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_of_many_who_press_start_is_kept_until_there_is_another_link() {
+    in_a_house(async |store| {
+        wait(&store, 1).await;
+        let seen = start("con_00", NOW);
+        let pressed =
+            race(&store, async |tx, n| telegram_start_pressed(tx, &a(), &seen, format!("person {n}").as_bytes()).await)
+                .await;
+        assert_eq!(pressed.iter().filter(|won| **won).count(), 1);
+        let mut tx = store.begin().await.unwrap();
+        assert!(!telegram_start_pressed(&mut tx, &b(), &seen, b"another tenant's").await.unwrap());
+        let found = telegram_start_of(&mut tx, &a(), "con_00", NOW).await.unwrap().unwrap();
+        assert!(found.pressed.as_ref().is_some_and(|who| who.starts_with(b"person ")) && found.to_confirm == 1);
+        assert!(telegram_start_of(&mut tx, &b(), "con_00", NOW).await.unwrap().is_none());
+        assert!(telegram_start_of(&mut tx, &a(), "con_00", NOW + 100).await.unwrap().is_none(), "it ends");
+        assert!(
+            telegram_start_pressed(&mut tx, &a(), &found, b"several").await.unwrap(),
+            "who has seen it may change it"
+        );
+        let again = TelegramStartRow { payload_hash: "new".to_owned(), to_confirm: 0, ..start("con_00", NOW) };
+        telegram_start_put(&mut tx, &a(), &again).await.unwrap();
+        assert!(!telegram_start_pressed(&mut tx, &a(), &seen, b"on the old link").await.unwrap());
+        assert!(!telegram_start_delete(&mut tx, &a(), &seen).await.unwrap(), "nor does the old link end the new one");
+        let found = telegram_start_of(&mut tx, &a(), "con_00", NOW).await.unwrap().unwrap();
+        assert_same(&found, &again);
     })
     .await;
 }
@@ -84,10 +115,10 @@ async fn of_many_pollers_each_due_wait_goes_to_one_and_none_takes_more_than_it_a
 async fn one_of_many_callers_ends_a_wait_and_expired_ones_are_swept() {
     in_a_house(async |store| {
         wait(&store, 2).await;
-        let ended = race(&store, async |tx, _| telegram_start_delete(tx, TEST, A, "con_00").await).await;
+        let ended = race(&store, async |tx, _| telegram_start_delete(tx, &a(), &start("con_00", NOW)).await).await;
         assert_eq!(ended.iter().filter(|won| **won).count(), 1);
         let mut tx = store.begin().await.unwrap();
-        assert!(!telegram_start_delete(&mut tx, TEST, B, "con_01").await.unwrap());
+        assert!(!telegram_start_delete(&mut tx, &b(), &start("con_01", NOW)).await.unwrap());
         assert_eq!(telegram_starts_delete_expired(&mut tx, TEST, NOW + 99).await.unwrap(), 0);
         assert_eq!(telegram_starts_delete_expired(&mut tx, TEST, NOW + 100).await.unwrap(), 1);
     })

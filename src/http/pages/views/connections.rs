@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{Frame, Health, Moment, Place, Provider, Scope, Tone, Way, WebLink};
+use super::{Frame, Health, Moment, Place, Provider, Scope, Start, Tone, Way, WebLink};
 
 /// `GET /connections`: cards, and the tiles for connecting another account.
 #[derive(Clone, Debug, Template)]
@@ -88,7 +88,9 @@ impl ConnectionsPage {
     /// One sentence that says whether anything is for the person to do.
     #[must_use]
     pub fn summary(&self) -> String {
-        let waiting = |card: &&ConnectionCard| card.health.wants_reconnect() || card.health.start_link().is_some();
+        let waiting = |card: &&ConnectionCard| {
+            card.health.wants_reconnect() || card.health.start().is_some_and(Start::is_persons_move)
+        };
         match (self.connections.len(), self.connections.iter().filter(waiting).count()) {
             (0, _) => "Nothing is connected yet.".to_owned(),
             (1, 0) => "Your account is looked after. Nothing to do.".to_owned(),
@@ -196,7 +198,7 @@ impl DisconnectPage {
 pub(super) mod samples {
     use super::super::tests::{EVIL, LONG, RTL, end_user, google, moment, slack, telegram};
     use super::*;
-    use crate::connections::{Need, Pause, Renewal, Trouble};
+    use crate::connections::{Need, Pause, Presser, Renewal, Trouble};
     use crate::http::pages::views::Notice;
 
     pub(crate) fn card() -> ConnectionCard {
@@ -253,10 +255,12 @@ pub(super) mod samples {
             is_default: false,
             scopes: vec![],
             missing: vec![],
-            health: Health::AwaitingStart {
+            health: Health::AwaitingStart(Start {
+                connection: "con_tg".into(),
                 bot: "@acme_reminders_bot".into(),
-                start_link: WebLink::parse("https://t.me/acme_reminders_bot?start=k3Y"),
-            },
+                link: WebLink::parse("https://t.me/acme_reminders_bot?start=k3Y"),
+                pressed_by: None,
+            }),
             connected: moment("just now"),
             last_used: None,
             renewed: None,
@@ -297,12 +301,30 @@ pub(super) mod samples {
             Health::NeedsYou(Need::Ended),
             Health::NeedsYou(Need::TakenBack),
             Health::NeedsYou(Need::AccountDisabled),
+            Health::NeedsYou(Need::Blocked),
             Health::ReconnectAdvised,
             Health::NeedsYou(Need::ClientChanged),
             Health::Paused(Pause::Trouble(Trouble::Client)),
             Health::Paused(Pause::AnotherAccount),
             Health::Paused(Pause::Trouble(Trouble::Away)),
-            Health::AwaitingStart { bot: EVIL.into(), start_link: None },
+            Health::AwaitingStart(Start {
+                connection: "con_odd".into(),
+                bot: EVIL.into(),
+                link: None,
+                pressed_by: None,
+            }),
+            Health::AwaitingStart(Start {
+                connection: "con_odd".into(),
+                bot: EVIL.into(),
+                link: WebLink::parse("https://t.me/acme_reminders_bot?start=k3Y"),
+                pressed_by: Some(Presser::One { name: EVIL.into(), press: EVIL.into() }),
+            }),
+            Health::AwaitingStart(Start {
+                connection: "con_odd".into(),
+                bot: EVIL.into(),
+                link: None,
+                pressed_by: Some(Presser::Several),
+            }),
             Health::Disconnected,
         ]
     }

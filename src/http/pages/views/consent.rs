@@ -52,12 +52,13 @@ impl Offer {
     #[must_use]
     pub fn never(&self) -> Vec<String> {
         let name = &self.provider.name;
+        let is_bot = self.provider.id == "telegram";
         let own = match &self.way {
-            Way::Consent => [
+            Way::Consent if !is_bot => [
                 format!("See your {name} password. You sign in at {name} itself."),
                 format!("Do anything in {name} that is not listed above."),
             ],
-            Way::PlatformBot { .. } | Way::OwnBot { .. } => [
+            Way::Consent | Way::PlatformBot { .. } | Way::OwnBot { .. } => [
                 "Read your chats.".to_owned(),
                 format!("Write as you. {name} shows everything as coming from the bot."),
             ],

@@ -1,7 +1,7 @@
 //! A connection's health in plain words: what is the matter, and whose move it is.
 
 use super::{Moment, WebLink};
-use crate::connections::{Need, Pause, Renewal, Trouble};
+use crate::connections::{Need, Pause, Presser, Renewal, Trouble};
 
 /// How a connection is, as its person sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,14 +19,58 @@ pub enum Health {
     /// We stopped by ourselves.
     Paused(Pause),
     /// Status `awaiting_start`: Telegram lets a bot write only after the person pressed Start.
-    AwaitingStart {
-        /// The bot's name, with `@`.
-        bot: String,
-        /// Opens the chat with the bot.
-        start_link: Option<WebLink>,
-    },
+    AwaitingStart(Start),
     /// Status `revoked`.
     Disconnected,
+}
+
+/// Start, which a person has to press at a bot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The connection's id, for the form's path.
+    pub connection: String,
+    /// The bot's name, with `@`.
+    pub bot: String,
+    /// Opens the chat with the bot, in the browser that asked for it.
+    pub link: Option<WebLink>,
+    /// Who has pressed it; the person is asked whether that was them.
+    pub pressed_by: Option<Presser>,
+}
+
+/// The question about who has pressed Start.
+fn asked(presser: &Presser, bot: &str) -> String {
+    match presser {
+        Presser::One { name, .. } => {
+            format!("{name} has pressed Start at {bot}. Was that you? Nothing is connected before you have answered.")
+        }
+        Presser::Several => format!(
+            "More than one person has pressed Start at {bot} with this link, so it is worth nothing. Get a new one, and keep it to \
+             yourself."
+        ),
+    }
+}
+
+impl Start {
+    /// The question about who has pressed it, once somebody has.
+    #[must_use]
+    pub fn question(&self) -> Option<String> {
+        Some(asked(self.pressed_by.as_ref()?, &self.bot))
+    }
+
+    /// What a yes is answered with; nothing where only a new link helps.
+    #[must_use]
+    pub fn press(&self) -> Option<&str> {
+        match self.pressed_by.as_ref()? {
+            Presser::One { press, .. } => Some(press),
+            Presser::Several => None,
+        }
+    }
+
+    /// Whether there is something to press or to answer here.
+    #[must_use]
+    pub fn is_persons_move(&self) -> bool {
+        self.link.is_some() || self.pressed_by.is_some()
+    }
 }
 
 /// The colour and sign of a state. It never stands alone: the words always stand beside it.
@@ -61,7 +105,7 @@ impl Health {
     pub fn tone(&self) -> Tone {
         match self {
             Self::Working(_) => Tone::Good,
-            Self::EndsSoon(_) | Self::ReconnectAdvised | Self::Unsteady(_) | Self::AwaitingStart { .. } => Tone::Warn,
+            Self::EndsSoon(_) | Self::ReconnectAdvised | Self::Unsteady(_) | Self::AwaitingStart(_) => Tone::Warn,
             Self::NeedsYou(_) | Self::Paused(_) => Tone::Bad,
             Self::Disconnected => Tone::Quiet,
         }
@@ -77,7 +121,7 @@ impl Health {
             Self::Unsteady(_) => "Working for now",
             Self::NeedsYou(_) => "Needs you",
             Self::Paused(_) => "Paused",
-            Self::AwaitingStart { .. } => "One step left",
+            Self::AwaitingStart(_) => "One step left",
             Self::Disconnected => "Disconnected",
         }
     }
@@ -110,7 +154,8 @@ impl Health {
             Self::Paused(Pause::Trouble(trouble)) => {
                 format!("The access has run out. {}", in_words(*trouble, provider))
             }
-            Self::AwaitingStart { bot, .. } => {
+            Self::AwaitingStart(Start { bot, pressed_by: Some(presser), .. }) => asked(presser, bot),
+            Self::AwaitingStart(Start { bot, .. }) => {
                 format!("Open {bot} in {provider} and press Start. Until then it may not write to you.")
             }
             Self::Disconnected => "The access was given back and its keys are destroyed.".to_owned(),
@@ -126,11 +171,11 @@ impl Health {
         )
     }
 
-    /// Where to press Start, if that is what is left to do.
+    /// Start, if that is what is left to do.
     #[must_use]
-    pub fn start_link(&self) -> Option<&WebLink> {
+    pub fn start(&self) -> Option<&Start> {
         match self {
-            Self::AwaitingStart { start_link, .. } => start_link.as_ref(),
+            Self::AwaitingStart(start) => Some(start),
             _ => None,
         }
     }
@@ -204,6 +249,9 @@ fn what_to_do(need: Need, provider: &str) -> String {
         }
         Need::AccountDisabled => format!(
             "{provider} has disabled this account, so the access to it has ended. Once {provider} has enabled it again, reconnect."
+        ),
+        Need::Blocked => format!(
+            "You have blocked the bot in {provider}, so it may not write to you. Unblock it there, or reconnect."
         ),
         Need::Ended => "This access has ended and could not be renewed. Reconnect to go on.".to_owned(),
         Need::ClientChanged => {

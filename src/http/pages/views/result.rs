@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{Frame, Place, Provider, Scope, Tone, WebLink};
+use super::{Frame, Place, Provider, Scope, Start, Tone, WebLink};
 
 /// The last page of a handshake, behind the clean URL that the callback redirects to.
 #[derive(Clone, Debug, Template)]
@@ -50,12 +50,7 @@ pub enum Outcome {
     /// The platform has to confirm that it was this person (`confirm: "platform"`).
     AwaitingConfirmation,
     /// Telegram: the person has to press Start.
-    AwaitingStart {
-        /// The bot's name, with `@`.
-        bot: String,
-        /// Opens the chat with the bot.
-        start_link: Option<WebLink>,
-    },
+    AwaitingStart(Start),
     /// The person said no at the provider.
     Denied,
     /// It did not work.
@@ -158,7 +153,7 @@ impl Outcome {
     pub fn tone(&self) -> Tone {
         match self {
             Self::Connected { refused, .. } if refused.is_empty() => Tone::Good,
-            Self::Connected { .. } | Self::AwaitingStart { .. } | Self::AwaitingConfirmation => Tone::Warn,
+            Self::Connected { .. } | Self::AwaitingStart(_) | Self::AwaitingConfirmation => Tone::Warn,
             Self::Denied => Tone::Quiet,
             Self::Failed(_) => Tone::Bad,
         }
@@ -172,7 +167,7 @@ impl ResultPage {
 
     /// True when the page has a more important button than the way back.
     fn has_own_button(&self) -> bool {
-        matches!(self.outcome, Outcome::AwaitingStart { start_link: Some(_), .. })
+        matches!(&self.outcome, Outcome::AwaitingStart(start) if start.is_persons_move())
     }
 
     /// The heading.
@@ -182,7 +177,7 @@ impl ResultPage {
         match &self.outcome {
             Outcome::Connected { .. } => format!("{provider} is connected"),
             Outcome::AwaitingConfirmation => "Almost there".to_owned(),
-            Outcome::AwaitingStart { .. } => "One step left".to_owned(),
+            Outcome::AwaitingStart(_) => "One step left".to_owned(),
             Outcome::Denied => "Nothing was connected".to_owned(),
             Outcome::Failed(_) => format!("{provider} could not be connected"),
         }
@@ -193,6 +188,7 @@ impl ResultPage {
 mod samples {
     use super::super::tests::{EVIL, LONG, RTL, end_user, google, nobody, telegram};
     use super::*;
+    use crate::connections::Presser;
 
     impl ResultPage {
         pub(crate) fn samples() -> Vec<Self> {
@@ -216,10 +212,22 @@ mod samples {
             let waiting = Self { outcome: Outcome::AwaitingConfirmation, ..hosted.clone() };
             let start = Self {
                 provider: telegram(),
-                outcome: Outcome::AwaitingStart {
+                outcome: Outcome::AwaitingStart(Start {
+                    connection: "con_tg".into(),
                     bot: "@acme_reminders_bot".into(),
-                    start_link: WebLink::parse("https://t.me/acme_reminders_bot?start=k3Y"),
-                },
+                    link: WebLink::parse("https://t.me/acme_reminders_bot?start=k3Y"),
+                    pressed_by: None,
+                }),
+                ..good.clone()
+            };
+            let pressed = Self {
+                provider: telegram(),
+                outcome: Outcome::AwaitingStart(Start {
+                    connection: "con_tg".into(),
+                    bot: "@acme_reminders_bot".into(),
+                    link: None,
+                    pressed_by: Some(Presser::One { name: "@ada_test".into(), press: "p1".into() }),
+                }),
                 ..good.clone()
             };
             let denied = Self { outcome: Outcome::Denied, ..hosted.clone() };
@@ -244,7 +252,7 @@ mod samples {
                 },
                 ..hosted.clone()
             };
-            let mut all = vec![good, partly, waiting, start, denied, popup, odd];
+            let mut all = vec![good, partly, waiting, start, pressed, denied, popup, odd];
             all.extend(Failure::ALL.map(|failure| Self { outcome: Outcome::Failed(failure), ..hosted.clone() }));
             all
         }

@@ -46,6 +46,7 @@ impl Scope {
         let (table, key) = match provider {
             "google" => (GOOGLE, name.strip_prefix("https://www.googleapis.com/auth/").unwrap_or(name)),
             "slack" => (SLACK, name),
+            "telegram" => (TELEGRAM, name),
             _ => (COMMON, name),
         };
         let known = table.iter().chain(COMMON).find(|(scope, ..)| *scope == key);
@@ -117,6 +118,8 @@ const GOOGLE: &[Row] = &[
     ("contacts", Change, "See, change and delete contacts"),
     ("contacts.readonly", Read, "See contacts"),
 ];
+
+const TELEGRAM: &[Row] = &[("telegram:bot_access", Change, "Let the bot write to you")];
 
 const SLACK: &[Row] = &[
     ("chat:write", Change, "Post messages"),
