@@ -29,6 +29,7 @@ mod readers;
 mod refresh_tool;
 mod refusals;
 mod relay;
+mod return_urls;
 mod rotating;
 mod shared;
 mod shared_client;
