@@ -7,7 +7,7 @@ import { DESKTOP, PHONE, Watch } from './watch.mjs';
 import { screens, setup } from './screens.mjs';
 
 const given = JSON.parse(await text(process.stdin));
-const stories = { whole, hosted, popup, setup, screens, blunder };
+const stories = { whole, hosted, popup, setup, screens, scripts, blunder };
 const story = stories[process.argv[2]];
 if (!story) {
   process.stderr.write(`person.mjs: the stories are ${Object.keys(stories).join(', ')}\n`);
@@ -154,6 +154,47 @@ async function popup({ somebody, keep }) {
   const heard = await platform.evaluate(() => window.heard);
   if (heard.length !== 1 || heard[0].origin !== new URL(given.base).origin) throw new Error(`heard ${JSON.stringify(heard)}`);
   return heard[0].data;
+}
+
+/** Pages with texts that could be taken for scripts: nothing runs, and nothing is asked of anybody else. */
+async function scripts({ somebody, watch, keep }) {
+  const context = await somebody();
+  await context.exposeFunction('stolen', () => watch.note('a text has run'));
+  const page = keep(await context.newPage());
+  let pages = 0;
+  const look = async (tab, path, status = 200) => {
+    if (status !== 200) watch.expect(status);
+    // The icon comes last; a page that is left before it has come would count as a failed request.
+    const answer = await tab.goto(`${given.base}${path}`, { waitUntil: 'networkidle' });
+    if (answer.status() !== status) throw new Error(`${path}: ${answer.status()}`);
+    // What waits for a person is waited for by hand.
+    await tab.keyboard.press('Tab');
+    const foreign = await tab.evaluate(() => [...document.querySelectorAll('[src], [href], [action], [data]')]
+      .flatMap((one) => ['src', 'href', 'action', 'data'].map((name) => one.getAttribute(name)))
+      .filter((value) => value && (/^\s*(javascript|data):/i.test(value) || value.includes('evil.example'))));
+    if (foreign.length > 0) watch.note(`${path}: leads to ${foreign.join(', ')}`);
+    pages += 1;
+  };
+  await page.goto(`${given.base}/sign-in`);
+  await page.getByLabel('E-mail address').fill(given.email);
+  await page.getByLabel('Password').fill(given.password);
+  await page.getByLabel('Password').press('Enter');
+  await page.getByRole('heading', { level: 1, name: 'Connections' }).waitFor();
+  await look(page, '/connections');
+  await look(page, '/activity');
+  const rest = [...given.ids.entries()];
+  await Promise.all(['1', '2', '3', '4'].map(async () => {
+    const tab = await context.newPage();
+    tab.on('dialog', (dialog) => { watch.note(`a dialog: ${dialog.message()}`); dialog.dismiss(); });
+    for (let next = rest.shift(); next; next = rest.shift()) {
+      const [id, text] = [next[1], encodeURIComponent(given.strings[next[0]])];
+      await look(tab, `/connections/${id}`);
+      await look(tab, `/connections/connect/google?connection=${id}`);
+      await look(tab, `/activity?connection=${id}`);
+      await look(tab, `/oauth/google/callback/int_x?state=s&error=${text}&error_description=${text}&error_uri=${text}`, 400);
+    }
+  }));
+  return { pages };
 }
 
 /** A page with everything wrong, so that silence elsewhere means something. */

@@ -8,6 +8,7 @@ mod google;
 mod node;
 mod relay;
 mod screens;
+mod scripts;
 mod site;
 mod slack;
 #[path = "../support/mod.rs"]

@@ -103,6 +103,11 @@ impl Site {
         }
     }
 
+    /// What the house has logged so far, line by line.
+    pub fn log_lines(&self) -> Vec<String> {
+        String::from_utf8_lossy(&self.log.bytes()).lines().map(str::to_owned).collect()
+    }
+
     /// Works in the rooms before any door is open.
     pub async fn prepare<T>(&self, work: impl AsyncFnOnce(&Rooms) -> T) -> T {
         let house = App::open_for_cli(&self.config(), self.around.clone()).await.expect("opens");
