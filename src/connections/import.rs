@@ -16,19 +16,19 @@ use crate::invalid::Invalid;
 use crate::providers::CredentialKind;
 use crate::secret::Secret;
 use crate::store::connections::{ConnectionRow, connection_by_account, connection_insert};
-use crate::store::integrations::integration_by_provider;
+use crate::store::integrations::{IntegrationRow, integration_list};
 use crate::store::users::{user_by_external_id, user_ensure};
 use crate::store::{Tx, to_json_list};
 
 /// At most this many connections in one import.
-const MOST_ROWS: usize = 500;
+const MOST_ROWS: usize = 10_000;
 
 /// Connections to move in.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Import {
     /// In the order of the answer.
-    #[schema(min_items = 1, max_items = 500)]
+    #[schema(min_items = 1, max_items = 10_000)]
     pub connections: Vec<ImportRow>,
     /// Refresh every refreshable credential once before answering.
     #[serde(default)]
@@ -101,16 +101,19 @@ impl Connections {
         if import.connections.is_empty() || import.connections.len() > MOST_ROWS {
             invalid.add("connections", format!("must have 1 to {MOST_ROWS} entries"));
         }
-        let mut tx = self.store.begin().await?;
+        // Nobody waits behind an import that does not fit.
+        let integrations = integration_list(&mut self.store.read().await?, &scope).await?;
         for (index, row) in import.connections.iter().enumerate() {
-            self.check_row(&mut tx, &scope, index, row, &mut invalid).await?;
+            self.check_row(&integrations, index, row, &mut invalid);
         }
         check_pairs(&import.connections, &mut invalid);
         invalid.into_result()?;
+        let mut tx = self.store.begin().await?;
         check_free(&mut tx, &scope, &import.connections).await?;
+        let integrations = integration_list(&mut tx, &scope).await?;
         let mut ids = Vec::new();
         for row in import.connections {
-            ids.push(self.import_row(caller, &mut tx, &scope, row).await?);
+            ids.push(self.import_row(caller, &mut tx, &scope, &integrations, row).await?);
         }
         tx.commit().await?;
         if import.check {
@@ -129,14 +132,7 @@ impl Connections {
         Ok(views)
     }
 
-    async fn check_row(
-        &self,
-        tx: &mut Tx,
-        scope: &TenantScope,
-        index: usize,
-        row: &ImportRow,
-        invalid: &mut Invalid,
-    ) -> Result<(), ConnectionsError> {
+    fn check_row(&self, integrations: &[IntegrationRow], index: usize, row: &ImportRow, invalid: &mut Invalid) {
         let at = |field: &str| format!("connections[{index}].{field}");
         if crate::invalid::checked_external_id("user", &row.user).is_err() {
             invalid.add(at("user"), "must have 1 to 200 characters, none of them a control character");
@@ -145,7 +141,7 @@ impl Connections {
             None => invalid.add(at("provider"), "is not in the catalogue; GET /v1/providers lists it"),
             Some(provider)
                 if provider.descriptor().brings_tokens()
-                    && integration_by_provider(tx, scope, &row.provider).await?.is_none() =>
+                    && integrations.iter().all(|one| one.provider != row.provider) =>
             {
                 invalid.add(
                     at("provider"),
@@ -202,7 +198,6 @@ impl Connections {
                 Some(Ok(_)) | None => {}
             }
         }
-        Ok(())
     }
 
     async fn import_row(
@@ -210,18 +205,19 @@ impl Connections {
         caller: &Caller,
         tx: &mut Tx,
         scope: &TenantScope,
+        integrations: &[IntegrationRow],
         row: ImportRow,
     ) -> Result<String, ConnectionsError> {
         let now = self.around.now();
         let user = user_ensure(tx, scope, UserId::new(&self.around).as_str(), &row.user, now.0).await?;
-        let integration = integration_by_provider(tx, scope, &row.provider).await?;
+        let integration = integrations.iter().find(|one| one.provider == row.provider);
         let mut connection = ConnectionRow {
             tenant_id: scope.tenant().to_owned(),
             id: ConnectionId::new(&self.around).to_string(),
             is_default: i64::from(self.is_first(tx, scope, Some(&user.id), &row.provider).await?),
             user_id: Some(user.id),
             provider: row.provider.clone(),
-            integration_id: integration.map(|one| one.id),
+            integration_id: integration.map(|one| one.id.clone()),
             account_id: row.account.id,
             account: None,
             target: None,

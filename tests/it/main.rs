@@ -20,6 +20,7 @@ mod isolation;
 mod kills;
 mod leak_search;
 mod lost_commits;
+mod moving_in;
 mod notices;
 mod openapi;
 mod post;

@@ -13,11 +13,15 @@ mod portal;
 mod users;
 mod workspaces;
 
+use axum::extract::DefaultBodyLimit;
 use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use super::{House, hooks, relay, tools};
+
+/// The largest body of an import: 10,000 connections with tokens of more than 3,000 characters each.
+const MOST_IMPORT_BODY: usize = 32 * 1024 * 1024;
 
 /// The whole document: the platform API, the calls of tools and providers, and the relay.
 pub(super) fn document() -> utoipa::openapi::OpenApi {
@@ -47,7 +51,7 @@ pub(super) fn router() -> OpenApiRouter<House> {
         .routes(routes!(connect_sessions::connect_session))
         .routes(routes!(connect_sessions::connect_session_confirm))
         .routes(routes!(connections::connections, connections::connection_create))
-        .routes(routes!(connections::import))
+        .routes(routes!(connections::import).layer(DefaultBodyLimit::max(MOST_IMPORT_BODY)))
         .routes(routes!(connections::connection, connections::connection_change, connections::connection_delete))
         .routes(routes!(connections::token))
         .routes(routes!(connections::refresh))
