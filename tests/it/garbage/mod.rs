@@ -117,9 +117,9 @@ async fn move_in<'a>(town: &Town, cases: &'a [Case]) -> Vec<Trial<'a>> {
             // What is said of an integration, or may be, stays among those it is said of.
             let alone = matches!(made, Made::RateLimited | Made::Misconfigured(_) | Made::Reauth(_));
             let platform = if alone {
-                let platform =
-                    town.platform_of(0, &town.tenant(&format!("{provider}-{}", case.name.replace('_', "-"))));
-                town.street.integrate(&platform).await;
+                let name = format!("{provider}-{}", case.name.replace('_', "-"));
+                let platform = town.platform_of(0, &town.tenant(&name));
+                town.street.integrate_with(&platform, &format!("GOCSPX-of-{name}")).await;
                 platform
             } else {
                 usual.clone()

@@ -71,9 +71,14 @@ impl Street {
 
     /// Sets both OAuth clients, as a platform does.
     pub async fn integrate(&self, platform: &Client) {
-        let google = json!({"client_id": CLIENT, "client_secret": self.client_secret, "scopes": GOOGLE_SCOPES.split(' ').collect::<Vec<_>>()});
+        self.integrate_with(platform, &self.client_secret).await;
+    }
+
+    /// The same with another secret: to us that is another client.
+    pub async fn integrate_with(&self, platform: &Client, secret: &str) {
+        let google = json!({"client_id": CLIENT, "client_secret": secret, "scopes": GOOGLE_SCOPES.split(' ').collect::<Vec<_>>()});
         platform.put("/v1/integrations/google", &google).await.ok();
-        let slack = json!({"client_id": CLIENT, "client_secret": self.client_secret, "scopes": ["chat:write"], "user_scopes": SLACK_SCOPES.split(',').collect::<Vec<_>>()});
+        let slack = json!({"client_id": CLIENT, "client_secret": secret, "scopes": ["chat:write"], "user_scopes": SLACK_SCOPES.split(',').collect::<Vec<_>>()});
         platform.put("/v1/integrations/slack", &slack).await.ok();
     }
 
