@@ -67,14 +67,14 @@ impl House {
         let rows: Vec<String> = (0..CLIENTS)
             .map(|number| {
                 format!(
-                    "('{}', 'int_{number:03}', 'google', 'client-1', '[]', '[]', '{{}}', 'active', 'always', 30, 0, 0, 0, 0, 1, {now}, {now})",
+                    "('{}', 'int_{number:03}', 'google', 'client-1', '{number}', '[]', '[]', '{{}}', 'active', 'always', 30, 0, 0, 0, 0, 1, {now}, {now})",
                     tenants[number]
                 )
             })
             .collect();
         database
             .execute(&format!(
-                "INSERT INTO integrations (tenant_id, id, provider, client_id, scopes, user_scopes, variables, status, refresh_policy, active_days, pace_at,
+                "INSERT INTO integrations (tenant_id, id, provider, client_id, client, scopes, user_scopes, variables, status, refresh_policy, active_days, pace_at,
                  retry_credit, unanswered, refused, revision, created_at, updated_at) VALUES {}",
                 rows.join(", ")
             ))
