@@ -14,6 +14,7 @@ mod provider_call;
 mod read;
 pub mod refresh;
 mod retries;
+mod round;
 mod row;
 mod spool;
 mod store;
