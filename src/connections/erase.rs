@@ -14,13 +14,13 @@ use crate::credentials::Revocation;
 use crate::ids::UserId;
 use crate::keys::Owner;
 use crate::store::bell::{Bell, ring_at_commit};
-use crate::store::connections::{ConnectionFilter, connection_delete, connection_list};
+use crate::store::connections::{ConnectionFilter, ConnectionRow, connection_delete, connection_list};
 use crate::store::conversations::conversations_end_by_user;
 use crate::store::users::{user_by_external_id, user_erase};
 
 /// Revoking at all providers together may take this long.
 const REVOKE_WITHIN: Duration = Duration::from_secs(10);
-/// Connections that are ended in one round.
+/// Connections that are looked for at once.
 const BATCH: i64 = 500;
 
 /// What an erasure did.
@@ -59,18 +59,23 @@ impl Connections {
         let mut tx = self.store.begin().await?;
         let user =
             user_by_external_id(&mut tx, &scope, external_id).await?.ok_or(ConnectionsError::NotFound("user"))?;
-        let mut ending: Vec<(String, Vec<Revocation>)> = Vec::new();
+        let mut rows: Vec<ConnectionRow> = Vec::new();
         loop {
-            let filter = ConnectionFilter { user: Some(&user.id), limit: BATCH, ..ConnectionFilter::default() };
-            let rows = connection_list(&mut tx, &scope, filter).await?;
-            if rows.is_empty() {
+            let after = rows.last().map(|row| row.id.clone()).unwrap_or_default();
+            let user = Some(user.id.as_str());
+            let filter = ConnectionFilter { user, after: &after, limit: BATCH, ..ConnectionFilter::default() };
+            let more = connection_list(&mut tx, &scope, filter).await?;
+            if more.is_empty() {
                 break;
             }
-            for row in rows {
-                let revocations = self.credentials.end(&mut tx, &scope, &row.id).await?;
-                connection_delete(&mut tx, &scope, &row.id, now.0).await?;
-                ending.push((row.provider, revocations));
-            }
+            rows.extend(more);
+        }
+        self.credentials.lock_clients(&mut tx, &scope, &rows).await?;
+        let mut ending: Vec<(String, Vec<Revocation>)> = Vec::new();
+        for row in rows {
+            let revocations = self.credentials.end(&mut tx, &scope, &row.id).await?;
+            connection_delete(&mut tx, &scope, &row.id, now.0).await?;
+            ending.push((row.provider, revocations));
         }
         conversations_end_by_user(&mut tx, &scope, &user.id, "erased", now.0).await?;
         let owner = Owner::User(scope.tenant_id().clone(), UserId::stored(user.id.clone()));

@@ -14,7 +14,7 @@ use crate::clock::Millis;
 use crate::ids::IntegrationId;
 use crate::invalid::Invalid;
 use crate::keys::{Owner, Place};
-use crate::providers::{Descriptor, VariableSource, telegram};
+use crate::providers::{Descriptor, VariableSource, Variables, telegram};
 use crate::schema::words;
 use crate::secret::Secret;
 use crate::store::connections::{ConnectionFilter, connection_list, connections_of_integration_mark};
@@ -393,6 +393,13 @@ impl Connections {
         Ok(old.is_none_or(|old| telegram::bot_id(&old) == telegram::bot_id(new)))
     }
 
+    /// What stands in braces in a provider's addresses, whether it was said or is what it is when nothing is said.
+    fn places(&self, provider: &str, variables: &str) -> String {
+        let known = self.providers.get(provider).map(|known| known.descriptor().stored_variables([variables]));
+        let said = known.iter().flat_map(Variables::iter).map(|(name, value)| (name.to_owned(), value.to_owned()));
+        to_json_object(&said.collect())
+    }
+
     async fn drafted(
         &self,
         tx: &mut Tx,
@@ -432,7 +439,10 @@ impl Connections {
         let fresh = IntegrationRow::new(scope.tenant(), &id, provider, &client_id, now);
         // Only who knows the secret, too, has the same client: an id alone is no secret, and must not let one tenant hold up another.
         let client = match (&draft.client_secret, existing.filter(|_| same_client)) {
-            (Some(secret), _) => self.keys.client_fingerprint(tx, [provider, &client_id, &variables], secret).await?,
+            (Some(secret), _) => {
+                let places = self.places(provider, &variables);
+                self.keys.client_fingerprint(tx, [provider, &client_id, &places], secret).await?
+            }
             (None, Some(old)) => old.client.clone(),
             (None, None) => fresh.client.clone(),
         };

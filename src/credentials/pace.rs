@@ -118,6 +118,8 @@ pub(super) struct Queue {
     pub(super) free: usize,
     /// Calls that have left without a place while the first free one is far: somebody nearer makes room.
     pub(super) owed: i64,
+    /// Whether other tenants have the client, too.
+    pub(super) is_shared: bool,
 }
 
 /// A row that is due.
@@ -131,6 +133,8 @@ pub(super) struct Due {
     pub(super) active: bool,
     /// Whether there is a doubt to settle that cannot wait, or for which nothing is sent.
     pub(super) at_once: bool,
+    /// How long after a probe it comes where it takes no place: a part of a minute of its own, so that not all come at once.
+    pub(super) scatter: Duration,
 }
 
 /// What is to be done with a row.
@@ -145,6 +149,11 @@ pub(super) enum Decision {
 }
 
 impl Queue {
+    /// Goes on where the queue of another tenant with the same client has come to.
+    pub(super) fn go_on_from(&mut self, other: &Self) {
+        (self.pace_at, self.free, self.owed) = (other.pace_at, other.free, other.owed);
+    }
+
     /// Decides about one row after the other, and moves the queue on.
     pub(super) fn decide(&mut self, now: Millis, row: Due, interval: i64, deadlines: &Deadlines) -> Decision {
         if row.at_once {
@@ -160,7 +169,7 @@ impl Queue {
             Integration::Faulty { probe_at, .. } | Integration::Unreachable { probe_at, .. }
                 if deadlines.holds(probe_at, now) =>
             {
-                return self.place_after(now, probe_at, interval);
+                return self.hold(now, probe_at, row, interval);
             }
             // Whoever comes with the probe looks again when that may have succeeded; by then its flight has moved the time of
             // the next one, if not.
@@ -206,7 +215,7 @@ impl Queue {
 
     fn probe(&mut self, now: Millis, interval: i64, row: Due) -> Decision {
         if self.free == 0 {
-            return self.place_after(now, now, interval);
+            return self.hold(now, now, row, interval);
         }
         self.free -= 1;
         self.retried_at = if row.retry { Some(now) } else { self.retried_at };
@@ -231,6 +240,15 @@ impl Queue {
         } else if self.credit < MOST_CREDIT {
             self.credit = (self.credit + EARNED).min(MOST_CREDIT);
         }
+    }
+
+    /// Waits for the end of a hold, in the client's queue; but where others have the client, too, nobody waits behind those whose own
+    /// trouble it is.
+    fn hold(&mut self, now: Millis, until: Millis, row: Due, interval: i64) -> Decision {
+        if self.is_shared {
+            return Decision::Rest(until.max(now.after(AGAIN)).after(row.scatter));
+        }
+        self.place_after(now, until, interval)
     }
 
     fn place_after(&mut self, now: Millis, begin: Millis, interval: i64) -> Decision {
@@ -258,7 +276,7 @@ mod tests {
     use crate::credentials::refresh::Code;
 
     const NOW: Millis = Millis(1_800_000_000_000);
-    const FIRST: Due = Due { place: None, retry: false, active: false, at_once: false };
+    const FIRST: Due = Due { place: None, retry: false, active: false, at_once: false, scatter: Duration::ZERO };
     const RETRY: Due = Due { retry: true, ..FIRST };
 
     fn queue() -> Queue {
@@ -270,6 +288,7 @@ mod tests {
             integration: Integration::Working,
             free: 1_000_000,
             owed: 0,
+            is_shared: false,
         }
     }
 

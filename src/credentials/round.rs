@@ -3,7 +3,8 @@
 //! Several tenants may have the same client (decision 0016). To its provider they are one, so they share its places and what may be in the
 //! air.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use super::Credentials;
@@ -24,6 +25,9 @@ use crate::store::{StoreError, Tx};
 const QUEUED_AT_ONCE: i64 = 125;
 /// No queue is longer than this; a first free place beyond it was written by a clock that has jumped.
 const LONGEST_QUEUE: Duration = Duration::from_secs(24 * 3600);
+
+/// Of so many other tenants with the same client somebody is asked to change places with a conversation: a round is short.
+const OTHERS_LOOKED_AT: usize = 8;
 
 /// A row that leaves, and when.
 pub(super) struct Leaving {
@@ -79,7 +83,7 @@ impl Credentials {
         Ok((round.leaving, round.queues_up))
     }
 
-    /// Decides about the rows of one client, which several tenants may have: they share its places and what may be in the air.
+    /// Decides about the rows of one client, which several tenants may have.
     async fn plan_client<'i>(
         &self,
         tx: &mut Tx,
@@ -89,32 +93,28 @@ impl Credentials {
         berths: &mut usize,
     ) -> Result<Vec<Pace<'i>>, StoreError> {
         let names: Vec<IntegrationName> = sharers.iter().map(|one| (one.tenant_id.clone(), one.id.clone())).collect();
-        let taken: usize = names.iter().filter_map(|name| due.get(name)).map(Vec::len).sum();
+        let (mut rows, mut concerned) = (Vec::new(), BTreeSet::new());
+        for (sharer, name) in names.iter().enumerate() {
+            let Some(its) = due.remove(name) else { continue };
+            rows.extend(its.into_iter().map(|row| (sharer, row)));
+            concerned.insert(sharer);
+        }
         let in_air: i64 = names.iter().filter_map(|name| in_air.get(name)).sum();
-        let mut common = round.common(sharers, taken, in_air);
-        let mut without_place: i64 = names.iter().map(|name| self.sweeper.take_calls(name, round.now)).sum();
-        let policy = self.providers.get(&sharers[0].provider).map(|one| policy(one.descriptor(), "user"));
-        let mut paces = Vec::new();
-        for (integration, name) in sharers.iter().zip(&names) {
-            let Some(rows) = due.remove(name) else { continue };
-            let before = round.leaving.len();
-            let mut queue = round.queue(integration, common, *berths);
-            if without_place > 0 {
-                queue.debit(round.now, without_place, round.limits.interval);
-            }
-            let (pace, owed) = round.serve(tx, (integration, sharers), queue, rows, policy.as_ref()).await?;
-            // Nobody here could make room for them; the next one may.
-            without_place = owed.max(0);
-            let left = round.leaving.len() - before;
-            *berths -= left.min(*berths);
-            common = Common { pace_at: pace.pace_at, free: common.free.saturating_sub(left) };
-            paces.push(pace);
-        }
+        let mut queues = round.queues(sharers, rows.len(), in_air, *berths);
+        let without_place: i64 = names.iter().map(|name| self.sweeper.take_calls(name, round.now)).sum();
         if without_place > 0 {
-            let (tenant, integration) = &names[0];
-            self.sweeper.note_calls(tenant, integration, without_place, round.now);
+            queues[0].debit(round.now, without_place, round.limits.interval);
         }
-        Ok(paces)
+        let policy = self.providers.get(&sharers[0].provider).map(|one| policy(one.descriptor(), "user"));
+        let before = round.leaving.len();
+        let owed = round.serve(tx, sharers, &mut queues, rows, policy.as_ref()).await?;
+        *berths -= (round.leaving.len() - before).min(*berths);
+        if owed > 0 {
+            // Nobody in this round could make room for them.
+            let (tenant, integration) = &names[0];
+            self.sweeper.note_calls(tenant, integration, owed, round.now);
+        }
+        Ok(concerned.into_iter().map(|sharer| pace(sharers[sharer], &queues[sharer])).collect())
     }
 }
 
@@ -132,46 +132,46 @@ struct Round {
     queues_up: bool,
 }
 
-/// What all who have a client share of it.
-#[derive(Clone, Copy)]
-struct Common {
-    /// The first free place, in microseconds UTC.
-    pace_at: i64,
-    /// How many more may be in the air.
-    free: usize,
-}
-
 impl Round {
-    /// Decides about an integration's rows; gives how its client's queue stands then, and how many calls nobody has made room for.
-    async fn serve<'i>(
+    /// Decides about the rows of a client, each with the place of its integration among `sharers`; gives how many calls nobody has made
+    /// room for.
+    async fn serve(
         &mut self,
         tx: &mut Tx,
-        (integration, sharers): (&'i IntegrationRow, &[&IntegrationRow]),
-        mut queue: Queue,
-        mut rows: Vec<DueRow>,
+        sharers: &[&IntegrationRow],
+        queues: &mut [Queue],
+        mut rows: Vec<(usize, DueRow)>,
         policy: Option<&Policy>,
-    ) -> Result<(Pace<'i>, i64), StoreError> {
-        let client = (integration.tenant_id.as_str(), integration.id.as_str());
+    ) -> Result<i64, StoreError> {
         let active_since = self.now.before(ACTIVE_WITHIN).0;
         let deadlines = Deadlines::default();
-        let is_urgent = |row: &DueRow| self.is_urgent(row, integration, policy);
+        let is_urgent = |(sharer, row): &(usize, DueRow)| self.is_urgent(row, sharers[*sharer], policy);
         // What takes no place first, since others make room for it; then places in their order, and last what has none. What belongs
-        // to a conversation that goes on comes before its like.
-        rows.sort_by_cached_key(|row| {
-            (!is_urgent(row), row.slot_at == self.now.0, row.last_used_at <= active_since, row.slot_at)
+        // to a conversation that goes on comes before its like, whichever tenant's it is.
+        rows.sort_by_cached_key(|one| {
+            let row = &one.1;
+            (!is_urgent(one), row.slot_at == self.now.0, row.last_used_at <= active_since, row.slot_at)
         });
-        let (mut waits, mut may_swap) = (false, true);
-        for row in rows {
+        let (mut waits, mut may_swap, mut last) = (BTreeSet::new(), true, 0);
+        for (sharer, row) in rows {
+            if sharer != last {
+                let so_far = queues[last].clone();
+                queues[sharer].go_on_from(&so_far);
+                last = sharer;
+            }
             let place = (row.slot_at != self.now.0).then_some(Millis(row.slot_at));
             // Whoever is needed now is no mere retry.
             let active = row.last_used_at > active_since;
             let retry = row.attempts > 0 && !active;
-            let due = Due { place, retry, active, at_once: self.is_urgent(&row, integration, policy) };
-            match queue.decide(self.now, due, self.limits.interval, &deadlines) {
+            let at_once = self.is_urgent(&row, sharers[sharer], policy);
+            let due = Due { place, retry, active, at_once, scatter: scatter(&row.id) };
+            match queues[sharer].decide(self.now, due, self.limits.interval, &deadlines) {
                 Decision::Go(at) => self.leaving.push(Leaving { row, at }),
                 Decision::Wait(place) => {
-                    waits = true;
-                    let sooner = if may_swap && active { self.sooner_place(tx, sharers, place).await? } else { None };
+                    waits.insert(sharer);
+                    let looked_at = nearest(sharers, sharer);
+                    let sooner =
+                        if may_swap && active { self.sooner_place(tx, &looked_at, place).await? } else { None };
                     // Where one finds nobody to change places with, the next ones do not, either.
                     may_swap = may_swap && (sooner.is_some() || !active);
                     self.waiting.push(self.back(&row, sooner.unwrap_or(place.0), true));
@@ -179,7 +179,8 @@ impl Round {
                 Decision::Rest(until) => self.waiting.push(self.back(&row, until.0, false)),
             }
         }
-        if waits && self.crowd {
+        let mut queue = queues[last].clone();
+        for sharer in waits.into_iter().filter(|_| self.crowd) {
             let places = Places {
                 now: self.now.0,
                 pace_at: queue.pace_at,
@@ -187,18 +188,15 @@ impl Round {
                 active_since,
                 limit: QUEUED_AT_ONCE,
             };
+            let client = (sharers[sharer].tenant_id.as_str(), sharers[sharer].id.as_str());
             let count = credentials_queue_up(tx, ALL_TENANTS, client, places).await?.cast_signed();
             queue.pace_at += count * self.limits.interval;
             self.queues_up |= count == QUEUED_AT_ONCE;
         }
-        let pace = Pace {
-            tenant_id: client.0,
-            id: client.1,
-            pace_at: queue.pace_at,
-            retry_credit: queue.credit,
-            retried_at: queue.retried_at.map(|at| at.0),
-        };
-        Ok((pace, queue.owed))
+        for one in queues {
+            one.go_on_from(&queue);
+        }
+        Ok(queue.owed)
     }
 
     /// Whether a row waits for no queue: it has to leave inside a grace, or nothing will be sent. Everything else, a last try
@@ -211,31 +209,23 @@ impl Round {
         policy.replay != Replay::Safe && (abandoned || ends || policy.must_hurry(&doubt, self.now))
     }
 
-    fn common(&self, sharers: &[&IntegrationRow], taken: usize, in_air: i64) -> Common {
+    /// How the queue of a client stands, as each of those who share it sees it.
+    fn queues(&self, sharers: &[&IntegrationRow], taken: usize, in_air: i64, berths: usize) -> Vec<Queue> {
         // Those just taken count as in the air already.
         let in_air = usize::try_from(in_air).unwrap_or_default().saturating_sub(taken);
         let latest = self.now.after(LONGEST_QUEUE).0.saturating_mul(1000);
-        Common {
-            pace_at: sharers
-                .iter()
-                .map(|one| one.pace_at)
-                .filter(|pace_at| *pace_at <= latest)
-                .max()
-                .unwrap_or_default(),
-            free: self.limits.in_air.saturating_sub(in_air),
-        }
-    }
-
-    fn queue(&self, integration: &IntegrationRow, common: Common, berths: usize) -> Queue {
-        Queue {
-            pace_at: common.pace_at,
+        let pace_at = sharers.iter().map(|one| one.pace_at).filter(|pace_at| *pace_at <= latest).max();
+        let queue = |integration: &&IntegrationRow| Queue {
+            pace_at: pace_at.unwrap_or_default(),
             credit: integration.retry_credit,
             retried_at: integration.retried_at.map(Millis),
             answered: integration.answered.map(|count| u32::try_from(count).unwrap_or_default()),
             integration: standing(integration),
-            free: common.free.min(berths),
+            free: self.limits.in_air.saturating_sub(in_air).min(berths),
             owed: 0,
-        }
+            is_shared: sharers.len() > 1,
+        };
+        sharers.iter().map(queue).collect()
     }
 
     /// A place before `place`, for a row that a conversation uses: it changes places with the next that nobody waits for, whichever
@@ -268,4 +258,27 @@ impl Round {
         let (tenant_id, id) = (row.tenant_id.clone(), row.id.clone());
         PutBack { tenant_id, id, claimed: self.claimed.0, due_at, queued }
     }
+}
+
+fn pace<'i>(integration: &'i IntegrationRow, queue: &Queue) -> Pace<'i> {
+    Pace {
+        tenant_id: &integration.tenant_id,
+        id: &integration.id,
+        pace_at: queue.pace_at,
+        retry_credit: queue.credit,
+        retried_at: queue.retried_at.map(|at| at.0),
+    }
+}
+
+/// Whose places are looked at for one to change with: those of the same integration, and of some of the others.
+fn nearest<'i>(sharers: &[&'i IntegrationRow], own: usize) -> Vec<&'i IntegrationRow> {
+    let others = sharers.iter().enumerate().filter(|(sharer, _)| *sharer != own).map(|(_, one)| *one);
+    std::iter::once(sharers[own]).chain(others.take(OTHERS_LOOKED_AT)).collect()
+}
+
+/// A part of a minute that is a credential's own.
+fn scatter(id: &str) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    Duration::from_millis(hasher.finish() % 60_000)
 }

@@ -1,5 +1,6 @@
 //! Keeping credentials: a new consent, a repeated one, an end.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::read::{COME_AGAIN, PATIENCE, wait_for_landing};
@@ -14,8 +15,8 @@ use crate::keys::{KeyError, Owner};
 use crate::providers::{CredentialKind, Failure, RevokeTokens};
 use crate::secret::Secret;
 use crate::store::connections::{
-    connection_by_id, connection_use_credential, connections_of_credential_mark, credential_consent_uses,
-    credential_other_uses,
+    ConnectionRow, connection_by_id, connection_use_credential, connections_of_credential_mark,
+    credential_consent_uses, credential_other_uses,
 };
 use crate::store::credentials::{
     CredentialName, CredentialRow, DoubtColumns, NewTokens, credential_delete, credential_insert, credential_load,
@@ -218,6 +219,22 @@ impl Credentials {
             rows.into_iter().find(|row| row.kind == CredentialKind::Bot.as_str()).ok_or(CredentialError::NoSuchKind)?;
         let sealed = row.access_token.as_deref().ok_or(CredentialError::NotFound)?;
         Ok(self.keys.open_secret(&mut tx, &owner(&row), access_place(&row.id, row.generation), sealed).await?)
+    }
+
+    /// Waits until nobody else ends or plans anything of the clients that these connections use. To be called first where several end in one
+    /// transaction: everybody locks clients in one order, and before credentials.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn lock_clients(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        connections: &[ConnectionRow],
+    ) -> Result<(), StoreError> {
+        let ids: BTreeSet<&str> = connections.iter().filter_map(|row| row.integration_id.as_deref()).collect();
+        let names: Vec<_> = ids.into_iter().map(|id| (scope.tenant(), id)).collect();
+        integrations_lock(tx, ONE_CREDENTIAL, &names).await.map(drop)
     }
 
     /// Deletes the credentials that only this connection uses, and gives their tokens for revoking once `tx` is

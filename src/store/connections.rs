@@ -384,8 +384,8 @@ pub async fn connection_use_credential(
     Ok(())
 }
 
-/// How many other connections work with the account that a credential belongs to, or belonged to: they live on the same consent, where
-/// a consent is all that an account has granted to a client.
+/// How many other connections work with the account that a credential belongs to, or belonged to, in every tenant that has the same
+/// client: they live on the same consent, where a consent is all that an account has granted to a client (fact sheet A.6).
 ///
 /// # Errors
 /// As every statement.
@@ -399,8 +399,10 @@ pub async fn credential_consent_uses(
         tx,
         one (i64,),
         "SELECT count(*) FROM connection_credentials u JOIN connections c ON c.tenant_id = u.tenant_id AND c.id = u.connection_id
-         JOIN connections o ON o.tenant_id = c.tenant_id AND o.provider = c.provider AND o.account_id = c.account_id
-         AND o.integration_id = c.integration_id AND o.id <> c.id
+         JOIN integrations i ON i.tenant_id = c.tenant_id AND i.id = c.integration_id
+         JOIN integrations j ON j.client = i.client AND j.deleted_at IS NULL
+         JOIN connections o ON o.tenant_id = j.tenant_id AND o.provider = c.provider AND o.account_id = c.account_id
+         AND o.integration_id = j.id AND NOT (o.tenant_id = c.tenant_id AND o.id = c.id)
          WHERE u.tenant_id = $1 AND u.credential_id = $2 AND o.deleted_at IS NULL AND o.status NOT IN ('needs_reauth', 'misconfigured', 'revoked')",
         tenant,
         credential

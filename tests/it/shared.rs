@@ -54,3 +54,22 @@ async fn two_people_of_one_slack_team_end_their_own_tokens_only() {
     assert!(lives(&platform, &also_ada).await && lives(&platform, &grace).await);
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_consent_that_two_tenants_share_is_ended_by_the_last_of_them() {
+    // fact sheet A.6: in every tenant that has the client
+    for wishes in Wishes::both() {
+        let Some(app) = TestApp::start_with(wishes).await else { continue };
+        let platform = app.platform().await;
+        let neighbour = app.key_of(&app.other_tenant("neighbour").await, &["all"]).await;
+        app.street.integrate(&neighbour).await;
+        let here = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+        let there = app.google(&neighbour, "u-1", Account::ADA, Life::Fresh).await;
+        assert!(!leave(&platform, &here).await, "the neighbour lives on it");
+        assert!(lives(&neighbour, &there).await);
+        assert_eq!(app.street.counter("google/revocations").await, 0);
+        assert!(leave(&neighbour, &there).await);
+        assert_eq!(app.street.counter("google/revocations").await, 1);
+        app.finish().await;
+    }
+}
