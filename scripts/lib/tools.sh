@@ -1,5 +1,5 @@
 # Finds what the tests need, or installs it. Sourced by scripts/test; uses $root and `wants`.
-# Sets: postgres_bin. Exports: VK_TEST_NODE, VK_TEST_CHROMIUM, VK_TEST_COUNTERPARTS, VK_TEST_BROWSER, PATH.
+# Sets: postgres_bin. Exports: VK_TEST_NODE, VK_TEST_PYTHON, VK_TEST_CURL, VK_TEST_CHROMIUM, VK_TEST_COUNTERPARTS, VK_TEST_BROWSER, PATH.
 
 # One version for everybody who has no Node 20 of their own. The npm packages `node-linux-*` hold the
 # plain binary, so an old npm from apt is enough to get it.
@@ -66,6 +66,8 @@ tools_find() {
   { wants rust || wants browser; } && { command -v cc >/dev/null || missing+=(gcc libc6-dev); }
   wants rust && { find_postgres || missing+=(postgresql); }
   { wants rust || wants browser; } && { find_chromium || missing+=(chromium); }
+  # The guide for platforms has lines in three languages, which a test runs.
+  wants rust && { command -v python3 >/dev/null || missing+=(python3); command -v curl >/dev/null || missing+=(curl); }
   command -v npm >/dev/null || missing+=(npm)
   find_node || command -v node >/dev/null || missing+=(nodejs)
   [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
@@ -76,6 +78,8 @@ tools_check() {
   if wants rust; then
     find_postgres || give_up postgresql
     echo "PostgreSQL  $postgres_bin"
+    VK_TEST_PYTHON="$(command -v python3)" && VK_TEST_CURL="$(command -v curl)" || give_up python3 curl
+    export VK_TEST_PYTHON VK_TEST_CURL
   fi
   if wants rust || wants browser; then
     find_chromium || {

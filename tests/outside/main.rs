@@ -5,6 +5,7 @@
 
 mod browser;
 mod google;
+mod lines;
 mod node;
 mod relay;
 mod screens;
