@@ -129,6 +129,7 @@ fn overrides(sandbox: &Sandbox) -> BTreeMap<String, ProviderSettings> {
     all.into_iter().map(|(provider, settings)| (provider, read(settings))).collect()
 }
 
+#[derive(Clone)]
 pub(super) struct Client {
     router: Router,
     cookies: BTreeMap<String, String>,

@@ -2,6 +2,7 @@
 //! and against the pretend providers.
 #![cfg(feature = "sandbox")]
 
+mod attacks;
 mod telegram;
 
 use std::time::Duration;
