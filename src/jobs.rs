@@ -60,6 +60,10 @@ fn table(rooms: &Clockwork) -> Vec<Task> {
         task("spool_replay", 5 * SECOND, 30 * SECOND, &rooms.credentials, |room| async move {
             Ok(room.spool_replay().await?)
         }),
+        task("connections_tell", SECOND, 30 * SECOND, &rooms.connections, |room| async move { Ok(room.tell().await?) }),
+        task("revocations_retry", 15 * SECOND, 5 * MINUTE, &rooms.credentials, |room| async move {
+            Ok(room.revocations_retry().await?)
+        }),
         task("telegram_look", 2 * SECOND, 30 * SECOND, &rooms.connections, |room| async move {
             Ok(room.telegram_look().await? as u64)
         }),

@@ -29,5 +29,8 @@ CREATE TABLE outbox (
     kind TEXT NOT NULL,
     object_id TEXT NOT NULL,
     user_id TEXT,
+    old_state TEXT,
+    new_state TEXT,
+    reason TEXT,
     CONSTRAINT outbox_pkey PRIMARY KEY (tenant_id, id)
 ) STRICT;

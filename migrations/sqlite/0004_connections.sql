@@ -56,6 +56,9 @@ CREATE TABLE connections (
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
     last_used_at INTEGER,
+    -- 1 while one of its credentials could not be refreshed; and the state that the outside was last told of.
+    is_degraded INTEGER NOT NULL,
+    told TEXT NOT NULL,
     deleted_at INTEGER,
     CONSTRAINT connections_pkey PRIMARY KEY (tenant_id, id),
     CONSTRAINT connections_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES users (tenant_id, id),
@@ -63,6 +66,8 @@ CREATE TABLE connections (
 ) STRICT;
 CREATE UNIQUE INDEX connections_account_key ON connections (tenant_id, provider, account_id, COALESCE(user_id, '')) WHERE deleted_at IS NULL;
 CREATE INDEX connections_user_idx ON connections (tenant_id, user_id, id);
+CREATE INDEX connections_untold_idx ON connections (tenant_id, id)
+    WHERE told <> CASE WHEN deleted_at IS NOT NULL THEN 'deleted' WHEN status = 'active' AND is_degraded = 1 THEN 'degraded' ELSE status END;
 
 -- One secret token set. Several connections may share one.
 CREATE TABLE credentials (
@@ -73,6 +78,7 @@ CREATE TABLE credentials (
     kind TEXT NOT NULL,
     owner_kind TEXT NOT NULL,
     owner_id TEXT NOT NULL,
+    shared_as TEXT,
     access_token BLOB,
     refresh_token BLOB,
     token_type TEXT NOT NULL,
@@ -110,6 +116,7 @@ CREATE TABLE credentials (
     CONSTRAINT credentials_pkey PRIMARY KEY (tenant_id, id),
     CONSTRAINT credentials_integration_fkey FOREIGN KEY (tenant_id, integration_id) REFERENCES integrations (tenant_id, id)
 ) STRICT;
+CREATE UNIQUE INDEX credentials_shared_key ON credentials (tenant_id, integration_id, kind, shared_as) WHERE shared_as IS NOT NULL AND deleted_at IS NULL;
 CREATE INDEX credentials_due_idx ON credentials (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX credentials_integration_due_idx ON credentials (tenant_id, integration_id, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX credentials_slot_idx ON credentials (tenant_id, integration_id, slot_at) WHERE slot_at IS NOT NULL;
@@ -126,6 +133,20 @@ CREATE TABLE connection_credentials (
     CONSTRAINT connection_credentials_credential_fkey FOREIGN KEY (tenant_id, credential_id) REFERENCES credentials (tenant_id, id)
 ) STRICT;
 CREATE INDEX connection_credentials_credential_idx ON connection_credentials (tenant_id, credential_id);
+
+-- Tokens of a deleted connection that are still to be ended at their provider.
+CREATE TABLE revocations (
+    tenant_id TEXT NOT NULL,
+    credential_id TEXT NOT NULL,
+    access_token BLOB,
+    refresh_token BLOB,
+    attempts INTEGER NOT NULL,
+    next_attempt_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    CONSTRAINT revocations_pkey PRIMARY KEY (tenant_id, credential_id),
+    CONSTRAINT revocations_credential_fkey FOREIGN KEY (tenant_id, credential_id) REFERENCES credentials (tenant_id, id)
+) STRICT;
+CREATE INDEX revocations_next_attempt_at_idx ON revocations (next_attempt_at);
 
 -- A one-time link with which a platform lets its user connect.
 CREATE TABLE connect_sessions (

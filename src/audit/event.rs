@@ -64,21 +64,21 @@ actions! {
     /// The wrong person or browser came back from the provider (OA-02).
     FlowUserMismatch = "handshake.user_mismatch",
     /// A connection was made.
-    ConnectionCreated = "connection.create" => "connection.created",
+    ConnectionCreated = "connection.create",
     /// A connection was made again.
-    ConnectionReconnected = "connection.reconnect" => "connection.reconnected",
+    ConnectionReconnected = "connection.reconnect",
     /// A connection's label or default mark was changed.
     ConnectionChanged = "connection.change",
     /// A connection was imported.
-    ConnectionImported = "connection.import" => "connection.created",
+    ConnectionImported = "connection.import",
     /// A connection needs its user.
-    ConnectionNeedsReauth = "connection.needs_reauth" => "connection.needs_reauth",
+    ConnectionNeedsReauth = "connection.needs_reauth",
     /// A provider said that something has happened to an account.
     NoticeHeard = "notice.hear",
     /// Another account came back than the one that is stored (OA-10).
-    ConnectionQuarantined = "connection.quarantine" => "connection.quarantined",
+    ConnectionQuarantined = "connection.quarantine",
     /// A connection was deleted.
-    ConnectionDeleted = "connection.delete" => "connection.deleted",
+    ConnectionDeleted = "connection.delete",
     /// A credential was revoked at the provider, or that failed.
     CredentialRevoked = "credential.revoke",
     /// A credential was refreshed, or that failed.

@@ -125,8 +125,8 @@ impl Connections {
             connection_update(&mut tx, &scope, &row).await?;
         }
         let new = NewCredential {
-            connection: &row.id,
             owner: &owner,
+            shared_as: None,
             integration: None,
             provider: &draft.provider,
             kind,
@@ -138,7 +138,7 @@ impl Connections {
             expires_at: account.life.map(|life| received_at.after(life)),
             refresh_expires_at: None,
         };
-        self.credentials.keep(&mut tx, &scope, new).await?;
+        self.credentials.keep(&mut tx, &scope, &row.id, new).await?;
         let action = if is_new { Action::ConnectionCreated } else { Action::ConnectionReconnected };
         let event = Event::done(action, "connection", &row.id).of_user(row.user_id.as_deref());
         self.audit.record(&mut tx, caller, &event).await?;

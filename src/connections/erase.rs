@@ -70,7 +70,8 @@ impl Connections {
             }
             rows.extend(more);
         }
-        self.credentials.lock_clients(&mut tx, &scope, &rows).await?;
+        let integrations = rows.iter().filter_map(|row| row.integration_id.as_deref());
+        self.credentials.lock_clients(&mut tx, &scope, integrations).await?;
         let mut ending: Vec<(String, Vec<Revocation>)> = Vec::new();
         for row in rows {
             let revocations = self.credentials.end(&mut tx, &scope, &row.id).await?;

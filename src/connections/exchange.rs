@@ -128,7 +128,11 @@ impl Connections {
         let granted: Vec<String> =
             exchange.tokens.iter().flat_map(|set| set.scopes.clone().unwrap_or_else(|| asked.clone())).collect();
         let missing = provider.descriptor().missing_scopes(&asked, &granted);
+        let shared_as = |kind| provider.shared_as(kind, &exchange.account.id).map(str::to_owned);
         let mut tx = self.store.begin().await?;
+        if chat.is_some() || exchange.tokens.iter().any(|set| shared_as(set.kind).is_some()) {
+            self.credentials.lock_clients(&mut tx, scope, [integration.id.as_str()]).await?;
+        }
         // The user may have been erased while the browser was away.
         user_by_id(&mut tx, scope, &handshake.user_id).await?.ok_or(ConnectionsError::Gone)?;
         let (mut row, is_new) = self.row_for(&mut tx, scope, handshake, integration, &exchange.account).await?;
@@ -156,11 +160,13 @@ impl Connections {
             self.credentials.drop_others(&mut tx, scope, &row.id, CredentialKind::is_granted).await?;
             connection_update(&mut tx, scope, &row).await?;
         }
+        let tenant = Owner::Tenant(scope.tenant_id().clone());
         let absolute_expiry = provider.descriptor().absolute_expiry;
         for set in exchange.tokens {
+            let shared_as = provider.shared_as(set.kind, &row.account_id);
             let new = NewCredential {
-                connection: &row.id,
-                owner: &owner,
+                owner: if shared_as.is_some() { &tenant } else { &owner },
+                shared_as,
                 integration: Some(&integration.id),
                 provider: &handshake.provider,
                 kind: set.kind,
@@ -172,7 +178,7 @@ impl Connections {
                 expires_at: set.expires_in.map(|life| received_at.after(life)),
                 refresh_expires_at: set.refresh_expires_in.or(absolute_expiry).map(|life| received_at.after(life)),
             };
-            self.credentials.keep(&mut tx, scope, new).await?;
+            self.credentials.keep(&mut tx, scope, &row.id, new).await?;
         }
         let action = if is_new { Action::ConnectionCreated } else { Action::ConnectionReconnected };
         self.audit

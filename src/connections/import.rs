@@ -13,6 +13,7 @@ use crate::clock::Millis;
 use crate::credentials::NewCredential;
 use crate::ids::{ConnectionId, UserId};
 use crate::invalid::Invalid;
+use crate::keys::Owner;
 use crate::providers::CredentialKind;
 use crate::secret::Secret;
 use crate::store::connections::{ConnectionRow, connection_by_account, connection_insert};
@@ -109,6 +110,7 @@ impl Connections {
         check_pairs(&import.connections, &mut invalid);
         invalid.into_result()?;
         let mut tx = self.store.begin().await?;
+        self.credentials.lock_clients(&mut tx, &scope, integrations.iter().map(|one| one.id.as_str())).await?;
         check_free(&mut tx, &scope, &import.connections).await?;
         let integrations = integration_list(&mut tx, &scope).await?;
         let mut ids = Vec::new();
@@ -233,13 +235,17 @@ impl Connections {
         let account = SealedAccount { email: row.account.email, name: row.account.name };
         connection.account = Some(self.keys.seal_json(tx, &owner, account_place(&connection.id), &account).await?);
         connection_insert(tx, scope, &connection).await?;
+        let tenant = Owner::Tenant(scope.tenant_id().clone());
         for credential in row.credentials {
+            let kind = CredentialKind::parse(&credential.kind).unwrap_or(CredentialKind::User);
+            let known = self.providers.get(&row.provider);
+            let shared_as = known.as_ref().and_then(|known| known.shared_as(kind, &connection.account_id));
             let new = NewCredential {
-                connection: &connection.id,
-                owner: &owner,
+                owner: if shared_as.is_some() { &tenant } else { &owner },
+                shared_as,
                 integration: connection.integration_id.as_deref(),
                 provider: &row.provider,
-                kind: CredentialKind::parse(&credential.kind).unwrap_or(CredentialKind::User),
+                kind,
                 access_token: credential.access_token,
                 refresh_token: credential.refresh_token,
                 token_type: "Bearer".to_owned(),
@@ -248,7 +254,7 @@ impl Connections {
                 expires_at: credential.expires_at.as_deref().and_then(|text| Millis::parse_rfc3339(text).ok()),
                 refresh_expires_at: None,
             };
-            self.credentials.keep(tx, scope, new).await?;
+            self.credentials.keep(tx, scope, &connection.id, new).await?;
         }
         let event = Event::done(Action::ConnectionImported, "connection", &connection.id)
             .of_user(connection.user_id.as_deref());

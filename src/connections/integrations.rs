@@ -221,9 +221,14 @@ impl Connections {
         let scope = caller.require(Permission::IntegrationsWrite)?;
         let known = self.providers.get(provider).ok_or(ConnectionsError::NotFound("provider"))?;
         let mut tx = self.store.begin().await?;
-        let existing = integration_by_provider(&mut tx, &scope, provider).await?;
+        let mut existing = integration_by_provider(&mut tx, &scope, provider).await?;
         if let Some(row) = existing.as_ref().filter(|_| draft.says_nothing()) {
             return Ok(self.shown(row));
+        }
+        if let Some(row) = &existing {
+            // From here on it is as it is read: nobody else gives it a secret, or keeps a token of it.
+            self.credentials.lock_clients(&mut tx, &scope, [row.id.as_str()]).await?;
+            existing = integration_by_provider(&mut tx, &scope, provider).await?;
         }
         self.check_draft(known.descriptor(), &draft, existing.as_ref()).await?;
         let row = self.drafted(&mut tx, &scope, provider, &draft, existing.as_ref()).await?;
@@ -242,6 +247,11 @@ impl Connections {
             let now = self.around.now().0;
             credentials_of_integration_pause(&mut tx, &scope, &row.id, "client_changed").await?;
             connections_of_integration_mark(&mut tx, &scope, &row.id, "misconfigured", "client_changed", now).await?;
+        }
+        if let Some(token) = &draft.bot_token {
+            let (owner, bot) = (Owner::Tenant(scope.tenant_id().clone()), telegram::bot_id(token).unwrap_or_default());
+            let new = self.bot_credential(&owner, Some(&row.id), bot, token.duplicate());
+            self.credentials.renew_shared(&mut tx, &scope, new).await?;
         }
         self.audit.record_and_commit(tx, caller, &Event::done(Action::IntegrationSet, "integration", &row.id)).await?;
         Ok(self.shown(&row))
@@ -284,10 +294,17 @@ impl Connections {
         if !connection_list(&mut tx, &scope, filter).await?.is_empty() {
             return Err(ConnectionsError::Conflict("a connection that uses this integration"));
         }
+        let bot = self.bot_token_of(&mut tx, &row).await?.filter(|_| row.signing_secret.is_some());
         integration_delete(&mut tx, &scope, &row.id, self.around.now().0).await?;
         self.audit
             .record_and_commit(tx, caller, &Event::done(Action::IntegrationDeleted, "integration", &row.id))
             .await?;
+        // Its updates were sent here (Telegram). Should that go on, whoever sets up the bot anew takes them over.
+        if let Some(token) = bot
+            && let Err(failure) = self.providers.telegram().delete_webhook(&token).await
+        {
+            tracing::warn!(code = %failure.code(), "a bot's updates still come here");
+        }
         Ok(())
     }
 

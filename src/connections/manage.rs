@@ -48,7 +48,7 @@ pub struct ConnectionChange {
 /// How a disconnection went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disconnected {
-    /// Whether the provider confirmed that the access has ended there too.
+    /// Whether the provider confirmed that the access has ended there too. If not, it is asked again for a day.
     pub revoked: bool,
 }
 
@@ -155,6 +155,7 @@ impl Connections {
         let now = self.around.now().0;
         conversations_end_by_connection(&mut tx, &scope, id.as_str(), "disconnected", now).await?;
         let revocations = self.credentials.end(&mut tx, &scope, id.as_str()).await?;
+        self.credentials.remember(&mut tx, &scope, &revocations).await?;
         if !connection_delete(&mut tx, &scope, id.as_str(), now).await? {
             return Err(ConnectionsError::NotFound("connection"));
         }

@@ -15,6 +15,7 @@ mod offers;
 mod refreshing;
 mod starts;
 mod telegram;
+mod telling;
 mod upkeep;
 mod view;
 

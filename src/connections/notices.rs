@@ -5,6 +5,8 @@
 //! provider repeats what was not carried out. A consent newer than what is told of stays: disconnecting and connecting again
 //! meets the first one's echo.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -37,6 +39,9 @@ pub struct SlackAnswer {
     #[schema(nullable = false)]
     pub challenge: Option<String>,
 }
+
+/// Providers' times are whole seconds.
+const A_SECOND: Duration = Duration::from_secs(1);
 
 impl Connections {
     /// Where a provider that tells things on its own does so.
@@ -112,11 +117,13 @@ impl Connections {
         // Whoever signed in and then lets the bot write needs no Start; who has not is not known yet.
         let before = match (may_write, row.status.as_str()) {
             (true, "awaiting_start") => ("awaiting_start", None),
+            // That it is as it was is news, too: what is older and comes later says nothing any more.
+            (true, "active") => active,
             (true, _) => blocked,
             (false, _) => active,
         };
         let after = if may_write { active } else { blocked };
-        if connection_change_status(tx, scope, &row.id, before, after, self.around.now().0).await? {
+        if connection_change_status(tx, scope, &row.id, before, after, self.around.now().0).await? && before != after {
             let (action, why) = match may_write {
                 true => (Action::NoticeHeard, "chat_open_again"),
                 false => (Action::ConnectionNeedsReauth, BLOCKED),
@@ -203,6 +210,8 @@ impl Connections {
                     self.audit.record(tx, caller, &heard.because(Some("account_enabled"))).await?;
                 }
             }
+            // What is older than what is known of the chat says nothing any more.
+            What::MayWrite | What::MayNotWrite if notice.at.after(A_SECOND).0 <= connection.updated_at => {}
             What::MayWrite => self.change_access(tx, (caller, scope), connection, true).await?,
             What::MayNotWrite => self.change_access(tx, (caller, scope), connection, false).await?,
             What::ChangeRequired => {

@@ -323,6 +323,7 @@ impl Connections {
             None => None,
         };
         let integration = integration.ok_or(ConnectionsError::Gone)?;
+        self.credentials.lock_clients(tx, scope, [integration.id.as_str()]).await?;
         let token = self.bot_token_of(tx, &integration).await?.ok_or(ConnectionsError::Gone)?;
         self.credentials.drop_others(tx, scope, &begun.id, |_| false).await?;
         connection_delete(tx, scope, &begun.id, self.around.now().0).await?;

@@ -4,14 +4,14 @@
 use super::integrations::place as integration_place;
 use super::starts::Waits;
 use super::view::{SealedAccount, SealedTarget, account_place, owner_of, target_place};
-use super::{Connection, Connections, ConnectionsError};
+use super::{BY_SECRET, Connection, Connections, ConnectionsError};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::credentials::NewCredential;
 use crate::ids::{ConnectionId, TenantId, UserId};
 use crate::invalid::Invalid;
 use crate::keys::{Owner, mint_handle};
-use crate::providers::telegram::{Bot, token_is_plausible};
+use crate::providers::telegram::{self, Bot, bot_id, token_is_plausible};
 use crate::providers::{CredentialKind, Failure};
 use crate::secret::Secret;
 use crate::store::Tx;
@@ -20,7 +20,7 @@ use crate::store::connections::{
     connection_update,
 };
 use crate::store::integrations::{IntegrationRow, integration_by_id, integration_by_provider};
-use crate::store::notices::{integration_give_secret, integration_take_secret};
+use crate::store::notices::{integration_give_secret, integration_of_notices, integration_take_secret};
 use crate::store::telegram_starts::{telegram_start_delete, telegram_start_of};
 use crate::store::users::user_ensure;
 
@@ -100,9 +100,12 @@ impl Connections {
             let message = "this bot has a webhook, so its Start cannot be seen here; use a bot without one";
             return Err(Invalid::one("bot_token", message).into());
         }
-        let mut tx = self.store.begin().await?;
-        let user = self.user_of(&mut tx, caller, &scope, draft.user.as_deref()).await?;
         let integration = integration.map(|row| row.id);
+        let mut tx = self.store.begin().await?;
+        if let Some(integration) = &integration {
+            self.credentials.lock_clients(&mut tx, &scope, [integration.as_str()]).await?;
+        }
+        let user = self.user_of(&mut tx, caller, &scope, draft.user.as_deref()).await?;
         let mut row = self.telegram_row(&mut tx, &scope, &user, &bot, integration.as_deref()).await?;
         let user_owner = owner_of(&row);
         let account = SealedAccount { email: None, name: Some(format!("@{}", bot.username)) };
@@ -201,8 +204,8 @@ impl Connections {
         };
         let path = format!("hooks/telegram/{}", row.id);
         let ours = self.page(&path);
-        // With this path it was ours at an earlier `public_url`.
-        let is_free = url.is_empty() || url.ends_with(&format!("/{path}"));
+        // With this path it was ours at an earlier `public_url`; with that of an integration that is gone, nobody needs it.
+        let is_free = url.is_empty() || url.ends_with(&format!("/{path}")) || self.was_heard_here(&url).await?;
         match is_free {
             true if url == ours && row.signing_secret.is_some() => return Ok(Webhook::Ours),
             true if self.public_url.scheme() == "https" => {}
@@ -220,6 +223,14 @@ impl Connections {
                 Ok(if url.is_empty() { Webhook::Unset } else { Webhook::Others })
             }
         }
+    }
+
+    /// Whether a bot's updates went to an integration of this house that is gone.
+    async fn was_heard_here(&self, url: &str) -> Result<bool, ConnectionsError> {
+        let ours = self.page("hooks/telegram/");
+        let Some(integration) = url.strip_prefix(ours.as_str()) else { return Ok(false) };
+        let mut tx = self.store.read().await?;
+        Ok(integration_of_notices(&mut tx, BY_SECRET, integration, telegram::ID).await?.is_none())
     }
 
     /// What Telegram shows with every update of an integration's bot. Whoever is first makes it; then it stays.
@@ -343,11 +354,24 @@ impl Connections {
         owner: &Owner,
         token: Secret,
     ) -> Result<(), ConnectionsError> {
-        let new = NewCredential {
-            connection: &row.id,
+        let bot = bot_id(&token).unwrap_or_default().to_owned();
+        let new = self.bot_credential(owner, row.integration_id.as_deref(), &bot, token);
+        Ok(self.credentials.keep(tx, scope, &row.id, new).await?)
+    }
+
+    /// What is kept of a bot. An integration's is one for all its connections.
+    pub(super) fn bot_credential<'a>(
+        &self,
+        owner: &'a Owner,
+        integration: Option<&'a str>,
+        bot: &'a str,
+        token: Secret,
+    ) -> NewCredential<'a> {
+        NewCredential {
             owner,
-            integration: row.integration_id.as_deref(),
-            provider: "telegram",
+            shared_as: integration.is_some().then_some(bot),
+            integration,
+            provider: telegram::ID,
             kind: CredentialKind::Bot,
             access_token: token,
             refresh_token: None,
@@ -356,8 +380,7 @@ impl Connections {
             obtained_at: self.around.now(),
             expires_at: None,
             refresh_expires_at: None,
-        };
-        Ok(self.credentials.keep(tx, scope, new).await?)
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod berths;
 mod broker;
 mod driver;
+mod ending;
 mod flights;
 mod held;
 mod pace;
@@ -27,10 +28,11 @@ use std::time::Duration;
 
 pub use crate::providers::ApiCall;
 pub use broker::{BrokerAnswer, BrokerCall};
+pub use ending::Revocation;
 pub use read::{Account, IN_MID_CALL, ReadWish, Token, Warm, Which};
 pub(crate) use row::{WARN_AHEAD, ends_soon, is_degraded, last_error, may_be_good};
 pub use spool::{Spool, SpoolError, SpoolFiles};
-pub use store::{NewCredential, Revocation};
+pub use store::NewCredential;
 pub use sweep::{DueBell, Swept};
 
 use crate::audit::{Audit, AuditError};

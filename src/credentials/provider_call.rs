@@ -143,19 +143,33 @@ impl Credentials {
     ) -> Result<(), providers::Failure> {
         let provider = self.providers.get(provider).ok_or(providers::Failure::NotSent)?;
         let integration = integration.ok_or(providers::Failure::NotSent)?;
-        let secret = match &integration.client_secret {
-            Some(sealed) => {
-                let tenant = Owner::Tenant(TenantId::stored(integration.tenant_id.clone()));
-                let mut tx = self.store.read().await.map_err(|_| providers::Failure::NotSent)?;
-                self.keys
-                    .open_secret(&mut tx, &tenant, client_secret_place(&integration.id), sealed)
-                    .await
-                    .map_err(|_| providers::Failure::NotSent)?
-            }
-            None => Secret::new(""),
-        };
+        let secret = self.secret_of(integration).await?;
         let variables = provider.descriptor().stored_variables([integration.variables.as_str()]);
         provider.revoke(Client { id: &integration.client_id, secret: &secret, variables: &variables }, tokens).await
+    }
+}
+
+impl Credentials {
+    async fn secret_of(&self, integration: &IntegrationRow) -> Result<Secret, providers::Failure> {
+        let Some(sealed) = &integration.client_secret else { return Ok(Secret::new("")) };
+        let tenant = Owner::Tenant(TenantId::stored(integration.tenant_id.clone()));
+        let mut tx = self.store.read().await.map_err(|_| providers::Failure::NotSent)?;
+        let opened = self.keys.open_secret(&mut tx, &tenant, client_secret_place(&integration.id), sealed).await;
+        opened.map_err(|_| providers::Failure::NotSent)
+    }
+
+    /// Exchanges a token that never ends for ones that rotate.
+    pub(super) async fn exchange_at_provider(
+        &self,
+        kind: CredentialKind,
+        integration: &IntegrationRow,
+        token: &Secret,
+    ) -> Result<TokenSet, providers::Failure> {
+        let provider = self.providers.get(&integration.provider).ok_or(providers::Failure::NotSent)?;
+        let secret = self.secret_of(integration).await?;
+        let variables = provider.descriptor().stored_variables([integration.variables.as_str()]);
+        let client = Client { id: &integration.client_id, secret: &secret, variables: &variables };
+        provider.exchange_lasting(client, kind, token).await
     }
 }
 

@@ -471,7 +471,7 @@ mod tests {
         let keep = async |obtained_at: Millis, access: &str| {
             let mut tx = house.store.begin().await.unwrap();
             let new = consented(&owner, obtained_at, Duration::from_secs(100), access, "refresh");
-            room.keep(&mut tx, &scope, new).await.unwrap();
+            room.keep(&mut tx, &scope, CONNECTION, new).await.unwrap();
             let id = credentials_of_connection(&mut tx, &scope, CONNECTION).await.unwrap().remove(0).id;
             tx.commit().await.unwrap();
             id
@@ -504,7 +504,7 @@ mod tests {
             let mut tx = house.store.begin().await.unwrap();
             let obtained_at = room.around.now().before(Duration::from_secs(60));
             let new = consented(&owner, obtained_at, Duration::from_secs(100), "living", "refresh");
-            room.keep(&mut tx, &scope, new).await.unwrap();
+            room.keep(&mut tx, &scope, CONNECTION, new).await.unwrap();
             let id = credentials_of_connection(&mut tx, &scope, CONNECTION).await.unwrap().remove(0).id;
             tx.commit().await.unwrap();
             let name = CredentialName { tenant_id: "ten_1".to_owned(), id };
@@ -544,7 +544,7 @@ mod tests {
             let obtained_at = room.around.now().before(Duration::from_secs(200));
             let mut tx = house.store.begin().await.unwrap();
             let new = consented(&owner, obtained_at, Duration::from_secs(100), "ended", "refresh");
-            room.keep(&mut tx, &scope, new).await.unwrap();
+            room.keep(&mut tx, &scope, CONNECTION, new).await.unwrap();
             let id = credentials_of_connection(&mut tx, &scope, CONNECTION).await.unwrap().remove(0).id;
             tx.commit().await.unwrap();
             let want = ReadWish::token(CONNECTION, Duration::ZERO);

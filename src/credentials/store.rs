@@ -1,10 +1,9 @@
-//! Keeping credentials: a new consent, a repeated one, an end.
+//! Keeping credentials: a new consent, a repeated one.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::read::{COME_AGAIN, PATIENCE, wait_for_landing};
-use super::refresh::{Code, Jitter, Revocation as Ends, Verdict, Wish};
+use super::refresh::{Code, Jitter, Verdict, Wish};
 use super::row::{access_place, integration_of, look_at, owner, policy, refresh_place};
 use super::{CredentialError, Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action, Event};
@@ -12,30 +11,26 @@ use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::{Millis, Stopwatch, deadline};
 use crate::ids::CredentialId;
 use crate::keys::{KeyError, Owner};
-use crate::providers::{CredentialKind, Failure, RevokeTokens};
+use crate::providers::{CredentialKind, Failure};
 use crate::secret::Secret;
 use crate::store::connections::{
-    ConnectionRow, connection_by_id, connection_use_credential, connections_of_credential_mark,
-    credential_consent_uses, credential_other_uses,
+    connection_leave_credential, connection_use_credential, connections_of_credential_heal, credential_other_uses,
 };
 use crate::store::credentials::{
     CredentialName, CredentialRow, DoubtColumns, NewTokens, credential_delete, credential_insert, credential_load,
-    credential_replace, credentials_of_connection, credentials_of_connection_lock,
+    credential_replace, credential_shared_lock, credentials_of_connection, credentials_of_connection_lock,
 };
 use crate::store::integrations::{IntegrationRow, integrations_lock};
-use crate::store::notices::credential_lose;
-use crate::store::{StoreError, Tx, to_json_list};
-
-/// Revoking at a provider may take this long before a person is told that it is unconfirmed.
-const REVOKE_LIMIT: Duration = Duration::from_secs(10);
+use crate::store::telling::connections_of_credential_recover;
+use crate::store::{StoreError, Tx, from_json_list, to_json_list};
 
 /// A token set to be kept, from a consent or an import.
 #[derive(Debug)]
 pub struct NewCredential<'a> {
-    /// `con_…`, which will use it.
-    pub connection: &'a str,
-    /// Whose data key seals it.
+    /// Whose data key seals it: the tenant's, where it is shared.
     pub owner: &'a Owner,
+    /// What all connections of the integration that share it have in common; none for a connection's own.
+    pub shared_as: Option<&'a str>,
     /// `int_…`; none for a secret that was handed over directly.
     pub integration: Option<&'a str>,
     /// Catalogue id.
@@ -58,15 +53,6 @@ pub struct NewCredential<'a> {
     pub refresh_expires_at: Option<Millis>,
 }
 
-/// Tokens taken out of the vault for one last use: ending them at the provider.
-#[derive(Debug)]
-pub struct Revocation {
-    credential: CredentialRow,
-    integration: Option<IntegrationRow>,
-    access: Option<Secret>,
-    refresh: Option<Secret>,
-}
-
 impl Credentials {
     /// Locks the credentials of a connection that is about to be written, too: whoever writes both begins with the credentials, or
     /// two would wait for each other (a refresh that heals its connection, a consent for it).
@@ -77,18 +63,117 @@ impl Credentials {
         credentials_of_connection_lock(tx, scope, connection).await.map(drop)
     }
 
-    /// Keeps a token set for a connection, in place of the one of the same kind that it had.
+    /// Waits until nobody else plans, keeps or ends anything of the clients of these integrations. To be called before anything else of
+    /// `tx` that keeps what is shared, or ends several connections: everybody locks clients in one order, and before credentials.
     ///
     /// # Errors
     /// As every statement.
-    pub async fn keep(&self, tx: &mut Tx, scope: &TenantScope, new: NewCredential<'_>) -> Result<(), KeyError> {
-        let existing = credentials_of_connection_lock(tx, scope, new.connection)
-            .await?
-            .into_iter()
-            .find(|row| row.kind == new.kind.as_str());
+    pub async fn lock_clients<'i>(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        integrations: impl IntoIterator<Item = &'i str>,
+    ) -> Result<(), StoreError> {
+        let names: Vec<_> = integrations.into_iter().map(|id| (scope.tenant(), id)).collect();
+        integrations_lock(tx, ONE_CREDENTIAL, &names).await.map(drop)
+    }
+
+    /// Keeps a token set for a connection, in place of the one of the same kind that it had. What is shared is kept once: whoever
+    /// brings it anew brings it for all.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn keep(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        connection: &str,
+        new: NewCredential<'_>,
+    ) -> Result<(), KeyError> {
+        let kind = new.kind.as_str();
+        let own = credentials_of_connection_lock(tx, scope, connection).await?.into_iter().find(|row| row.kind == kind);
+        let existing = match new.shared_as {
+            Some(_) => self.shared(tx, scope, &new).await?,
+            None => own.clone().filter(|row| row.shared_as.is_none()),
+        };
+        let id = match &existing {
+            Some(row) if self.is_kept_already(tx, row, &new).await? => row.id.clone(),
+            _ => self.put(tx, scope, existing.as_ref(), &new).await?,
+        };
+        connection_use_credential(tx, scope, connection, &id, kind).await?;
+        if let Some(row) = own.filter(|row| row.id != id) {
+            self.leave(tx, scope, connection, &row.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a token set anew that connections share, for all of them; where none does, there is nothing to keep.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn renew_shared(&self, tx: &mut Tx, scope: &TenantScope, new: NewCredential<'_>) -> Result<(), KeyError> {
+        if let Some(row) = self.shared(tx, scope, &new).await?
+            && !self.is_kept_already(tx, &row, &new).await?
+        {
+            self.put(tx, scope, Some(&row), &new).await?;
+        }
+        Ok(())
+    }
+
+    async fn shared(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        new: &NewCredential<'_>,
+    ) -> Result<Option<CredentialRow>, StoreError> {
+        let (Some(integration), Some(shared_as)) = (new.integration, new.shared_as) else { return Ok(None) };
+        credential_shared_lock(tx, scope, (integration, new.kind.as_str()), shared_as).await
+    }
+
+    /// Whether a working credential is as good as what is brought: the same token, or a later one of a provider that rotates.
+    async fn is_kept_already(
+        &self,
+        tx: &mut Tx,
+        row: &CredentialRow,
+        new: &NewCredential<'_>,
+    ) -> Result<bool, KeyError> {
+        if row.shared_as.is_none() || row.status != "active" {
+            return Ok(false);
+        }
+        if let Some(end) = new.expires_at {
+            return Ok(row.expires_at.is_some_and(|kept| kept > end.0));
+        }
+        let place = access_place(&row.id, row.generation);
+        let kept = self.open_quietly(tx, &owner(row), place, row.access_token.as_deref()).await?;
+        let is_same = kept.is_some_and(|kept| kept.expose() == new.access_token.expose());
+        Ok(is_same && row.expires_at.is_none() && row.scopes == to_json_list(&new.scopes))
+    }
+
+    /// Takes a credential from a connection, and deletes it if that was the last one.
+    pub(super) async fn leave(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        connection: &str,
+        id: &str,
+    ) -> Result<(), StoreError> {
+        if credential_other_uses(tx, scope, id, connection).await? > 0 {
+            return connection_leave_credential(tx, scope, connection, id).await;
+        }
+        credential_delete(tx, scope, id, self.around.now().0).await.map(drop)
+    }
+
+    /// Writes a token set, over another or as the first; gives its id.
+    async fn put(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        existing: Option<&CredentialRow>,
+        new: &NewCredential<'_>,
+    ) -> Result<String, KeyError> {
         let id = existing.as_ref().map_or_else(|| CredentialId::new(&self.around).to_string(), |row| row.id.clone());
-        let generation = existing.as_ref().map_or(0, |row| row.generation);
-        let refresh = match (&new.refresh_token, &existing) {
+        let generation = existing.map_or(0, |row| row.generation);
+        let refresh = match (&new.refresh_token, existing) {
             (Some(token), _) => Some(token.duplicate()),
             // What was given to another client, or is refused already, does not go on with this consent.
             (None, Some(row)) if row.status == "active" && row.integration_id.as_deref() == new.integration => {
@@ -112,19 +197,24 @@ impl Credentials {
             refresh_expires_at: new.refresh_expires_at.map(|at| at.0),
             due_at: None,
         };
-        let row = self.row_of(scope, &id, &new, &tokens);
+        let row = self.row_of(scope, &id, new, &tokens);
         let integration = integration_of(tx, scope, new.integration).await?;
         tokens.due_at = self.next_due(&row, integration.as_ref());
-        match existing {
-            Some(_) => {
-                if !credential_replace(tx, scope, &id, new.integration, &tokens).await? {
-                    return Err(KeyError::Store(StoreError::Conflict(sqlx::Error::RowNotFound)));
-                }
-            }
-            None => credential_insert(tx, scope, &CredentialRow { due_at: tokens.due_at, ..row }).await?,
+        let Some(old) = existing else {
+            credential_insert(tx, scope, &CredentialRow { due_at: tokens.due_at, ..row }).await?;
+            return Ok(id);
+        };
+        if !credential_replace(tx, scope, &id, new.integration, &tokens).await? {
+            return Err(KeyError::Store(StoreError::Conflict(sqlx::Error::RowNotFound)));
         }
-        connection_use_credential(tx, scope, new.connection, &id, new.kind.as_str()).await?;
-        Ok(())
+        if old.last_error.is_some() {
+            connections_of_credential_recover(tx, ONE_CREDENTIAL, scope.tenant(), &id).await?;
+        }
+        if let Some(reason) = old.reason.as_deref().filter(|_| old.status == "needs_reauth") {
+            let name = (scope.tenant(), id.as_str());
+            connections_of_credential_heal(tx, ONE_CREDENTIAL, name, reason, self.around.now().0).await?;
+        }
+        Ok(id)
     }
 
     /// Refreshes every refreshable credential of a connection now.
@@ -136,13 +226,68 @@ impl Credentials {
         let mut tx = self.store.read().await?;
         let rows = credentials_of_connection(&mut tx, &scope, connection).await?;
         drop(tx);
-        if !rows.iter().any(|row| row.refresh_token.is_some()) {
-            return Err(CredentialError::NotRefreshable);
+        let mut is_new = false;
+        for row in &rows {
+            if row.refresh_token.is_some() {
+                self.refresh_one(&scope, row).await?;
+                is_new = true;
+            } else {
+                is_new |= self.exchange_lasting(caller, &scope, row).await?;
+            }
         }
-        for row in rows.iter().filter(|row| row.refresh_token.is_some()) {
-            self.refresh_one(&scope, row).await?;
-        }
-        Ok(())
+        if is_new { Ok(()) } else { Err(CredentialError::NotRefreshable) }
+    }
+
+    /// Exchanges a token that never ends for ones that rotate, once the app that it belongs to rotates (fact sheet B.4). The old one lives
+    /// until the new ones are first refreshed, so that an answer that is lost loses nothing. False where there is nothing to exchange.
+    async fn exchange_lasting(
+        &self,
+        caller: &Caller,
+        scope: &TenantScope,
+        row: &CredentialRow,
+    ) -> Result<bool, CredentialError> {
+        let known = self.providers.get(&row.provider).filter(|known| known.descriptor().lasting_exchange.is_some());
+        let kind = CredentialKind::parse(&row.kind).filter(|_| known.is_some() && row.expires_at.is_none());
+        let mut tx = self.store.read().await?;
+        let integration = integration_of(&mut tx, scope, row.integration_id.as_deref()).await?;
+        let (Some(kind), Some(integration), Some(sealed)) = (kind, integration, &row.access_token) else {
+            return Ok(false);
+        };
+        let owner = owner(row);
+        let place = access_place(&row.id, row.generation);
+        let token = self.keys.open_secret(&mut tx, &owner, place, sealed).await?;
+        drop(tx);
+        let asking = self.exchange_at_provider(kind, &integration, &token);
+        let set = match deadline(PATIENCE, asking).await {
+            Ok(Ok(set)) => set,
+            // Its app does not rotate, or somebody has done it: the old token is as good as it was.
+            Ok(Err(Failure::Unrecognised { .. } | Failure::Reauth { .. })) => return Ok(false),
+            Ok(Err(failure)) => {
+                let code = failure.code().as_str().to_owned();
+                return Err(CredentialError::Upstream { code, retry_after: COME_AGAIN });
+            }
+            Err(_) => return Err(CredentialError::InProgress { retry_after: COME_AGAIN }),
+        };
+        let now = self.around.now();
+        let new = NewCredential {
+            owner: &owner,
+            shared_as: row.shared_as.as_deref(),
+            integration: row.integration_id.as_deref(),
+            provider: &row.provider,
+            kind,
+            access_token: set.access_token,
+            refresh_token: set.refresh_token,
+            token_type: set.token_type,
+            scopes: set.scopes.unwrap_or_else(|| from_json_list(&row.scopes)),
+            obtained_at: now,
+            expires_at: set.expires_in.map(|life| now.after(life)),
+            refresh_expires_at: set.refresh_expires_in.map(|life| now.after(life)),
+        };
+        let mut tx = self.store.begin().await?;
+        self.put(&mut tx, scope, Some(row), &new).await?;
+        let event = Event::done(Action::CredentialRefreshed, "credential", &row.id);
+        self.audit.record_and_commit(tx, caller, &event.because(Some("exchanged"))).await?;
+        Ok(true)
     }
 
     async fn refresh_one(&self, scope: &TenantScope, row: &CredentialRow) -> Result<(), CredentialError> {
@@ -221,193 +366,12 @@ impl Credentials {
         Ok(self.keys.open_secret(&mut tx, &owner(&row), access_place(&row.id, row.generation), sealed).await?)
     }
 
-    /// Waits until nobody else ends or plans anything of the clients that these connections use. To be called first where several end in one
-    /// transaction: everybody locks clients in one order, and before credentials.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn lock_clients(
-        &self,
-        tx: &mut Tx,
-        scope: &TenantScope,
-        connections: &[ConnectionRow],
-    ) -> Result<(), StoreError> {
-        let ids: BTreeSet<&str> = connections.iter().filter_map(|row| row.integration_id.as_deref()).collect();
-        let names: Vec<_> = ids.into_iter().map(|id| (scope.tenant(), id)).collect();
-        integrations_lock(tx, ONE_CREDENTIAL, &names).await.map(drop)
-    }
-
-    /// Deletes the credentials that only this connection uses, and gives their tokens for revoking once `tx` is
-    /// committed: those whose end at the provider takes nothing from another connection.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn end(&self, tx: &mut Tx, scope: &TenantScope, connection: &str) -> Result<Vec<Revocation>, KeyError> {
-        let row = connection_by_id(tx, scope, connection).await?;
-        if let Some(integration) = row.as_ref().and_then(|row| row.integration_id.as_deref()) {
-            // Of the last two who share a consent only one may see the other. As everybody, the integration before credentials.
-            integrations_lock(tx, ONE_CREDENTIAL, &[(scope.tenant(), integration)]).await?;
-        }
-        let mut revocations = Vec::new();
-        for row in credentials_of_connection_lock(tx, scope, connection).await? {
-            if credential_other_uses(tx, scope, &row.id, connection).await? > 0 {
-                continue;
-            }
-            if self.consent_is_shared(tx, &row).await? {
-                credential_delete(tx, scope, &row.id, self.around.now().0).await?;
-                continue;
-            }
-            let owner = owner(&row);
-            // What cannot be opened cannot be revoked; it is deleted all the same.
-            let access = self
-                .open_quietly(tx, &owner, access_place(&row.id, row.generation), row.access_token.as_deref())
-                .await?;
-            let refresh = self
-                .open_quietly(tx, &owner, refresh_place(&row.id, row.generation), row.refresh_token.as_deref())
-                .await?;
-            let integration = integration_of(tx, scope, row.integration_id.as_deref()).await?;
-            credential_delete(tx, scope, &row.id, self.around.now().0).await?;
-            revocations.push(Revocation { credential: row, integration, access, refresh });
-        }
-        Ok(revocations)
-    }
-
-    /// Deletes the credentials of a connection that are of other kinds than those that it goes on with.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn drop_others(
-        &self,
-        tx: &mut Tx,
-        scope: &TenantScope,
-        connection: &str,
-        goes_on_with: impl Fn(CredentialKind) -> bool,
-    ) -> Result<(), StoreError> {
-        for row in credentials_of_connection_lock(tx, scope, connection).await? {
-            if !CredentialKind::parse(&row.kind).is_some_and(&goes_on_with) {
-                credential_delete(tx, scope, &row.id, self.around.now().0).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives up what the provider of a connection says has ended, of one kind or of every kind: tokens that are no newer than
-    /// `happened` are destroyed, and every connection that uses them needs its user. Gives the ids of the credentials.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn lose(
-        &self,
-        tx: &mut Tx,
-        scope: &TenantScope,
-        connection: &str,
-        kind: Option<CredentialKind>,
-        (reason, happened): (&str, Millis),
-    ) -> Result<Vec<String>, StoreError> {
-        let now = self.around.now().0;
-        let mut lost = Vec::new();
-        for row in credentials_of_connection_lock(tx, scope, connection).await? {
-            let is_meant = kind.is_none_or(|kind| row.kind == kind.as_str());
-            if is_meant && credential_lose(tx, scope, &row.id, (reason, happened.0), now).await? {
-                let (tenant, reauth) = (scope.tenant(), "needs_reauth");
-                connections_of_credential_mark(tx, ONE_CREDENTIAL, tenant, &row.id, reauth, Some(reason), now).await?;
-                lost.push(row.id);
-            }
-        }
-        Ok(lost)
-    }
-
-    /// Whether another connection lives on what revoking this credential would end: its own tokens, or everything that the account
-    /// has ever granted to the client (fact sheet A.6).
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn is_shared(
-        &self,
-        tx: &mut Tx,
-        scope: &TenantScope,
-        credential: &str,
-        connection: &str,
-    ) -> Result<bool, StoreError> {
-        let name = CredentialName { tenant_id: scope.tenant().to_owned(), id: credential.to_owned() };
-        let Some(row) = credential_load(tx, ONE_CREDENTIAL, &name).await? else { return Ok(false) };
-        Ok(credential_other_uses(tx, scope, &row.id, connection).await? > 0 || self.consent_is_shared(tx, &row).await?)
-    }
-
-    /// Whether revoking a credential, also a deleted one, would take away what another connection lives on.
-    pub(super) async fn consent_is_shared(&self, tx: &mut Tx, row: &CredentialRow) -> Result<bool, StoreError> {
-        let Some(provider) = self.providers.get(&row.provider) else { return Ok(false) };
-        // Of a provider that rotates, too, a token that does not is the only one that the account has for the client (B.4).
-        let whole = match policy(provider.descriptor(), &row.kind).revocation {
-            Ends::Impossible => false,
-            Ends::WholeConsent => true,
-            Ends::OneTokenSet => row.refresh_token.is_none(),
-        };
-        Ok(whole && credential_consent_uses(tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await? > 0)
-    }
-
-    /// Ends tokens at their provider; true when there were some and the provider confirmed every one. A provider without revocation
-    /// confirms nothing.
-    pub async fn revoke(&self, caller: &Caller, revocations: Vec<Revocation>) -> bool {
-        let mut all_confirmed = !revocations.is_empty();
-        for revocation in revocations {
-            all_confirmed &= self.revoke_one(caller, &revocation).await;
-        }
-        all_confirmed
-    }
-
-    async fn revoke_one(&self, caller: &Caller, revocation: &Revocation) -> bool {
-        let row = &revocation.credential;
-        // A secret that somebody handed over is theirs to take back; the provider's endpoint is for what it has granted.
-        let kind = CredentialKind::parse(&row.kind).filter(|kind| kind.is_granted());
-        let Some(kind) = kind else { return false };
-        let Some(provider) = self.providers.get(&row.provider) else { return false };
-        if !provider.descriptor().revocable() {
-            return false;
-        }
-        // The integration says another place now than the one that has granted this (OA-04).
-        let has_moved = row.status == "misconfigured" && provider.descriptor().has_places();
-        let tokens = RevokeTokens { access: revocation.access.as_ref(), refresh: revocation.refresh.as_ref(), kind };
-        let revoking = self.revoke_at_provider(&row.provider, revocation.integration.as_ref(), &tokens);
-        let answer = if has_moved { Ok(Err(Failure::NotSent)) } else { deadline(REVOKE_LIMIT, revoking).await };
-        let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
-        let event = Event::done(Action::CredentialRevoked, "credential", &row.id).of_user(user);
-        let code;
-        let event = match &answer {
-            Ok(Ok(())) => event,
-            Ok(Err(failure)) => {
-                code = failure.code();
-                event.failed(code.as_str())
-            }
-            Err(_) => event.failed("timeout"),
-        };
-        if let Err(error) = self.audit.note(caller, &event).await {
-            tracing::error!(credential = %row.id, error = %error, "the outcome of a revocation is not in the book");
-        }
-        matches!(answer, Ok(Ok(())))
-    }
-
     async fn kept_refresh_token(&self, tx: &mut Tx, row: &CredentialRow) -> Result<Option<Secret>, KeyError> {
         match &row.refresh_token {
             Some(sealed) => {
                 Ok(Some(self.keys.open_secret(tx, &owner(row), refresh_place(&row.id, row.generation), sealed).await?))
             }
             None => Ok(None),
-        }
-    }
-
-    async fn open_quietly(
-        &self,
-        tx: &mut Tx,
-        owner: &Owner,
-        place: crate::keys::Place<'_>,
-        sealed: Option<&[u8]>,
-    ) -> Result<Option<Secret>, KeyError> {
-        let Some(sealed) = sealed else { return Ok(None) };
-        match self.keys.open_secret(tx, owner, place, sealed).await {
-            Ok(secret) => Ok(Some(secret)),
-            Err(KeyError::Store(error)) => Err(KeyError::Store(error)),
-            Err(_) => Ok(None),
         }
     }
 
@@ -428,6 +392,7 @@ impl Credentials {
             kind: new.kind.as_str().to_owned(),
             owner_kind: owner_kind.to_owned(),
             owner_id,
+            shared_as: new.shared_as.map(str::to_owned),
             access_token: Some(tokens.access_token.clone()),
             refresh_token: tokens.refresh_token.clone(),
             token_type: tokens.token_type.clone(),

@@ -82,8 +82,8 @@ pub(super) fn consented<'a>(
     refresh: &str,
 ) -> NewCredential<'a> {
     NewCredential {
-        connection: CONNECTION,
         owner,
+        shared_as: None,
         integration: Some(INTEGRATION),
         provider: "google",
         kind: CredentialKind::User,

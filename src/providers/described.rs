@@ -216,6 +216,19 @@ impl Provider for Described {
         Ok(tokens)
     }
 
+    async fn exchange_lasting(
+        &self,
+        client: Client<'_>,
+        kind: CredentialKind,
+        token: &Secret,
+    ) -> Result<TokenSet, Failure> {
+        let raw = oauth2::exchange_lasting(&self.street, &self.descriptor, client, token).await?;
+        let tokens = slack::refreshed(raw, &self.descriptor, kind)?;
+        // Without one there would be nothing to go on with when the new token ends.
+        let lacks = Failure::Unrecognised { code: Code::own("refresh_token_missing") };
+        if tokens.refresh_token.is_some() { Ok(tokens) } else { Err(lacks) }
+    }
+
     async fn mint(&self, kind: CredentialKind, grant: &Secret) -> Result<TokenSet, Failure> {
         direct::mint(&self.street, &self.descriptor, kind, grant).await
     }
@@ -271,6 +284,13 @@ impl Provider for Described {
             return Err(AttachError::CredentialInBody);
         }
         self.with_secret(call.into_request(url), kind, secret).ok_or(AttachError::Token)
+    }
+
+    fn shared_as<'a>(&self, kind: CredentialKind, account_id: &'a str) -> Option<&'a str> {
+        match self.descriptor.response_style {
+            ResponseStyle::Rfc6749 => None,
+            ResponseStyle::Slack => slack::shared_as(kind, account_id),
+        }
     }
 
     fn same_account(&self, kind: CredentialKind, account_id: &str, subject: &str) -> bool {

@@ -80,6 +80,9 @@ pub struct Descriptor {
     /// The provider's own page to remove access.
     #[serde(default)]
     pub removal_page: String,
+    /// Where a token that never ends is exchanged, once, for ones that rotate: beside `endpoints.token` (Slack, fact sheet B.4).
+    #[serde(default)]
+    pub lasting_exchange: Option<String>,
     /// Parameters that every authorization request carries.
     #[serde(default)]
     pub authorize_params: BTreeMap<String, String>,

@@ -322,6 +322,19 @@ pub trait Provider: Send + Sync {
         door: Option<Knock>,
     ) -> Result<TokenSet, Failure>;
 
+    /// Exchanges a token that never ends for a set that rotates, once. The old one lives until the new ones are first refreshed.
+    ///
+    /// # Errors
+    /// [`Failure`]. The old token is as good as it was.
+    async fn exchange_lasting(
+        &self,
+        _client: Client<'_>,
+        _kind: CredentialKind,
+        _token: &Secret,
+    ) -> Result<TokenSet, Failure> {
+        Err(Failure::NotSent)
+    }
+
     /// Mints a token set of a kind that [is minted](CredentialKind::is_minted) from the text of a [`Grant`].
     ///
     /// # Errors
@@ -359,6 +372,12 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// [`AttachError`] when the call may not leave; nothing was sent.
     fn attach(&self, call: ApiCall<'_>, kind: CredentialKind, secret: &Secret) -> Result<Request, AttachError>;
+
+    /// What a credential of this kind belongs to, where that is less than the account, so that all accounts there share the one: the
+    /// part of the account's id that names it (fact sheet B.4, the sharing hazard).
+    fn shared_as<'a>(&self, _kind: CredentialKind, _account_id: &'a str) -> Option<&'a str> {
+        None
+    }
 
     /// True when `subject`, from a token set of this kind, does not contradict the connection's account id (OA-10).
     fn same_account(&self, _kind: CredentialKind, account_id: &str, subject: &str) -> bool {

@@ -100,6 +100,19 @@ pub(super) async fn refresh(
     read(&answer, descriptor, descriptor.rotates())
 }
 
+/// Exchanges a token that never ends for ones that rotate (fact sheet B.4).
+pub(super) async fn exchange_lasting(
+    street: &Street,
+    descriptor: &Descriptor,
+    client: Client<'_>,
+    token: &Secret,
+) -> Result<RawAnswer, Failure> {
+    let beside = descriptor.lasting_exchange.as_deref().ok_or_else(no_endpoint)?;
+    let url = address(descriptor.endpoints.token.as_ref(), client)?.join(beside).map_err(|_| no_endpoint())?;
+    let request = authenticated(Request::post(url), descriptor, client, vec![("token", token.duplicate())]);
+    read(&street.send(request).await?, descriptor, false)
+}
+
 /// A client asks for itself (RFC 6749 section 4.4.2).
 pub(super) async fn client_credentials(
     street: &Street,

@@ -71,6 +71,11 @@ fn id(value: &Value) -> Option<&str> {
     value.as_str().filter(plain)
 }
 
+/// The bot is one for a whole workspace, or organisation, whoever clicked (fact sheet B.4).
+pub(super) fn shared_as(kind: CredentialKind, account_id: &str) -> Option<&str> {
+    account_id.split_once('/').map(|(place, _)| place).filter(|_| kind == CredentialKind::Bot)
+}
+
 /// The bot belongs to the workspace, not to whoever clicked (fact sheet B.4), so for it the person does not count.
 pub(super) fn same_account(kind: CredentialKind, account_id: &str, subject: &str) -> bool {
     let part = |text: &str| match text.split_once('/') {

@@ -147,6 +147,14 @@ impl Telegram {
         self.call(token, "setWebhook", &wanted).await.map(|_| ())
     }
 
+    /// Has the bot's updates wait to be asked for again.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn delete_webhook(&self, token: &Secret) -> Result<(), Failure> {
+        self.call(token, "deleteWebhook", &json!({})).await.map(|_| ())
+    }
+
     /// Whether the bot may write in a private chat: it lets "typing" be shown there, for which nothing else is a proof (C.1).
     ///
     /// # Errors

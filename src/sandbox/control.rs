@@ -18,6 +18,7 @@
 //! | `GET /accounts` | – | `{accounts: [{email, name, google_sub, slack_user, slack_team, telegram_user}]}` |
 //! | `GET /telegram/bots` | – | `{bots: [{id, username, token}]}` |
 //! | `POST /telegram/bots` | `{username, first_name?, token?}` | registers a bot. Answers `{id, username, token}` |
+//! | `POST /telegram/token` | `{bot}` | the bot's owner takes its token back in BotFather. Answers `{token}`, the new one |
 //! | `POST /telegram/start` | `{bot, user, payload?}` | the person presses Start |
 //! | `POST /telegram/say` | `{bot, user, text}` | the person writes to the bot |
 //! | `POST /telegram/block` | `{bot, user}` | the person blocks the bot |
@@ -77,6 +78,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/messages", get(messages))
         .route("/accounts", get(accounts))
         .route("/telegram/bots", get(bots).post(add_bot))
+        .route("/telegram/token", post(renew_token))
         .route("/telegram/start", post(start))
         .route("/telegram/say", post(say))
         .route("/telegram/block", post(block))
@@ -302,6 +304,11 @@ async fn block(State(shared): State<Shared>, Json(deed): Json<Deed>) -> Answer {
 #[serde(deny_unknown_fields)]
 struct NamedBot {
     bot: String,
+}
+
+async fn renew_token(State(shared): State<Shared>, Json(named): Json<NamedBot>) -> Answer {
+    let token = telegram::renew_token(&mut shared.world(), &named.bot);
+    token.map(|token| Json(json!({"token": token}))).ok_or_else(|| wrong("there is no such bot"))
 }
 
 async fn deliver(State(shared): State<Shared>, Json(named): Json<NamedBot>) -> Answer {

@@ -30,6 +30,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/oauth/v2/authorize", get(authorize))
         .route("/consent", post(decide))
         .route("/api/oauth.v2.access", get(access).post(access))
+        .route("/api/oauth.v2.exchange", post(exchange_lasting))
         .merge(super::slack_api::routes())
         .with_state(shared)
 }
@@ -156,6 +157,26 @@ async fn access(State(shared): State<Shared>, RawQuery(query): RawQuery, headers
         done.map_or_else(refused, |answer| json(200, &answer))
     };
     answered(&shared, Provider::Slack, place, work).await
+}
+
+/// A token that never ends for a pair that rotates, once (B.4).
+async fn exchange_lasting(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    let params = Params::lenient(None, &headers, &body);
+    let work = |world: &mut World, bend: Bend| {
+        let done = known_client(world, &headers, &params).and_then(|id| {
+            let token = params.get("token").ok_or("invalid_token")?;
+            slack_tokens::exchange_lasting(world, &id, token, shared.lives.slack)
+        });
+        let (pair, key, scopes) = match done {
+            Ok(done) => done,
+            Err(error) => return refused(error),
+        };
+        let mut answer = envelope(key.team);
+        let kind = if key.holder == Holder::Bot { "bot" } else { "user" };
+        write_tokens(&mut answer, &pair, kind, &scopes, bend);
+        json(200, &Value::Object(answer))
+    };
+    answered(&shared, Provider::Slack, Place::OtherGrant, work).await
 }
 
 /// The id of the client that introduced itself by Basic or in the form, or Slack's error.

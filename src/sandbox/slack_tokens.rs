@@ -75,6 +75,8 @@ struct Access {
     /// `None`: never, for apps without rotation.
     until: Option<Millis>,
     revoked: bool,
+    /// Whether it was exchanged for tokens that rotate; it ends when they are first refreshed.
+    exchanged: bool,
 }
 
 struct Refresh {
@@ -98,7 +100,7 @@ impl Family {
     }
 
     fn add(&mut self, access: String, until: Option<Millis>, refresh: Option<String>, now: Millis) {
-        self.access.push(Access { value: access, until, revoked: false });
+        self.access.push(Access { value: access, until, revoked: false, exchanged: false });
         self.refresh.extend(refresh.map(|value| Refresh { value, used_at: None, revoked: false }));
         let live = self.access.iter_mut().filter(|token| token.until.is_some() && Self::is_live(token, now));
         let live: Vec<&mut Access> = live.collect();
@@ -218,6 +220,7 @@ pub(super) fn refresh(
         return Err(REFUSED);
     }
     let scopes = family.scopes.clone();
+    family.access.iter_mut().filter(|token| token.exchanged).for_each(|token| token.revoked = true);
     match family.refresh[at].used_at {
         None => family.refresh[at].used_at = Some(now),
         Some(first) if matches!(reuse, Reuse::Grace(grace) if now < first.after(grace)) => {
@@ -233,6 +236,32 @@ pub(super) fn refresh(
     }
     world.count(Provider::Slack).refreshes += 1;
     // A token of a rotating family goes on rotating, whatever new installations do.
+    let pair = mint_rotating(world, &key, life, now);
+    Ok((pair, key, scopes))
+}
+
+/// `oauth.v2.exchange`: a token that never ends for a pair that rotates, once, when the app rotates.
+pub(super) fn exchange_lasting(
+    world: &mut World,
+    client_id: &str,
+    value: &str,
+    life: Duration,
+) -> Result<(Pair, FamilyKey, BTreeSet<String>), &'static str> {
+    let now = world.now();
+    if !world.slack.rotation {
+        return Err("token_rotation_not_enabled");
+    }
+    let found = world.slack.families.iter_mut().find_map(|(key, family)| {
+        let at = family.access.iter().position(|token| token.value == value && token.until.is_none())?;
+        Some((key.clone(), family, at))
+    });
+    let (key, family, at) = found.filter(|(key, ..)| key.client_id == client_id).ok_or("invalid_token")?;
+    match (family.access[at].revoked, std::mem::replace(&mut family.access[at].exchanged, true)) {
+        (true, _) => return Err("token_revoked"),
+        (false, true) => return Err("token_already_exchanged"),
+        (false, false) => {}
+    }
+    let scopes = family.scopes.clone();
     let pair = mint_rotating(world, &key, life, now);
     Ok((pair, key, scopes))
 }

@@ -96,6 +96,17 @@ pub(super) fn register(world: &mut World, token: String, username: &str, first_n
     true
 }
 
+/// A new token for the same bot; the old one ends (C.4). `None` when there is no such bot.
+pub(super) fn renew_token(world: &mut World, name: &str) -> Option<String> {
+    let id = bot_named(world, name)?.id;
+    let old = world.telegram.bots.iter().find(|(_, bot)| bot.id == id && !bot.revoked)?.0.clone();
+    let token = new_token(world, id);
+    world.issued.push(Issued { provider: Provider::Telegram, kind: "bot_token", value: token.clone() });
+    let bot = world.telegram.bots.remove(&old)?;
+    world.telegram.bots.insert(token.clone(), bot);
+    Some(token)
+}
+
 fn well_formed(token: &str) -> Option<i64> {
     let (id, secret) = token.split_once(':')?;
     let good = (5..=20).contains(&id.len())

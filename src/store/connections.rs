@@ -64,8 +64,8 @@ pub async fn connection_insert(tx: &mut Tx, scope: &TenantScope, row: &Connectio
     sql!(
         tx,
         execute,
-        "INSERT INTO connections (tenant_id, id, user_id, provider, integration_id, account_id, account, target, label, is_default, status, reason, missing_scopes, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)",
+        "INSERT INTO connections (tenant_id, id, user_id, provider, integration_id, account_id, account, target, label, is_default, status, reason, missing_scopes, created_at, updated_at, is_degraded, told)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, 0, '')",
         scope.tenant(),
         &row.id,
         &row.user_id,
@@ -307,7 +307,7 @@ pub async fn connections_of_credential_mark(
     )
 }
 
-/// Heals every connection that a credential's lost answer had ended, now that the answer has come after all. One that another of
+/// Heals every connection that a credential had kept from working for this reason, now that it works again. One that another of
 /// its credentials still keeps from working gets that one's reason.
 ///
 /// # Errors
@@ -315,8 +315,8 @@ pub async fn connections_of_credential_mark(
 pub async fn connections_of_credential_heal(
     tx: &mut Tx,
     _: SystemScope,
-    tenant: &str,
-    credential: &str,
+    (tenant, credential): (&str, &str),
+    reason: &str,
     now: i64,
 ) -> Result<u64, StoreError> {
     sql!(
@@ -328,11 +328,12 @@ pub async fn connections_of_credential_heal(
          THEN 'needs_reauth' ELSE 'active' END,
          reason = (SELECT min(k.reason) FROM connection_credentials u JOIN credentials k ON k.tenant_id = u.tenant_id AND k.id = u.credential_id
          WHERE u.tenant_id = $1 AND u.connection_id = connections.id AND k.id <> $2 AND k.status = 'needs_reauth' AND k.deleted_at IS NULL)
-         WHERE tenant_id = $1 AND deleted_at IS NULL AND status = 'needs_reauth' AND reason = 'rotation_response_lost'
+         WHERE tenant_id = $1 AND deleted_at IS NULL AND status = 'needs_reauth' AND reason = $4
          AND id IN (SELECT connection_id FROM connection_credentials WHERE tenant_id = $1 AND credential_id = $2)",
         tenant,
         credential,
-        now
+        now,
+        reason
     )
 }
 
@@ -380,6 +381,27 @@ pub async fn connection_use_credential(
         connection,
         credential,
         kind
+    )?;
+    Ok(())
+}
+
+/// Has a connection use a credential no more that others go on with.
+///
+/// # Errors
+/// As every statement.
+pub async fn connection_leave_credential(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    connection: &str,
+    credential: &str,
+) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "DELETE FROM connection_credentials WHERE tenant_id = $1 AND connection_id = $2 AND credential_id = $3",
+        scope.tenant(),
+        connection,
+        credential
     )?;
     Ok(())
 }

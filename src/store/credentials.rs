@@ -20,6 +20,8 @@ pub struct CredentialRow {
     pub owner_kind: String,
     /// The owner's id.
     pub owner_id: String,
+    /// What all connections that use it have in common, where it is the tenant's: a Slack workspace, a Telegram bot.
+    pub shared_as: Option<String>,
     /// Sealed.
     pub access_token: Option<Vec<u8>>,
     /// Sealed.
@@ -95,15 +97,15 @@ pub struct CredentialName {
 /// Adds a credential: first generation, first consent.
 ///
 /// # Errors
-/// As every statement.
+/// [`StoreError::Conflict`] for a second one that is shared as the same.
 pub async fn credential_insert(tx: &mut Tx, scope: &TenantScope, row: &CredentialRow) -> Result<(), StoreError> {
     sql!(
         tx,
         execute,
-        "INSERT INTO credentials (tenant_id, id, integration_id, provider, kind, owner_kind, owner_id, access_token, refresh_token, token_type, scopes,
+        "INSERT INTO credentials (tenant_id, id, integration_id, provider, kind, owner_kind, owner_id, shared_as, access_token, refresh_token, token_type, scopes,
          obtained_at, expires_at, refresh_expires_at, generation, fence, consents, phase, doubt_replays, doubt_likely_unspent, due_at, status, attempts,
          unrecognised_count, unrecognised_since, last_used_at, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, 1, 'idle', 0, 0, $16, 'active', 0, 0, 0, $12, $12)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $17, $8, $9, $10, $11, $12, $13, $14, $15, 0, 1, 'idle', 0, 0, $16, 'active', 0, 0, 0, $12, $12)",
         scope.tenant(),
         &row.id,
         &row.integration_id,
@@ -119,7 +121,8 @@ pub async fn credential_insert(tx: &mut Tx, scope: &TenantScope, row: &Credentia
         row.expires_at,
         row.refresh_expires_at,
         row.generation,
-        row.due_at
+        row.due_at,
+        &row.shared_as
     )?;
     Ok(())
 }
@@ -163,6 +166,39 @@ pub async fn credentials_of_connection_lock(
          WHERE u.tenant_id = $1 AND u.connection_id = $2 AND k.deleted_at IS NULL ORDER BY k.id FOR UPDATE OF k",
         scope.tenant(),
         connection
+    )
+}
+
+/// The credential that all connections of an integration share as this, until the end of `tx`.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_shared_lock(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    (integration, kind): (&str, &str),
+    shared_as: &str,
+) -> Result<Option<CredentialRow>, StoreError> {
+    // SQLite has one writer anyway and no FOR UPDATE.
+    if matches!(tx.connection(), Connection::Sqlite(_)) {
+        return sql!(
+            tx,
+            optional CredentialRow,
+            "SELECT * FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND kind = $3 AND shared_as = $4 AND deleted_at IS NULL",
+            scope.tenant(),
+            integration,
+            kind,
+            shared_as
+        );
+    }
+    sql!(
+        tx,
+        optional CredentialRow,
+        "SELECT * FROM credentials WHERE tenant_id = $1 AND integration_id = $2 AND kind = $3 AND shared_as = $4 AND deleted_at IS NULL FOR UPDATE",
+        scope.tenant(),
+        integration,
+        kind,
+        shared_as
     )
 }
 

@@ -31,6 +31,7 @@ mod refresh_tool;
 mod refusals;
 mod relay;
 mod return_urls;
+mod revoking;
 mod rotating;
 mod shared;
 mod shared_client;
@@ -41,6 +42,7 @@ mod stopped;
 mod strict;
 #[path = "../support/mod.rs"]
 mod support;
+mod telling;
 mod tokens;
 mod town;
 mod trouble;

@@ -1,6 +1,6 @@
 //! Several connections that live on one consent: whoever leaves takes nothing from the others, and the last one ends it.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Account, Client, Life, TestApp, Wishes};
 
@@ -52,6 +52,98 @@ async fn two_people_of_one_slack_team_end_their_own_tokens_only() {
     assert!(leave(&platform, &ada).await);
     assert_eq!(app.street.counter("slack/revocations").await, 2, "refresh token and access token");
     assert!(lives(&platform, &also_ada).await && lives(&platform, &grace).await);
+    app.finish().await;
+}
+
+/// A token of a connection's bot, as it is lent.
+async fn bot_token(platform: &Client, connection: &str) -> Value {
+    let wish = json!({"credential": "bot", "min_ttl": 0});
+    platform.post(&format!("/v1/connections/{connection}/token"), &wish).await.ok()["access_token"].clone()
+}
+
+#[tokio::test]
+async fn a_slack_teams_bot_is_kept_once_for_everybody_who_connects_there() {
+    // fact sheet B.4, the sharing hazard: of one bot two access tokens live at most
+    for wishes in Wishes::both() {
+        let Some(app) = TestApp::start_with(wishes).await else { continue };
+        let platform = app.platform().await;
+        let bots = "SELECT owner_kind, shared_as, CAST(consents AS TEXT) FROM credentials WHERE kind = 'bot' AND deleted_at IS NULL";
+        let check = app.street.sandbox.slack.join("api/auth.test").expect("a path");
+        let mut connections = Vec::new();
+        for (user, account) in [("u-1", Account::ADA), ("u-2", Account::GRACE), ("u-3", Account::ADA)] {
+            connections.push(app.slack_with_bot(&platform, user, account).await);
+        }
+        assert_eq!(app.rows(bots).await, [["tenant", Account::ADA.slack.split('/').next().expect("a team"), "3"]]);
+        for connection in &connections {
+            assert!(lives(&platform, connection).await, "each refresh is everybody's");
+        }
+        let token = bot_token(&platform, &connections[0]).await;
+        for connection in &connections {
+            assert_eq!(bot_token(&platform, connection).await, token);
+        }
+        assert_eq!(app.street.http_get(check.clone(), &token).await, 200);
+
+        assert!(leave(&platform, &connections[1]).await, "her own tokens");
+        platform.delete("/v1/users/u-3").await.ok();
+        assert!(lives(&platform, &connections[0]).await, "with the bot");
+        let before = app.street.counter("slack/revocations").await;
+        assert!(leave(&platform, &connections[0]).await);
+        assert_eq!(app.street.counter("slack/revocations").await - before, 4, "the last one ends the bot's, too");
+        assert!(app.rows(bots).await.is_empty());
+        app.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_bot_that_was_lost_comes_back_for_everybody_with_the_next_consent() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let ada = app.slack_with_bot(&platform, "u-1", Account::ADA).await;
+    let grace = app.slack_with_bot(&platform, "u-2", Account::GRACE).await;
+    let lost = "SET status = 'needs_reauth', reason = 'invalid_refresh_token'";
+    app.rows(&format!("UPDATE credentials {lost} WHERE kind = 'bot'")).await;
+    app.rows(&format!("UPDATE connections {lost}")).await;
+    let status = async |id: &str| platform.read(&format!("/v1/connections/{id}")).await.ok()["status"].clone();
+    assert_eq!((status(&ada).await, status(&grace).await), (json!("needs_reauth"), json!("needs_reauth")));
+    // A third one installs the app again.
+    app.slack_with_bot(&platform, "u-3", Account::ADA).await;
+    assert_eq!((status(&ada).await, status(&grace).await), (json!("active"), json!("active")));
+    assert_eq!(bot_token(&platform, &ada).await, bot_token(&platform, &grace).await);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_platforms_bot_with_a_new_token_goes_on_in_every_chat() {
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    let bots = app.street.sandbox.ask("/telegram/bots").await.expect("bots");
+    let bot = &bots["bots"][0];
+    platform.put("/v1/integrations/telegram", &json!({"bot_token": bot["token"]})).await.ok();
+    let mut chats = Vec::new();
+    for (user, person) in [("u-1", "ada@example.com"), ("u-2", "grace@example.com")] {
+        let begun = platform.post("/v1/connections", &json!({"user": user, "provider": "telegram"})).await.ok();
+        let payload = begun["start_link"].as_str().and_then(|link| link.split("start=").nth(1)).expect("a link");
+        app.street.tell("/telegram/start", json!({"bot": bot["username"], "user": person, "payload": payload})).await;
+        chats.push(format!("/v1/connections/{}", begun["id"].as_str().expect("an id")));
+    }
+    for chat in &chats {
+        app.until("Start was seen", async || {
+            app.clock.advance(std::time::Duration::from_secs(2));
+            platform.read(chat).await.ok()["status"] == "active"
+        })
+        .await;
+    }
+    let kept = "SELECT owner_kind, shared_as, CAST(generation AS TEXT) FROM credentials WHERE kind = 'bot' AND deleted_at IS NULL";
+    assert_eq!(app.rows(kept).await, [["tenant", "123456", "1"]], "one for both");
+    let renewed = app.street.tell("/telegram/token", json!({"bot": bot["username"]})).await;
+    platform.put("/v1/integrations/telegram", &json!({"bot_token": renewed["token"]})).await.ok();
+    assert_eq!(app.rows(kept).await, [["tenant", "123456", "2"]]);
+
+    let needs = json!([{"provider": "telegram", "credential": "bot", "hand_over": "broker"}]);
+    let desk = app.desk(&platform, json!({"needs": needs, "broker": {"telegram": {"paths": ["*"]}}})).await;
+    let started = app.start_websocket(&platform, &desk, "u-1").await;
+    let sent = app.tool_of(&started, &desk).post("/v1/broker/telegram/sendMessage", &json!({"text": "hello"})).await;
+    assert_eq!(sent.ok()["ok"], true, "with the new token");
     app.finish().await;
 }
 

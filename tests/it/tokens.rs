@@ -181,6 +181,33 @@ async fn a_slack_token_that_never_expires_is_not_handed_out() {
 }
 
 #[tokio::test]
+async fn a_slack_token_that_never_expires_is_exchanged_once_its_app_rotates() {
+    // fact sheet B.4: once; the old token lives until the new ones are first refreshed
+    for wishes in Wishes::both() {
+        let wishes = Wishes { slack_without_rotation: true, ..wishes };
+        let Some(app) = TestApp::start_with(wishes).await else { continue };
+        let platform = app.platform().await;
+        let ada = app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;
+        let also_ada = app.slack(&platform, "u-2", Account::ADA, Life::Fresh).await;
+        let refresh = async |id: &str| platform.post(&format!("/v1/connections/{id}/refresh"), &json!({})).await;
+        assert_eq!(refresh(&ada).await.problem(), (409, "conflict".to_owned()), "its app does not rotate");
+
+        app.street.tell("/rotation", json!({"slack": "on"})).await;
+        app.street.fault("slack", "token", "drop_before", 1).await;
+        assert!([502, 503, 409].contains(&refresh(&ada).await.status), "nothing was exchanged");
+        let exchanged = refresh(&ada).await.ok();
+        assert!(exchanged["credentials"][0]["expires_at"].is_string(), "{exchanged}");
+        assert_eq!(refresh(&also_ada).await.problem(), (409, "conflict".to_owned()), "it was exchanged already");
+        let status = platform.read(&format!("/v1/connections/{also_ada}")).await.ok()["status"].clone();
+        assert_eq!(status, "active", "and is as good as it was");
+        refresh(&ada).await.ok();
+        let token = platform.post(&format!("/v1/connections/{ada}/token"), &json!({})).await.ok();
+        assert!(token["expires_in"].as_i64().is_some_and(|life| life > 40_000), "{token}");
+        app.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn an_import_is_all_or_nothing_and_names_the_row() {
     let app = TestApp::start().await;
     let platform = app.platform_key(&["all"]).await;

@@ -46,7 +46,7 @@ impl<'a> Story<'a> {
         let mut tx = house.store.begin().await.unwrap();
         let owner = owner_of(&scope);
         let first = consented(&owner, START, Duration::from_secs(100), "access 0", "refresh 0");
-        house.rooms[0].keep(&mut tx, &scope, first).await.unwrap();
+        house.rooms[0].keep(&mut tx, &scope, CONNECTION, first).await.unwrap();
         let row = credentials_of_connection(&mut tx, &scope, CONNECTION).await.unwrap().remove(0);
         tx.commit().await.unwrap();
         let name = CredentialName { tenant_id: tenant, id: row.id };
@@ -267,7 +267,7 @@ impl<'a> Story<'a> {
         let (now, owner) = (self.now(), owner_of(&self.scope));
         let mut tx = self.house.store.begin().await.unwrap();
         let new = consented(&owner, now, LIFE, &self.tokens.0, &self.tokens.1);
-        self.house.rooms[1].keep(&mut tx, &self.scope, new).await.unwrap();
+        self.house.rooms[1].keep(&mut tx, &self.scope, CONNECTION, new).await.unwrap();
         tx.commit().await.unwrap();
         self.model.reconnect(now);
         self.note("reconnected");

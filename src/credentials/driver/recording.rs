@@ -17,6 +17,7 @@ use crate::store::integrations::{
 use crate::store::refresh_rows::{
     FailureColumns, credential_fail, credential_needs_reauth, credentials_refused_believe_again,
 };
+use crate::store::telling::connections_of_credential_degrade;
 use crate::store::{StoreError, Tx};
 
 /// What became of a record.
@@ -203,7 +204,12 @@ impl Driver {
             due_at: Some(failure.next_attempt_at.0),
             now: self.now().0,
         };
-        credential_fail(tx, ONE_CREDENTIAL, &self.name, columns).await
+        let written = credential_fail(tx, ONE_CREDENTIAL, &self.name, columns).await?;
+        let is_first = self.loaded.as_ref().is_none_or(|loaded| loaded.row.last_error.is_none());
+        if written && is_first {
+            connections_of_credential_degrade(tx, ONE_CREDENTIAL, &self.name.tenant_id, &self.name.id).await?;
+        }
+        Ok(written)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::audit::{Action as Done, Event as Happening};
 use crate::crash::crash_point;
 use crate::credentials::ONE_CREDENTIAL;
 use crate::credentials::provider_call::contradicts;
-use crate::credentials::refresh::{Claimed, Event};
+use crate::credentials::refresh::{Claimed, Code, Event};
 use crate::credentials::row::{access_place, refresh_place};
 use crate::credentials::spool::SpoolError;
 use crate::keys::KeyError;
@@ -16,6 +16,7 @@ use crate::store::connections::{connections_of_credential_heal, connections_of_c
 use crate::store::credentials::{CredentialRow, DoubtColumns, NewTokens};
 use crate::store::integrations::{IntegrationRow, integration_resume};
 use crate::store::refresh_rows::{AnswerTo, credential_store};
+use crate::store::telling::connections_of_credential_recover;
 
 impl Driver {
     pub(super) async fn on_store(
@@ -77,7 +78,12 @@ impl Driver {
             return Ok(false);
         }
         // Always: another node may have given this answer up since the row was read. The row is ours from here on.
-        connections_of_credential_heal(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id, new.obtained_at).await?;
+        let name = (row.tenant_id.as_str(), row.id.as_str());
+        let lost = Code::ROTATION_RESPONSE_LOST;
+        connections_of_credential_heal(&mut tx, ONE_CREDENTIAL, name, lost.as_str(), new.obtained_at).await?;
+        if row.last_error.is_some() {
+            connections_of_credential_recover(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await?;
+        }
         let account = match &tokens.set.subject {
             Some(_) => credential_account(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await?,
             None => None,

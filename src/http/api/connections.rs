@@ -122,7 +122,7 @@ pub(super) async fn connection_change(
 pub(super) struct Disconnection {
     /// Ours is gone.
     deleted: bool,
-    /// Whether the provider confirmed that the access has ended there too.
+    /// Whether the provider confirmed that the access has ended there too. Where it can and has not, it is asked again for a day.
     revoked: bool,
 }
 

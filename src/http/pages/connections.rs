@@ -152,8 +152,9 @@ pub(super) async fn disconnect(
     let outcome = house.connections.disconnect(&caller, &id).await?;
     let notice = match ends {
         Ends::AtProvider if outcome.revoked => Notice::Disconnected,
+        Ends::AtProvider => Notice::DisconnectedUnconfirmed,
         Ends::StillShared => Notice::DisconnectedShared,
-        _ => Notice::DisconnectedUnconfirmed,
+        Ends::OnlyHere { .. } => Notice::DisconnectedHere,
     };
     Ok(Redirect::to(&format!("/connections?done={}", notice.as_str())).into_response())
 }

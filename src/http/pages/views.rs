@@ -174,6 +174,8 @@ pub enum Notice {
     Disconnected,
     /// A connection was disconnected here; the provider has not confirmed the revocation.
     DisconnectedUnconfirmed,
+    /// The provider has no way to revoke it.
+    DisconnectedHere,
     /// The connection is gone, and the access stays for others who share it.
     DisconnectedShared,
     /// A connection works again.
@@ -188,9 +190,10 @@ pub enum Notice {
 
 impl Notice {
     /// Every notice there is.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Disconnected,
         Self::DisconnectedUnconfirmed,
+        Self::DisconnectedHere,
         Self::DisconnectedShared,
         Self::Reconnected,
         Self::SignedOut,
@@ -204,6 +207,7 @@ impl Notice {
         match self {
             Self::Disconnected => "disconnected",
             Self::DisconnectedUnconfirmed => "disconnected-unconfirmed",
+            Self::DisconnectedHere => "disconnected-here",
             Self::DisconnectedShared => "disconnected-shared",
             Self::Reconnected => "reconnected",
             Self::SignedOut => "signed-out",
@@ -222,7 +226,7 @@ impl Notice {
     #[must_use]
     pub fn tone(self) -> Tone {
         match self {
-            Self::DisconnectedUnconfirmed | Self::SessionExpired => Tone::Warn,
+            Self::DisconnectedUnconfirmed | Self::DisconnectedHere | Self::SessionExpired => Tone::Warn,
             _ => Tone::Good,
         }
     }
@@ -233,8 +237,12 @@ impl Notice {
         match self {
             Self::Disconnected => "Disconnected. The access was revoked and its keys are destroyed.",
             Self::DisconnectedUnconfirmed => {
-                "Disconnected. Our keys are destroyed, but the provider has not confirmed that it revoked the access. \
-                 You can remove it in your account there, too."
+                "Disconnected. Nothing here uses it any more, but the provider has not confirmed yet that it revoked the access. \
+                 We keep asking for a day; you can also remove it in your account there."
+            }
+            Self::DisconnectedHere => {
+                "Disconnected. Our keys are destroyed. The provider has no way to revoke them from here; you can remove the access in your \
+                 account there."
             }
             Self::DisconnectedShared => {
                 "Disconnected. Nothing here uses it for you any more; the provider keeps the access, since another connection of \

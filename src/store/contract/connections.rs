@@ -203,6 +203,7 @@ async fn status(tx: &mut Tx, id: &str) -> (String, Option<String>) {
 
 #[tokio::test]
 async fn a_credentials_fate_reaches_its_connections_but_not_those_that_wait_for_a_person() {
+    const LOST: &str = "rotation_response_lost";
     in_a_house(async |store| {
         let mut tx = store.begin().await.unwrap();
         connect(&mut tx, "con_1", "crd_1").await;
@@ -222,25 +223,24 @@ async fn a_credentials_fate_reaches_its_connections_but_not_those_that_wait_for_
         assert_eq!(status(&mut tx, "con_3").await.0, "quarantined");
         assert_eq!(status(&mut tx, "con_4").await.0, "awaiting_start");
         assert_eq!(
-            connections_of_credential_heal(&mut tx, TEST, A, "crd_1", NOW + 2).await.unwrap(),
+            connections_of_credential_heal(&mut tx, TEST, (A, "crd_1"), LOST, NOW + 2).await.unwrap(),
             0,
             "not its reason"
         );
-        let lost = Some("rotation_response_lost");
-        connections_of_credential_mark(&mut tx, TEST, A, "crd_1", "needs_reauth", lost, NOW + 2).await.unwrap();
-        assert_eq!(connections_of_credential_heal(&mut tx, TEST, B, "crd_1", NOW + 2).await.unwrap(), 0);
-        assert_eq!(connections_of_credential_heal(&mut tx, TEST, A, "crd_1", NOW + 2).await.unwrap(), 1);
+        connections_of_credential_mark(&mut tx, TEST, A, "crd_1", "needs_reauth", Some(LOST), NOW + 2).await.unwrap();
+        assert_eq!(connections_of_credential_heal(&mut tx, TEST, (B, "crd_1"), LOST, NOW + 2).await.unwrap(), 0);
+        assert_eq!(connections_of_credential_heal(&mut tx, TEST, (A, "crd_1"), LOST, NOW + 2).await.unwrap(), 1);
         assert_eq!(status(&mut tx, "con_1").await, ("active".to_owned(), None));
         assert_eq!(status(&mut tx, "con_3").await.0, "quarantined");
 
         connection_use_credential(&mut tx, &a(), "con_1", "crd_2", "bot").await.unwrap();
-        for (credential, reason) in [("crd_2", "y"), ("crd_1", "rotation_response_lost")] {
+        for (credential, reason) in [("crd_2", "y"), ("crd_1", LOST)] {
             let name = name_of(credential);
             assert!(credential_needs_reauth(&mut tx, TEST, &name, 1, 0, reason, NOW + 3).await.unwrap());
             let mark = Some(reason);
             connections_of_credential_mark(&mut tx, TEST, A, credential, "needs_reauth", mark, NOW + 3).await.unwrap();
         }
-        connections_of_credential_heal(&mut tx, TEST, A, "crd_1", NOW + 4).await.unwrap();
+        connections_of_credential_heal(&mut tx, TEST, (A, "crd_1"), LOST, NOW + 4).await.unwrap();
         let wanted = ("needs_reauth".to_owned(), Some("y".to_owned()));
         assert_eq!(status(&mut tx, "con_1").await, wanted, "its other credential needs its user still");
     })

@@ -1,10 +1,10 @@
 //! Credentials: kept, read, claimed by the sweep and ended. What a refresh does to a row is told in `refresh_rows`.
 
 use super::*;
-use crate::store::connections::connection_touch;
+use crate::store::connections::{connection_leave_credential, connection_touch, credential_other_uses};
 use crate::store::credentials::{
-    NewTokens, credential_delete, credential_load_deleted, credential_replace, credentials_of_connection,
-    credentials_of_connection_lock, credentials_of_integration_pause,
+    NewTokens, credential_delete, credential_load_deleted, credential_replace, credential_shared_lock,
+    credentials_of_connection, credentials_of_connection_lock, credentials_of_integration_pause,
 };
 use crate::store::integrations::integration_pause;
 use crate::store::reading::{ReadableRow, credentials_readable};
@@ -37,6 +37,50 @@ async fn a_credential_comes_back_as_it_was_written_and_only_to_its_tenant() {
         assert_eq!(credential_load(&mut tx, TEST, &theirs).await.unwrap(), None);
         tx.commit().await.unwrap();
         assert_conflict(&store, async |tx| credential_insert(tx, &a(), &credential_row("crd_1")).await).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_connections_share_is_there_once_and_stays_until_the_last_leaves_it() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let bot = |id: &str| CredentialRow {
+            kind: "bot".to_owned(),
+            owner_kind: "tenant".to_owned(),
+            owner_id: A.to_owned(),
+            shared_as: Some("T1".to_owned()),
+            ..credential_row(id)
+        };
+        let client = bot("").integration_id.expect("a client");
+        let shared = async |tx: &mut Tx, scope: &TenantScope, kind: &str, shared_as: &str| {
+            let found = credential_shared_lock(tx, scope, (&client, kind), shared_as).await;
+            found.unwrap().map(|row| row.id)
+        };
+        let mut tx = store.begin().await.unwrap();
+        credential_insert(&mut tx, &a(), &bot("crd_2")).await.unwrap();
+        assert_eq!(load(&mut tx, "crd_2").await, bot("crd_2"));
+        tx.commit().await.unwrap();
+        assert_conflict(&store, async |tx| credential_insert(tx, &a(), &bot("crd_3")).await).await;
+
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(shared(&mut tx, &a(), "bot", "T1").await.as_deref(), Some("crd_2"));
+        for (scope, kind, shared_as) in [(a(), "user", "T1"), (a(), "bot", "T2"), (b(), "bot", "T1")] {
+            assert_eq!(shared(&mut tx, &scope, kind, shared_as).await, None, "{kind} {shared_as}");
+        }
+        connection_insert(&mut tx, &a(), &connection_row("con_2", Some(OTHER))).await.unwrap();
+        for connection in ["con_1", "con_2"] {
+            connection_use_credential(&mut tx, &a(), connection, "crd_2", "bot").await.unwrap();
+        }
+        connection_leave_credential(&mut tx, &b(), "con_1", "crd_2").await.unwrap();
+        assert_eq!(credential_other_uses(&mut tx, &a(), "crd_2", "con_2").await.unwrap(), 1, "of another tenant");
+        connection_leave_credential(&mut tx, &a(), "con_1", "crd_2").await.unwrap();
+        assert_eq!(credential_other_uses(&mut tx, &a(), "crd_2", "con_2").await.unwrap(), 0);
+        assert_eq!(credentials_of_connection(&mut tx, &a(), "con_1").await.unwrap(), [credential_row("crd_1")]);
+        assert!(credential_delete(&mut tx, &a(), "crd_2", NOW).await.unwrap());
+        assert_eq!(shared(&mut tx, &a(), "bot", "T1").await, None);
+        credential_insert(&mut tx, &a(), &bot("crd_3")).await.unwrap();
+        assert_eq!(shared(&mut tx, &a(), "bot", "T1").await.as_deref(), Some("crd_3"));
     })
     .await;
 }

@@ -20,8 +20,10 @@ mod people;
 mod plans;
 mod records;
 mod refresh_rows;
+mod revocations;
 mod schema;
 mod telegram;
+mod telling;
 mod tenants;
 mod transactions;
 
@@ -210,6 +212,7 @@ fn credential_row(id: &str) -> CredentialRow {
         kind: "user".to_owned(),
         owner_kind: "user".to_owned(),
         owner_id: USER.to_owned(),
+        shared_as: None,
         access_token: Some(bytes()),
         refresh_token: Some(vec![7]),
         token_type: "Bearer".to_owned(),

@@ -157,7 +157,7 @@ async fn a_bot_of_ones_own_waits_for_start_and_then_works() {
     let asked = browser.post_form(&path, &[("csrf", &csrf)]).await;
     assert!(asked.text.contains("/revoke"), "{}", asked.text);
     let gone = browser.post_form(&path, &[("csrf", &csrf), ("confirmed", "yes")]).await;
-    assert_eq!(gone.header("location"), "/connections?done=disconnected-unconfirmed");
+    assert_eq!(gone.header("location"), "/connections?done=disconnected-here");
 }
 
 #[tokio::test]
@@ -347,4 +347,59 @@ async fn the_client_of_telegram_is_the_bot_itself() {
     assert!(street.set(Some(BOT_ID), true, None).await);
     assert!(!street.set(None, false, Some(other)).await, "another bot's token beside the old client");
     assert!(street.set(Some("999999"), true, Some(other)).await, "both together");
+}
+
+#[tokio::test]
+async fn a_bot_whose_integration_is_gone_is_free_again() {
+    let street = Street::with_bot(false).await;
+    let token = street.sandbox.ask("/telegram/bots").await.expect("bots")["bots"][0]["token"].clone();
+    let token = token.as_str().expect("a token");
+    let mut ada = street.user("ada@acme.example", "u-42").await;
+    let told = async || {
+        let told = street.sandbox.tell("/telegram/deliver", &json!({"bot": BOT})).await.expect("updates");
+        told["url"].as_str().expect("a URL").to_owned()
+    };
+    let (operator, room) = (street.operator(), &street.house.house.connections);
+    let clear = async || {
+        for connection in street.listed().await {
+            room.disconnect(&operator, &connection.id).await.expect("disconnects");
+        }
+        room.integration_delete(&operator, "telegram").await.expect("deletes");
+    };
+    open_bot(&mut ada).await;
+    assert!(told().await.starts_with(PUBLIC));
+    clear().await;
+    assert_eq!(told().await, "", "nothing is sent here any more");
+
+    assert!(street.set(None, false, Some(token)).await);
+    open_bot(&mut ada).await;
+    let first = told().await;
+    street.sandbox.tell("/faults", &json!({"provider": "telegram", "name": "http_502_html"})).await.expect("planted");
+    clear().await;
+    assert_eq!(told().await, first, "Telegram has not heard of it");
+    assert!(street.set(None, false, Some(token)).await);
+    open_bot(&mut ada).await;
+    let second = told().await;
+    assert!(second.starts_with(PUBLIC) && second != first, "{second}");
+    street.press(ADA, "").await;
+}
+
+#[tokio::test]
+async fn what_is_told_late_of_a_block_changes_nothing() {
+    // Fact sheet C.6: a repetition after minutes
+    let street = Street::with_bot(true).await;
+    let mut ada = street.user("ada@acme.example", "u-42").await;
+    let url = street.begin(&mut ada, "telegram").await;
+    ada.get(&street.consent(&url, true, None).await).await;
+    street.sandbox.tell("/telegram/block", &json!({"bot": BOT, "user": ADA})).await.expect("blocked");
+    let late = street.sandbox.tell("/telegram/deliver", &json!({"bot": BOT})).await.expect("updates");
+    street.house.clock.advance(Duration::from_secs(60));
+    street.press(ADA, "").await;
+    street.house.clock.advance(Duration::from_secs(60));
+    let path = late["url"].as_str().and_then(|url| url.strip_prefix(PUBLIC)).expect("our own webhook").to_owned();
+    let secret = late["secret_token"].as_str().expect("a secret");
+    for update in late["updates"].as_array().expect("updates") {
+        assert_eq!(street.post_update(&path, secret, &update.to_string()).await, StatusCode::OK);
+    }
+    assert_eq!(street.statuses().await, [("active".to_owned(), "Ada".to_owned())], "it was unblocked since");
 }

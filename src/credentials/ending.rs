@@ -1,0 +1,326 @@
+//! Ending credentials: when their connection ends, when its provider says so, and at the provider (OA-17).
+//!
+//! Ours ends first and at once. What the provider does not confirm is tried again for a day: its tokens stay sealed in `revocations`,
+//! where nothing but this reads them. Whoever is erased in between takes the key along.
+
+use std::time::Duration;
+
+use super::refresh::Revocation as Ends;
+use super::row::{access_place, integration_of, owner, policy, refresh_place};
+use super::{Credentials, ONE_CREDENTIAL};
+use crate::audit::{Action, Event};
+use crate::caller::{Caller, SystemScope, TenantScope};
+use crate::clock::{Millis, deadline};
+use crate::ids::TenantId;
+use crate::keys::{KeyError, Owner, Place};
+use crate::providers::{CredentialKind, Failure, RevokeTokens};
+use crate::secret::Secret;
+use crate::store::connections::{
+    connection_by_id, connections_of_credential_mark, credential_consent_uses, credential_other_uses,
+};
+use crate::store::credentials::{
+    CredentialName, CredentialRow, credential_delete, credential_load, credential_load_deleted, credential_shared_lock,
+    credentials_of_connection_lock,
+};
+use crate::store::integrations::{IntegrationRow, integrations_lock};
+use crate::store::notices::credential_lose;
+use crate::store::revocations::{RevocationRow, revocation_delete, revocation_insert, revocations_claim};
+use crate::store::{StoreError, Tx};
+
+const UNFINISHED: SystemScope =
+    SystemScope::because("what is still to be ended at a provider belongs to nobody who could ask for it");
+/// Revoking at a provider may take this long before a person is told that it is unconfirmed.
+const REVOKE_LIMIT: Duration = Duration::from_secs(10);
+/// Whoever revokes at once has this time before it is taken up again.
+const TAKEN_UP_AFTER: Duration = Duration::from_secs(60);
+/// So long it is tried again to end a token at its provider.
+const TRIED_FOR: Duration = Duration::from_hours(24);
+/// Revocations that are taken up in one round.
+const BATCH: i64 = 20;
+
+fn revocation_place<'a>(credential: &'a str, field: &'static str) -> Place<'a> {
+    Place { record_kind: "revocation", record_id: credential, field, generation: 0 }
+}
+
+/// Tokens taken out of the vault for one last use: ending them at the provider.
+#[derive(Debug)]
+pub struct Revocation {
+    credential: CredentialRow,
+    integration: Option<IntegrationRow>,
+    access: Option<Secret>,
+    refresh: Option<Secret>,
+}
+
+impl Credentials {
+    /// Deletes the credentials that only this connection uses, and gives their tokens for revoking once `tx` is
+    /// committed: those whose end at the provider takes nothing from another connection.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn end(&self, tx: &mut Tx, scope: &TenantScope, connection: &str) -> Result<Vec<Revocation>, KeyError> {
+        let row = connection_by_id(tx, scope, connection).await?;
+        if let Some(integration) = row.as_ref().and_then(|row| row.integration_id.as_deref()) {
+            // Of the last two who share a consent only one may see the other. As everybody, the integration before credentials.
+            integrations_lock(tx, ONE_CREDENTIAL, &[(scope.tenant(), integration)]).await?;
+        }
+        let mut revocations = Vec::new();
+        for row in credentials_of_connection_lock(tx, scope, connection).await? {
+            if credential_other_uses(tx, scope, &row.id, connection).await? > 0 {
+                continue;
+            }
+            if self.consent_is_shared(tx, &row).await? {
+                credential_delete(tx, scope, &row.id, self.around.now().0).await?;
+                continue;
+            }
+            let owner = owner(&row);
+            // What cannot be opened cannot be revoked; it is deleted all the same.
+            let access = self
+                .open_quietly(tx, &owner, access_place(&row.id, row.generation), row.access_token.as_deref())
+                .await?;
+            let refresh = self
+                .open_quietly(tx, &owner, refresh_place(&row.id, row.generation), row.refresh_token.as_deref())
+                .await?;
+            let integration = integration_of(tx, scope, row.integration_id.as_deref()).await?;
+            credential_delete(tx, scope, &row.id, self.around.now().0).await?;
+            revocations.push(Revocation { credential: row, integration, access, refresh });
+        }
+        Ok(revocations)
+    }
+
+    /// Deletes the credentials of a connection that are of other kinds than those that it goes on with.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn drop_others(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        connection: &str,
+        goes_on_with: impl Fn(CredentialKind) -> bool,
+    ) -> Result<(), StoreError> {
+        for row in credentials_of_connection_lock(tx, scope, connection).await? {
+            if !CredentialKind::parse(&row.kind).is_some_and(&goes_on_with) {
+                self.leave(tx, scope, connection, &row.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up what the provider of a connection says has ended, of one kind or of every kind: tokens that are no newer than
+    /// `happened` are destroyed, and every connection that uses them needs its user. Gives the ids of the credentials.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn lose(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        connection: &str,
+        kind: Option<CredentialKind>,
+        (reason, happened): (&str, Millis),
+    ) -> Result<Vec<String>, StoreError> {
+        let now = self.around.now().0;
+        let mut lost = Vec::new();
+        for row in credentials_of_connection_lock(tx, scope, connection).await? {
+            let is_meant = kind.is_none_or(|kind| row.kind == kind.as_str());
+            if is_meant && credential_lose(tx, scope, &row.id, (reason, happened.0), now).await? {
+                let (tenant, reauth) = (scope.tenant(), "needs_reauth");
+                connections_of_credential_mark(tx, ONE_CREDENTIAL, tenant, &row.id, reauth, Some(reason), now).await?;
+                lost.push(row.id);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whether another connection lives on what revoking this credential would end: its own tokens, or everything that the account
+    /// has ever granted to the client (fact sheet A.6).
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn is_shared(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        credential: &str,
+        connection: &str,
+    ) -> Result<bool, StoreError> {
+        let name = CredentialName { tenant_id: scope.tenant().to_owned(), id: credential.to_owned() };
+        let Some(row) = credential_load(tx, ONE_CREDENTIAL, &name).await? else { return Ok(false) };
+        Ok(credential_other_uses(tx, scope, &row.id, connection).await? > 0 || self.consent_is_shared(tx, &row).await?)
+    }
+
+    /// Whether revoking a credential, also a deleted one, would take away what another connection lives on.
+    pub(super) async fn consent_is_shared(&self, tx: &mut Tx, row: &CredentialRow) -> Result<bool, StoreError> {
+        let Some(provider) = self.providers.get(&row.provider) else { return Ok(false) };
+        // Of a provider that rotates, too, a token that does not is the only one that the account has for the client (B.4).
+        let whole = match policy(provider.descriptor(), &row.kind).revocation {
+            Ends::Impossible => false,
+            Ends::WholeConsent => true,
+            Ends::OneTokenSet => row.refresh_token.is_none(),
+        };
+        Ok(whole && credential_consent_uses(tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await? > 0)
+    }
+
+    /// Keeps what is about to be revoked for a day, in case the provider does not confirm it. Seals by the key of whose it was.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn remember(&self, tx: &mut Tx, scope: &TenantScope, revocations: &[Revocation]) -> Result<(), KeyError> {
+        let now = self.around.now();
+        for Revocation { credential, access, refresh, .. } in
+            revocations.iter().filter(|one| self.can_end(one).is_some())
+        {
+            let mut sealed = [None, None];
+            for (sealed, (field, token)) in
+                sealed.iter_mut().zip([("access_token", access), ("refresh_token", refresh)])
+            {
+                if let Some(token) = token {
+                    let place = revocation_place(&credential.id, field);
+                    *sealed = Some(self.keys.seal(tx, &owner(credential), place, token).await?);
+                }
+            }
+            let [access_token, refresh_token] = sealed;
+            let row = RevocationRow {
+                tenant_id: credential.tenant_id.clone(),
+                credential_id: credential.id.clone(),
+                access_token,
+                refresh_token,
+                attempts: 0,
+                next_attempt_at: now.after(TAKEN_UP_AFTER).0,
+                expires_at: now.after(TRIED_FOR).0,
+            };
+            revocation_insert(tx, scope, &row).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends tokens at their provider; true when there were some and the provider confirmed every one. A provider without revocation
+    /// confirms nothing.
+    pub async fn revoke(&self, caller: &Caller, revocations: Vec<Revocation>) -> bool {
+        let mut all_confirmed = !revocations.is_empty();
+        for revocation in revocations {
+            let outcome = self.revoke_one(&revocation).await;
+            all_confirmed &= outcome == Some(Ok(()));
+            let Some(outcome) = outcome else { continue };
+            if outcome.is_ok() {
+                self.forget(&revocation.credential).await;
+            }
+            self.tell(caller, &revocation.credential, outcome).await;
+        }
+        all_confirmed
+    }
+
+    /// Takes up again what providers have not confirmed; gives how many have now.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn revocations_retry(&self) -> Result<u64, KeyError> {
+        let now = self.around.now();
+        let mut tx = self.store.begin().await?;
+        let rows = revocations_claim(&mut tx, UNFINISHED, now.0, BATCH).await?;
+        tx.commit().await?;
+        let mut confirmed = 0;
+        for row in rows {
+            let Some(revocation) = self.taken_up(&row).await? else { continue };
+            let outcome = self.revoke_one(&revocation).await.unwrap_or(Err("not_revocable".to_owned()));
+            let is_over = outcome.is_ok() || now.0 >= row.expires_at;
+            confirmed += u64::from(outcome.is_ok());
+            if is_over {
+                self.forget(&revocation.credential).await;
+                let caller = Caller::system("revocations", TenantId::stored(row.tenant_id));
+                self.tell(&caller, &revocation.credential, outcome).await;
+            }
+        }
+        Ok(confirmed)
+    }
+
+    /// What is to be taken up again; none when there is nothing left to end, or when that would end what somebody lives on who has
+    /// connected again meanwhile.
+    async fn taken_up(&self, row: &RevocationRow) -> Result<Option<Revocation>, KeyError> {
+        let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.credential_id.clone() };
+        let scope = UNFINISHED.within(TenantId::stored(row.tenant_id.clone()));
+        let mut tx = self.store.begin().await?;
+        let Some(credential) = credential_load_deleted(&mut tx, ONE_CREDENTIAL, &name).await? else { return Ok(None) };
+        let owner = owner(&credential);
+        let place = |field: &'static str| revocation_place(&row.credential_id, field);
+        let access = self.open_quietly(&mut tx, &owner, place("access_token"), row.access_token.as_deref()).await?;
+        let refresh = self.open_quietly(&mut tx, &owner, place("refresh_token"), row.refresh_token.as_deref()).await?;
+        let is_used_again = self.consent_is_shared(&mut tx, &credential).await?
+            || self.is_shared_anew(&mut tx, &scope, &credential).await?;
+        if is_used_again || (access.is_none() && refresh.is_none()) {
+            revocation_delete(&mut tx, UNFINISHED, &row.tenant_id, &row.credential_id).await?;
+            tx.commit().await?;
+            return Ok(None);
+        }
+        let integration = integration_of(&mut tx, &scope, credential.integration_id.as_deref()).await?;
+        tx.roll_back().await?;
+        Ok(Some(Revocation { credential, integration, access, refresh }))
+    }
+
+    async fn is_shared_anew(&self, tx: &mut Tx, scope: &TenantScope, row: &CredentialRow) -> Result<bool, StoreError> {
+        let (Some(integration), Some(shared_as)) = (&row.integration_id, &row.shared_as) else { return Ok(false) };
+        Ok(credential_shared_lock(tx, scope, (integration, &row.kind), shared_as).await?.is_some())
+    }
+
+    /// Whether its provider has a way to end it. A secret that somebody handed over is theirs to take back; the provider's endpoint is for
+    /// what it has granted.
+    fn can_end(&self, revocation: &Revocation) -> Option<CredentialKind> {
+        let row = &revocation.credential;
+        let is_revocable = self.providers.get(&row.provider).is_some_and(|known| known.descriptor().revocable());
+        CredentialKind::parse(&row.kind).filter(|kind| is_revocable && kind.is_granted())
+    }
+
+    /// The provider's answer, or why there is none; nothing where there is nobody to ask.
+    async fn revoke_one(&self, revocation: &Revocation) -> Option<Result<(), String>> {
+        let (row, kind) = (&revocation.credential, self.can_end(revocation)?);
+        let provider = self.providers.get(&row.provider)?;
+        // The integration says another place now than the one that has granted this (OA-04).
+        if row.status == "misconfigured" && provider.descriptor().has_places() {
+            return Some(Err(Failure::NotSent.code().as_str().to_owned()));
+        }
+        let tokens = RevokeTokens { access: revocation.access.as_ref(), refresh: revocation.refresh.as_ref(), kind };
+        let revoking = self.revoke_at_provider(&row.provider, revocation.integration.as_ref(), &tokens);
+        Some(match deadline(REVOKE_LIMIT, revoking).await {
+            Ok(answer) => answer.map_err(|failure| failure.code().as_str().to_owned()),
+            Err(_) => Err("timeout".to_owned()),
+        })
+    }
+
+    async fn forget(&self, row: &CredentialRow) {
+        let done = async {
+            let mut tx = self.store.begin().await?;
+            revocation_delete(&mut tx, UNFINISHED, &row.tenant_id, &row.id).await?;
+            tx.commit().await
+        };
+        if let Err(error) = done.await {
+            tracing::warn!(credential = %row.id, error = %error, "what is revoked will be revoked once more");
+        }
+    }
+
+    async fn tell(&self, caller: &Caller, row: &CredentialRow, outcome: Result<(), String>) {
+        let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
+        let event = Event::done(Action::CredentialRevoked, "credential", &row.id).of_user(user);
+        let event = match &outcome {
+            Ok(()) => event,
+            Err(code) => event.failed(code),
+        };
+        if let Err(error) = self.audit.note(caller, &event).await {
+            tracing::error!(credential = %row.id, error = %error, "the outcome of a revocation is not in the book");
+        }
+    }
+
+    pub(super) async fn open_quietly(
+        &self,
+        tx: &mut Tx,
+        owner: &Owner,
+        place: Place<'_>,
+        sealed: Option<&[u8]>,
+    ) -> Result<Option<Secret>, KeyError> {
+        let Some(sealed) = sealed else { return Ok(None) };
+        match self.keys.open_secret(tx, owner, place, sealed).await {
+            Ok(secret) => Ok(Some(secret)),
+            Err(KeyError::Store(error)) => Err(KeyError::Store(error)),
+            Err(_) => Ok(None),
+        }
+    }
+}
