@@ -47,6 +47,14 @@ pub(super) struct Fetched {
     pub(super) sealer: Sealer,
 }
 
+impl Fetched {
+    /// What an answer to the refresh token that was `sent` has brought. Absent means: keep the one you have (RFC 6749 section 6).
+    pub(super) fn of(mut set: TokenSet, sent: Secret, received_at: Millis, sealer: Sealer) -> Self {
+        let refresh_token = set.refresh_token.take().unwrap_or(sent);
+        Self { set, refresh_token, received_at, sealer }
+    }
+}
+
 pub(super) type Tokens = Arc<Fetched>;
 
 /// A call under way, and the door at which its token waits, where it does.

@@ -85,13 +85,11 @@ impl Credentials {
         // From here on it stays where it is, whatever becomes of its connection.
         let has_left = left.is_none_or(|left| left.shut());
         match answer {
-            // Absent means: keep the one you have (RFC 6749 section 6).
-            Ok((Ok(mut set), took)) => {
+            Ok((Ok(set), took)) => {
                 crash_point!(AfterResponse);
                 // A process that stood still in between does not know since when its answer was there (RL-11).
                 let received_at = now.min(asked_at.after(took + CLOCKS_DIFFER));
-                let refresh_token = set.refresh_token.take().unwrap_or(refresh_token);
-                Outcome::Fresh(Arc::new(Fetched { set, refresh_token, received_at, sealer }))
+                Outcome::Fresh(Arc::new(Fetched::of(set, refresh_token, received_at, sealer)))
             }
             // Cut off while the token was waiting at its door.
             Ok((Err(providers::Failure::Ambiguous { .. }), _)) | Err(_) if !has_left => Outcome::NotSent,

@@ -281,7 +281,7 @@ impl Credentials {
             refresh_expires_in: page.refresh_expires_in.map(Duration::from_secs),
             subject: page.subject.clone(),
         };
-        Ok(Fetched { set, refresh_token: refresh, received_at: Millis(page.received_at), sealer })
+        Ok(Fetched::of(set, refresh, Millis(page.received_at), sealer))
     }
 }
 

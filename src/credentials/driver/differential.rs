@@ -202,21 +202,17 @@ impl<'a> Story<'a> {
         let only_fence = self.dice.once_in(3);
         let access = format!("access {number}");
         let refresh = self.dice.once_in(2).then(|| format!("refresh {number}"));
-        let tokens = Fetched {
-            set: TokenSet {
-                kind: CredentialKind::User,
-                access_token: Secret::new(&*access),
-                refresh_token: None,
-                token_type: "Bearer".to_owned(),
-                scopes: None,
-                expires_in: Some(LIFE),
-                refresh_expires_in: None,
-                subject: None,
-            },
-            refresh_token: Secret::new(refresh.as_deref().unwrap_or(&self.tokens.1)),
-            received_at: self.now(),
-            sealer: self.sealer().await,
+        let set = TokenSet {
+            kind: CredentialKind::User,
+            access_token: Secret::new(&*access),
+            refresh_token: refresh.as_deref().map(Secret::new),
+            token_type: "Bearer".to_owned(),
+            scopes: None,
+            expires_in: Some(LIFE),
+            refresh_expires_in: None,
+            subject: None,
         };
+        let tokens = Fetched::of(set, Secret::new(&*self.tokens.1), self.now(), self.sealer().await);
         let wanted = self.model.store(self.now(), claimed, generation, only_fence);
         let got = self.drivers[node].on_store(&tokens, claimed, generation, only_fence).await;
         if wanted {
