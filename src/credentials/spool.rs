@@ -220,7 +220,13 @@ impl Credentials {
         let files = blocking(move || pages(&look)).await?;
         let mut home = 0;
         for file in files {
-            home += u64::from(self.bring_home(file).await?);
+            match self.bring_home(file.clone()).await {
+                Ok(is_home) => home += u64::from(is_home),
+                // One file that cannot be read holds up no other. It stays, and the node is not ready while it does.
+                Err(error) => {
+                    tracing::error!(file = %file.display(), error = %error, "a spooled answer cannot be read or moved; look at its owner and its disk");
+                }
+            }
         }
         let waiting = blocking(move || SpoolFiles::of(&folder)).await?;
         self.spool.report(waiting);

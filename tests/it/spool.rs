@@ -169,6 +169,35 @@ async fn a_spooled_answer_whose_account_was_disconnected_before_the_start_is_end
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_read_holds_up_no_other_answer() {
+    // RL-05
+    let mut app = TestApp::start_with(Wishes { spool: true, ..Wishes::default() }).await.expect("SQLite");
+    let platform = app.platform().await;
+    let id = held(&app, &platform).await;
+    app.advance(2);
+    app.until("the answer is spooled", async || {
+        app.clock.advance(std::time::Duration::from_secs(1));
+        app.spooled().len() == 1
+    })
+    .await;
+    // Its name comes first, and not even root reads it.
+    let in_the_way = app.spooled().remove(0).with_file_name("crd_0.0.json");
+    std::fs::create_dir(&in_the_way).expect("made");
+    app.database.take_tokens().await;
+    app.restart().await;
+    let again = app.at_node(&platform, 0);
+    app.until("the token has come home", async || {
+        app.clock.advance(std::time::Duration::from_secs(1));
+        token(&again, &id).await["generation"] == 2
+    })
+    .await;
+    app.until("its file is gone", async || app.spooled() == [in_the_way.clone()]).await;
+    assert_eq!(app.ready().await.0, 503, "and somebody should look at what is left");
+    std::fs::remove_dir(&in_the_way).expect("removed");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_opened_is_set_aside_and_not_deleted() {
     let mut app = TestApp::start_with(Wishes { spool: true, ..Wishes::default() }).await.expect("SQLite");
     let folder = app.spooled();
