@@ -18,7 +18,8 @@ use crate::store::connections::{
 };
 use crate::store::credentials::{
     CredentialName, CredentialRow, DoubtColumns, NewTokens, credential_delete, credential_insert, credential_load,
-    credential_replace, credential_shared_lock, credentials_of_connection, credentials_of_connection_lock,
+    credential_refill, credential_replace, credential_shared_lock, credentials_of_connection,
+    credentials_of_connection_lock,
 };
 use crate::store::integrations::{IntegrationRow, integrations_lock};
 use crate::store::telling::connections_of_credential_recover;
@@ -130,7 +131,8 @@ impl Credentials {
         credential_shared_lock(tx, scope, (integration, new.kind.as_str()), shared_as).await
     }
 
-    /// Whether a working credential is as good as what is brought: the same token, or a later one of a provider that rotates.
+    /// Whether a working credential is as good as what is brought: the same tokens, or later ones of a provider that rotates. What
+    /// rotates here is later than anything that does not say when it ends.
     async fn is_kept_already(
         &self,
         tx: &mut Tx,
@@ -140,13 +142,17 @@ impl Credentials {
         if row.shared_as.is_none() || row.status != "active" {
             return Ok(false);
         }
-        if let Some(end) = new.expires_at {
-            return Ok(row.expires_at.is_some_and(|kept| kept > end.0));
-        }
-        let place = access_place(&row.id, row.generation);
-        let kept = self.open_quietly(tx, &owner(row), place, row.access_token.as_deref()).await?;
-        let is_same = kept.is_some_and(|kept| kept.expose() == new.access_token.expose());
-        Ok(is_same && row.expires_at.is_none() && row.scopes == to_json_list(&new.scopes))
+        let (refresh_place, access_place) =
+            (refresh_place(&row.id, row.generation), access_place(&row.id, row.generation));
+        let (place, kept, given) = match (row.expires_at, new.expires_at) {
+            (Some(kept), Some(end)) if kept == end.0 => (refresh_place, &row.refresh_token, new.refresh_token.as_ref()),
+            (Some(kept), end) => return Ok(end.is_none_or(|end| kept > end.0)),
+            (None, Some(_)) => return Ok(false),
+            (None, None) if row.scopes != to_json_list(&new.scopes) => return Ok(false),
+            (None, None) => (access_place, &row.access_token, Some(&new.access_token)),
+        };
+        let kept = self.open_quietly(tx, &owner(row), place, kept.as_deref()).await?;
+        Ok(kept.as_ref().map(Secret::expose) == given.map(Secret::expose))
     }
 
     /// Takes a credential from a connection, and deletes it if that was the last one.
@@ -173,16 +179,21 @@ impl Credentials {
     ) -> Result<String, KeyError> {
         let id = existing.as_ref().map_or_else(|| CredentialId::new(&self.around).to_string(), |row| row.id.clone());
         let generation = existing.map_or(0, |row| row.generation);
-        let refresh = match (&new.refresh_token, existing) {
-            (Some(token), _) => Some(token.duplicate()),
+        let stored = match existing {
             // What was given to another client, or is refused already, does not go on with this consent.
-            (None, Some(row)) if row.status == "active" && row.integration_id.as_deref() == new.integration => {
-                self.kept_refresh_token(tx, row).await?
+            Some(row) if row.status == "active" && row.integration_id.as_deref() == new.integration => {
+                let place = refresh_place(&id, generation);
+                self.open_quietly(tx, &owner(row), place, row.refresh_token.as_deref()).await?
             }
-            (None, Some(_)) => None,
-            (None, None) => None,
+            _ => None,
         };
-        let refresh_token = match refresh {
+        if let (Some(row), Some(stored)) = (existing, &stored)
+            && new.refresh_token.as_ref().is_none_or(|given| given.expose() == stored.expose())
+            && (row.phase != "idle" || row.doubt != DoubtColumns::default())
+        {
+            return self.refill(tx, scope, row, new).await;
+        }
+        let refresh_token = match new.refresh_token.as_ref().map(Secret::duplicate).or(stored) {
             Some(secret) => Some(self.keys.seal(tx, new.owner, refresh_place(&id, generation + 1), &secret).await?),
             None => None,
         };
@@ -215,6 +226,33 @@ impl Credentials {
             connections_of_credential_heal(tx, ONE_CREDENTIAL, name, reason, self.around.now().0).await?;
         }
         Ok(id)
+    }
+
+    /// Writes a token set whose refresh token is the stored one, while that is on its way or nobody knows what has become of it. It must
+    /// not look as if it had never left, or it would leave a second time, and the answer to the first would be revoked (RL-06, RL-37).
+    async fn refill(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        row: &CredentialRow,
+        new: &NewCredential<'_>,
+    ) -> Result<String, KeyError> {
+        let place = access_place(&row.id, row.generation);
+        let tokens = NewTokens {
+            generation: row.generation,
+            access_token: self.keys.seal(tx, &owner(row), place, &new.access_token).await?,
+            refresh_token: row.refresh_token.clone(),
+            token_type: new.token_type.clone(),
+            scopes: to_json_list(&new.scopes),
+            obtained_at: new.obtained_at.0,
+            expires_at: new.expires_at.map(|at| at.0),
+            refresh_expires_at: row.refresh_expires_at,
+            due_at: row.due_at,
+        };
+        if !credential_refill(tx, scope, &row.id, &tokens).await? {
+            return Err(KeyError::Store(StoreError::Conflict(sqlx::Error::RowNotFound)));
+        }
+        Ok(row.id.clone())
     }
 
     /// Refreshes every refreshable credential of a connection now.
@@ -366,15 +404,6 @@ impl Credentials {
         Ok(self.keys.open_secret(&mut tx, &owner(&row), access_place(&row.id, row.generation), sealed).await?)
     }
 
-    async fn kept_refresh_token(&self, tx: &mut Tx, row: &CredentialRow) -> Result<Option<Secret>, KeyError> {
-        match &row.refresh_token {
-            Some(sealed) => {
-                Ok(Some(self.keys.open_secret(tx, &owner(row), refresh_place(&row.id, row.generation), sealed).await?))
-            }
-            None => Ok(None),
-        }
-    }
-
     /// When the sweep should look at a row.
     pub(super) fn next_due(&self, row: &CredentialRow, integration: Option<&IntegrationRow>) -> Option<i64> {
         let provider = self.providers.get(&row.provider)?;
@@ -426,3 +455,6 @@ impl Credentials {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

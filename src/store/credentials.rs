@@ -313,6 +313,33 @@ pub async fn credential_replace(
     )? == 1)
 }
 
+/// Writes what a consent has brought beside a refresh token that stays as it is, in the same generation: whatever is known of that
+/// token's fate, and whoever waits for an answer about it, goes on.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_refill(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+    new: &NewTokens,
+) -> Result<bool, StoreError> {
+    Ok(sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET access_token = $4, token_type = $5, scopes = $6, obtained_at = $7, expires_at = $8
+         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND status = 'active' AND deleted_at IS NULL",
+        scope.tenant(),
+        id,
+        new.generation,
+        &new.access_token,
+        &new.token_type,
+        &new.scopes,
+        new.obtained_at,
+        new.expires_at
+    )? == 1)
+}
+
 /// Pauses every credential of an integration: its client id changed (API.md section 6, point 3).
 ///
 /// # Errors

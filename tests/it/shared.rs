@@ -1,8 +1,12 @@
 //! Several connections that live on one consent: whoever leaves takes nothing from the others, and the last one ends it.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-use crate::harness::{Account, Client, Life, TestApp, Wishes};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use valetkey::clock::{Millis, TestClock};
+
+use crate::harness::{Account, Answer, Client, Life, START, TestApp, TokenEndpoint, Wishes};
 
 /// Whether the provider still renews what a connection has.
 async fn lives(platform: &Client, connection: &str) -> bool {
@@ -92,6 +96,90 @@ async fn a_slack_teams_bot_is_kept_once_for_everybody_who_connects_there() {
         assert!(app.rows(bots).await.is_empty());
         app.finish().await;
     }
+}
+
+const TEAM: &str = "T0ACME";
+const BOTS_REFRESH_TOKEN: &str = "xoxe-1-vkcrowd-the-bots";
+
+/// A user of the team moves in with the bot's token set, which has ended already; the connection.
+async fn brings_the_bot(platform: &Client, user: &str, ends: Option<&str>) -> String {
+    let set = json!({"kind": "bot", "access_token": "ya29.vkcrowd-the-bots", "refresh_token": BOTS_REFRESH_TOKEN,
+        "expires_at": ends, "scopes": ["chat:write"]});
+    let row = json!({"user": user, "provider": "slack", "account": {"id": format!("{TEAM}/{}", user.to_uppercase())}, "credentials": [set]});
+    let answer = platform.post("/v1/connections/import", &json!({"connections": [row]})).await;
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    answer.json()["data"][0]["id"].as_str().expect("an id").to_owned()
+}
+
+/// A house beside a Slack that takes every refresh token once and forgives nothing.
+async fn strict_slack(wishes: Wishes) -> Option<(TestApp, TokenEndpoint)> {
+    let clock = TestClock::at(Millis(START));
+    let endpoint = TokenEndpoint::start(&clock, "one", true).await;
+    let token_endpoint = Some(("slack", endpoint.url.clone()));
+    let wishes = Wishes { providers: vec![("slack", "replay", "unsafe")], token_endpoint, ..wishes };
+    Some((TestApp::start_at(clock, wishes).await?, endpoint))
+}
+
+/// That no refresh token has left twice.
+fn assert_each_once(endpoint: &TokenEndpoint) {
+    let sent: Vec<String> = endpoint.calls().into_iter().map(|call| call.refresh_token).collect();
+    let different: std::collections::BTreeSet<&String> = sent.iter().collect();
+    assert_eq!(different.len(), sent.len(), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_bot_that_is_brought_again_while_it_is_being_refreshed_is_sent_once_rl_01() {
+    // A platform moves in by pages, and each page has the same bot: with the same end, with a later one, and with none.
+    let again = [Some(START - 60_000), Some(START - 30_000), None].map(|end| end.map(|end| Millis(end).rfc3339()));
+    for (wishes, ends) in Wishes::both().into_iter().zip([again.clone(), again]) {
+        let Some((app, endpoint)) = strict_slack(wishes).await else { continue };
+        let platform = app.platform().await;
+        let gate = Arc::new(Semaphore::new(0));
+        let held = gate.clone();
+        endpoint.answer(move |number, _| match number {
+            0 => Answer::WhenTold(held.clone(), Box::new(Answer::Fresh)),
+            _ => Answer::Fresh,
+        });
+        let first = brings_the_bot(&platform, "u1", ends[0].as_deref()).await;
+        app.advance(1);
+        app.until("the bot's token has left", async || endpoint.count() == 1).await;
+        let mut connections = vec![first];
+        for (number, end) in ends.iter().enumerate() {
+            connections.push(brings_the_bot(&platform, &format!("u2{number}"), end.as_deref()).await);
+        }
+        gate.close();
+        let kept = "SELECT CAST(count(*) AS TEXT), CAST(max(generation) AS TEXT), max(phase) FROM credentials WHERE deleted_at IS NULL";
+        app.until("the answer is kept", async || app.rows(kept).await == [["1", "2", "idle"]]).await;
+        for connection in &connections {
+            assert!(lives(&platform, connection).await, "with what the answer has brought");
+        }
+        assert_each_once(&endpoint);
+        assert_eq!(app.street.counter("slack/revocations").await, 0, "nobody has ended it");
+        app.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_bot_that_is_brought_again_while_nobody_knows_its_fate_is_not_sent_again_rl_06() {
+    let (app, endpoint) = strict_slack(Wishes::default()).await.expect("SQLite");
+    let platform = app.platform().await;
+    endpoint.answer(|number, _| if number == 0 { Answer::Cut } else { Answer::Fresh });
+    let ended = Millis(START - 60_000).rfc3339();
+    let connection = brings_the_bot(&platform, "u1", Some(&ended)).await;
+    let doubted = "SELECT CAST(count(*) AS TEXT) FROM credentials WHERE doubt_since IS NOT NULL";
+    app.advance(1);
+    app.until("the doubt is known", async || app.rows(doubted).await == [["1"]]).await;
+    let later = Millis(START - 30_000).rfc3339();
+    brings_the_bot(&platform, "u2", Some(&later)).await;
+    let path = format!("/v1/connections/{connection}");
+    app.until("the doubt has an end", async || {
+        app.clock.advance(std::time::Duration::from_secs(10));
+        platform.read(&path).await.ok()["status"] == "needs_reauth"
+    })
+    .await;
+    assert_eq!(platform.read(&path).await.ok()["reason"], "rotation_response_lost");
+    assert_each_once(&endpoint);
+    app.finish().await;
 }
 
 #[tokio::test]

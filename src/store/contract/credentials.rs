@@ -3,8 +3,9 @@
 use super::*;
 use crate::store::connections::{connection_leave_credential, connection_touch, credential_other_uses};
 use crate::store::credentials::{
-    NewTokens, credential_delete, credential_load_deleted, credential_replace, credential_shared_lock,
-    credentials_of_connection, credentials_of_connection_lock, credentials_of_integration_pause,
+    NewTokens, credential_delete, credential_load_deleted, credential_refill, credential_replace,
+    credential_shared_lock, credentials_of_connection, credentials_of_connection_lock,
+    credentials_of_integration_pause,
 };
 use crate::store::integrations::integration_pause;
 use crate::store::reading::{ReadableRow, credentials_readable};
@@ -174,6 +175,40 @@ async fn a_new_consent_replaces_everything_and_leaves_flights_behind() {
             fence: 1,
             consents: 2,
             ..credential_row("crd_1")
+        };
+        assert_eq!(load(&mut tx, "crd_1").await, wanted);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_comes_beside_a_refresh_token_that_stays_changes_nothing_of_its_fate() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let before = load(&mut tx, "crd_1").await;
+        let new = NewTokens {
+            generation: 1,
+            access_token: vec![1],
+            refresh_token: None,
+            token_type: "bearer".to_owned(),
+            scopes: "[]".to_owned(),
+            obtained_at: NOW + 5,
+            expires_at: Some(NOW + 7),
+            refresh_expires_at: None,
+            due_at: None,
+        };
+        let stale = NewTokens { generation: 0, ..new.clone() };
+        assert!(!credential_refill(&mut tx, &a(), "crd_1", &stale).await.unwrap(), "the row moved on");
+        assert!(!credential_refill(&mut tx, &b(), "crd_1", &new).await.unwrap());
+        assert!(credential_refill(&mut tx, &a(), "crd_1", &new).await.unwrap());
+        let wanted = CredentialRow {
+            access_token: Some(vec![1]),
+            token_type: "bearer".to_owned(),
+            scopes: "[]".to_owned(),
+            obtained_at: NOW + 5,
+            expires_at: Some(NOW + 7),
+            ..before
         };
         assert_eq!(load(&mut tx, "crd_1").await, wanted);
     })
