@@ -199,6 +199,8 @@ CREATE TABLE handshakes (
     CONSTRAINT handshakes_connection_fkey FOREIGN KEY (tenant_id, connection_id) REFERENCES connections (tenant_id, id)
 );
 CREATE INDEX handshakes_expires_at_idx ON handshakes (expires_at);
+-- For counting those that are unfinished.
+CREATE INDEX handshakes_live_idx ON handshakes (tenant_id, expires_at, user_id) WHERE consumed_at IS NULL;
 
 -- A Telegram bot waits for its user to press Start.
 CREATE TABLE telegram_starts (

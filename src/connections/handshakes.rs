@@ -25,8 +25,10 @@ use crate::store::integrations::{IntegrationRow, integration_by_id, integration_
 use crate::store::tenants::tenant_own;
 use crate::store::{Tx, from_json_list, to_json_list};
 
-/// Unfinished handshakes that one user may have (OA-13).
-const MOST_LIVE: i64 = 20;
+/// Unfinished handshakes that one user may have (OA-13),
+const MOST_LIVE_OF_USER: i64 = 20;
+/// and that all users of a tenant may have together.
+const MOST_LIVE_OF_TENANT: i64 = 10_000;
 
 /// The secret that binds a handshake to a browser: a cookie's value.
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +168,8 @@ impl Connections {
             .await?
             .filter(|row| !row.client_id.is_empty())
             .ok_or(ConnectionsError::NotFound("integration"))?;
-        if handshakes_live(&mut tx, scope, user.as_str(), now.0).await? >= MOST_LIVE {
+        let (of_user, of_tenant) = handshakes_live(&mut tx, scope, user.as_str(), now.0).await?;
+        if of_user >= MOST_LIVE_OF_USER || of_tenant >= MOST_LIVE_OF_TENANT {
             return Err(ConnectionsError::TooMany);
         }
         let reconnected = self.reconnected(&mut tx, scope, begin).await?;

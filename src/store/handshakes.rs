@@ -74,20 +74,19 @@ pub async fn handshake_insert(tx: &mut Tx, scope: &TenantScope, row: &HandshakeR
     Ok(())
 }
 
-/// How many live handshakes a user has (OA-13).
+/// How many live handshakes there are: of the user, and of the whole tenant (OA-13).
 ///
 /// # Errors
 /// As every statement.
-pub async fn handshakes_live(tx: &mut Tx, scope: &TenantScope, user: &str, now: i64) -> Result<i64, StoreError> {
-    Ok(sql!(
+pub async fn handshakes_live(tx: &mut Tx, scope: &TenantScope, user: &str, now: i64) -> Result<(i64, i64), StoreError> {
+    sql!(
         tx,
-        one (i64,),
-        "SELECT count(*) FROM handshakes WHERE tenant_id = $1 AND user_id = $2 AND consumed_at IS NULL AND expires_at > $3",
+        one(i64, i64),
+        "SELECT count(CASE WHEN user_id = $2 THEN 1 END), count(*) FROM handshakes WHERE tenant_id = $1 AND consumed_at IS NULL AND expires_at > $3",
         scope.tenant(),
         user,
         now
-    )?
-    .0)
+    )
 }
 
 /// Uses a state: of any number of parallel callbacks, one gets the handshake.

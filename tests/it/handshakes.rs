@@ -7,14 +7,14 @@ use valetkey::sandbox::person::{Page, Person};
 use crate::harness::{Account, Client, Life, ORIGIN, TestApp, Wishes};
 
 /// A platform whose clients may send people back.
-async fn platform(app: &TestApp) -> Client {
+pub async fn platform(app: &TestApp) -> Client {
     let platform = app.platform().await;
     app.street.lets_back(&platform).await;
     platform
 }
 
 /// The user, signed in through the portal.
-async fn at_the_portal(app: &TestApp, platform: &Client, user: &str) -> Person {
+pub async fn at_the_portal(app: &TestApp, platform: &Client, user: &str) -> Person {
     let link = platform.post("/v1/portal-sessions", &json!({ "user": user })).await.ok();
     let mut person = app.person();
     person.visit(link["url"].as_str().expect("a link")).await.expect("a page");
@@ -37,11 +37,11 @@ async fn agree(app: &TestApp, person: &mut Person, query: &str) -> Url {
     person.consent(true, "ada@example.com", None).await.expect("consents").location().expect("a callback")
 }
 
-async fn exchanges(app: &TestApp) -> u64 {
+pub async fn exchanges(app: &TestApp) -> u64 {
     app.street.counter("google/token_requests/authorization_code").await
 }
 
-async fn connections(platform: &Client, user: &str) -> Vec<Value> {
+pub async fn connections(platform: &Client, user: &str) -> Vec<Value> {
     let list = platform.read(&format!("/v1/connections?user={user}")).await.ok();
     list["data"].as_array().cloned().expect("a list")
 }
@@ -97,6 +97,46 @@ async fn one_user_has_at_most_twenty_unfinished_handshakes() {
     app.advance(11);
     assert_eq!(begin(&app, &mut person, "").await.status, 303, "the old ones have ended");
     app.finish().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_handshakes_ends_at_ten_thousand_and_holds_up_no_other_tenant() {
+    // OA-13: a hundred thousand starts of one tenant's users, and what is left of them
+    for wishes in Wishes::both() {
+        let Some(app) = TestApp::start_with(Wishes { quiet: true, ..wishes }).await else { continue };
+        let platform = platform(&app).await;
+        let next_door = app.key_of(&app.other_tenant("umbra").await, &["all"]).await;
+        next_door
+            .put("/v1/integrations/google", &json!({"client_id": "umbra", "client_secret": "vkcanary-umbra"}))
+            .await
+            .ok();
+        at_the_portal(&app, &platform, "u-2").await;
+        for wave in 0..10 {
+            let mut person = at_the_portal(&app, &platform, "u-1").await;
+            let mut neighbour = at_the_portal(&app, &next_door, "u-1").await;
+            assert_eq!(begin(&app, &mut person, "").await.status, 303, "wave {wave}: as if nothing had been");
+            app.database.execute(&flood(wave)).await;
+            assert_eq!(begin(&app, &mut person, "").await.status, 429, "wave {wave}");
+            assert_eq!(begin(&app, &mut neighbour, "").await.status, 303, "wave {wave}: next door");
+            app.advance(21);
+            app.rooms().connections.handshakes_expire().await.expect("tidies up");
+            assert_eq!(app.database.rows("SELECT count(*) FROM handshakes").await, [["0"]], "wave {wave}");
+        }
+        app.finish().await;
+    }
+}
+
+/// Ten thousand unfinished handshakes of another user of the same tenant, as if each had begun with the one that is there.
+fn flood(wave: usize) -> String {
+    format!(
+        "INSERT INTO handshakes (tenant_id, id, state_hash, browser_hash, user_id, integration_id, integration_revision, provider,
+         redirect_uri, scopes, created_at, expires_at)
+         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000)
+         SELECT h.tenant_id, h.id || '-{wave}-' || n.n, h.state_hash || '-{wave}-' || n.n, h.browser_hash, u.id, h.integration_id,
+         h.integration_revision, h.provider, h.redirect_uri, h.scopes, h.created_at, h.expires_at
+         FROM handshakes h JOIN users u ON u.tenant_id = h.tenant_id AND u.external_id = 'u-2' CROSS JOIN n
+         WHERE h.id = (SELECT min(id) FROM handshakes)"
+    )
 }
 
 /// A user who came back through a hosted link; the session, and the completion code that the platform was given.

@@ -168,10 +168,10 @@ async fn a_state_is_used_once_by_one_of_many_callbacks_oa_01() {
         let mut tx = store.begin().await.unwrap();
         handshake_insert(&mut tx, &a(), &handshake("hsk_1")).await.unwrap();
         handshake_insert(&mut tx, &a(), &handshake("hsk_2")).await.unwrap();
-        assert_eq!(handshakes_live(&mut tx, &a(), USER, NOW).await.unwrap(), 2);
-        assert_eq!(handshakes_live(&mut tx, &a(), USER, NOW + 100).await.unwrap(), 0, "they end");
-        assert_eq!(handshakes_live(&mut tx, &a(), OTHER, NOW).await.unwrap(), 0);
-        assert_eq!(handshakes_live(&mut tx, &b(), USER, NOW).await.unwrap(), 0);
+        assert_eq!(handshakes_live(&mut tx, &a(), USER, NOW).await.unwrap(), (2, 2));
+        assert_eq!(handshakes_live(&mut tx, &a(), USER, NOW + 100).await.unwrap(), (0, 0), "they end");
+        assert_eq!(handshakes_live(&mut tx, &a(), OTHER, NOW).await.unwrap(), (0, 2), "another user of the tenant");
+        assert_eq!(handshakes_live(&mut tx, &b(), USER, NOW).await.unwrap(), (0, 0));
         assert!(handshake_consume(&mut tx, TEST, "state of hsk_1", NOW + 100).await.unwrap().is_none(), "too late");
         assert!(handshake_consume(&mut tx, TEST, "state", NOW).await.unwrap().is_none());
         tx.commit().await.unwrap();
@@ -181,7 +181,7 @@ async fn a_state_is_used_once_by_one_of_many_callbacks_oa_01() {
         assert_eq!(winners.len(), 1);
         assert_same(&winners[0], &HandshakeRow { consumed_at: Some(NOW + 1), ..handshake("hsk_1") });
         let mut tx = store.read().await.unwrap();
-        assert_eq!(handshakes_live(&mut tx, &a(), USER, NOW).await.unwrap(), 1);
+        assert_eq!(handshakes_live(&mut tx, &a(), USER, NOW).await.unwrap(), (1, 1));
         drop(tx);
         let twin = HandshakeRow { state_hash: "state of hsk_1".to_owned(), ..handshake("hsk_3") };
         assert_conflict(&store, async |tx| handshake_insert(tx, &a(), &twin).await).await;
@@ -219,7 +219,7 @@ async fn ended_handshakes_are_deleted_and_live_ones_stay() {
         handshake_insert(&mut tx, &a(), &handshake("hsk_1")).await.unwrap();
         handshake_insert(&mut tx, &a(), &HandshakeRow { expires_at: NOW + 101, ..handshake("hsk_2") }).await.unwrap();
         assert_eq!(handshakes_delete_expired(&mut tx, TEST, NOW + 100).await.unwrap(), 1);
-        assert_eq!(handshakes_live(&mut tx, &a(), USER, NOW).await.unwrap(), 1);
+        assert_eq!(handshakes_live(&mut tx, &a(), USER, NOW).await.unwrap(), (1, 1));
     })
     .await;
 }
