@@ -33,6 +33,7 @@ mod relay;
 mod return_urls;
 mod revoking;
 mod rotating;
+mod sessions;
 mod shared;
 mod shared_client;
 mod silence;

@@ -1,5 +1,7 @@
 //! The browser's session: who is there, and the anti-forgery value of its forms.
 
+use std::time::Duration;
+
 use axum::extract::{FromRequestParts, Request};
 use axum::http::header::{HeaderValue, SET_COOKIE};
 use axum::http::request::Parts;
@@ -11,9 +13,19 @@ use tower_sessions::Session;
 
 use super::SESSION_COOKIE;
 use crate::accounts::Presence;
+use crate::clock::Millis;
 use crate::http::{House, Problem};
 
 const CSRF: &str = "csrf";
+/// When somebody was let in and when they were last seen, in milliseconds UTC.
+const LET_IN: &str = "let_in";
+const SEEN: &str = "seen";
+/// Whoever works at a tenant signs in again after this time, whatever `ttl.session` allows others,
+const MEMBERS_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// and after being away for so long (WB-03; NIST SP 800-63B-4, 2.2.3).
+const MEMBERS_REST: Duration = Duration::from_secs(3600);
+/// What is older than this is noted anew: not every page is worth a write.
+const SEEN_EVERY: Duration = Duration::from_secs(300);
 
 /// A session, on our shelves and sealed; the browser holds a random name for it.
 #[derive(Clone, Debug)]
@@ -82,8 +94,28 @@ impl Browser {
         self.session.cycle_id().await?;
         self.session.clear().await;
         self.session.insert(Presence::IN_SESSION, presence).await?;
+        let now = self.house.around.now();
+        self.session.insert(LET_IN, now.0).await?;
+        self.session.insert(SEEN, now.0).await?;
         self.csrf().await?;
         Ok(())
+    }
+
+    /// Whether somebody who works at a tenant has to sign in again; if not, notes that they were seen.
+    ///
+    /// # Errors
+    /// When sessions cannot be read.
+    pub async fn is_over_for_members(&self) -> Result<bool, Problem> {
+        let now = self.house.around.now();
+        let let_in = Millis(self.session.get(LET_IN).await?.unwrap_or_default());
+        let seen = Millis(self.session.get(SEEN).await?.unwrap_or_default());
+        if let_in.after(MEMBERS_LIFE) <= now || seen.after(MEMBERS_REST) <= now {
+            return Ok(true);
+        }
+        if seen.after(SEEN_EVERY) <= now {
+            self.session.insert(SEEN, now.0).await?;
+        }
+        Ok(false)
     }
 
     /// Ends the session here and in the browser.

@@ -176,7 +176,7 @@ async fn a_portal_link_is_used_by_its_button_only_and_once_wb_12() {
 async fn sessions_end_at_a_fixed_time_by_our_own_clock() {
     let house = TestHouse::build().await;
     let tenant = house.tenant("Acme").await;
-    house.member(&tenant, "ada@acme.example", Some(Role::Viewer), None).await;
+    house.member(&tenant, "ada@acme.example", None, Some("u-42")).await;
     let mut browser = house.client();
     browser.sign_in("ada@acme.example").await;
     house.clock.advance(Duration::from_secs(86_399));

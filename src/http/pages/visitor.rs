@@ -73,16 +73,17 @@ impl FromRequestParts<House> for Anyone {
         let visitor = match &presence {
             None => None,
             Some(known) => match house.accounts.visitor(known, context.origin().clone()).await {
+                Ok(visitor) if visitor.role.is_some() && browser.is_over_for_members().await? => None,
                 Ok(visitor) => Some(visitor),
                 // The login is gone or the visit is over: the session means nobody any more.
-                Err(AccountsError::Unauthenticated | AccountsError::NotFound(_)) => {
-                    browser.end().await?;
-                    (presence, ended) = (None, true);
-                    None
-                }
+                Err(AccountsError::Unauthenticated | AccountsError::NotFound(_)) => None,
                 Err(error) => return Err(error.into()),
             },
         };
+        if presence.is_some() && visitor.is_none() {
+            browser.end().await?;
+            (presence, ended) = (None, true);
+        }
         if let Some(caller) = visitor.as_ref().and_then(|visitor| visitor.member.as_ref().or(visitor.end_user.as_ref()))
         {
             context.recognise(caller);

@@ -271,10 +271,16 @@ impl TestApp {
 
     /// A person of the tenant, signed in in a browser.
     pub async fn member(&self, role: Role) -> Client {
-        let email = format!("{}@acme.example", role.as_str());
-        let password = format!("correct horse vkcanary {}", role.as_str());
+        self.login(Some(role), None).await
+    }
+
+    /// Somebody with a login, signed in in a browser.
+    pub async fn login(&self, role: Option<Role>, user: Option<&str>) -> Client {
+        let name = role.map_or("user", |role| role.as_str());
+        let (email, password) = (format!("{name}@acme.example"), format!("correct horse vkcanary {name}"));
         self.known.borrow_mut().learn(Kind::Password, &password);
-        let new = NewMember { email: email.clone(), password: Secret::new(&*password), role: Some(role), user: None };
+        let user = user.map(str::to_owned);
+        let new = NewMember { email: email.clone(), password: Secret::new(&*password), role, user };
         let operator = Caller::operator(self.tenant.id.clone());
         self.rooms().accounts.member_create(&operator, new).await.expect("a member");
         let mut browser = self.anon();
