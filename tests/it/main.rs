@@ -11,6 +11,7 @@ mod cutter;
 mod demo;
 mod direct;
 mod erasing;
+mod evil;
 mod garbage;
 mod handshakes;
 mod harness;
