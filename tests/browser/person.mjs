@@ -3,11 +3,12 @@
 import { mkdir } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
 import { chromium } from 'playwright-core';
+import { keyboard } from './keyboard.mjs';
 import { DESKTOP, PHONE, Watch } from './watch.mjs';
 import { screens, setup } from './screens.mjs';
 
 const given = JSON.parse(await text(process.stdin));
-const stories = { whole, hosted, popup, setup, screens, scripts, blunder };
+const stories = { whole, keyboard, hosted, popup, button, setup, screens, scripts, blunder };
 const story = stories[process.argv[2]];
 if (!story) {
   process.stderr.write(`person.mjs: the stories are ${Object.keys(stories).join(', ')}\n`);
@@ -27,7 +28,7 @@ async function somebody({ phone = false, scripts = true } = {}) {
 let open;
 try {
   if (given.folder) await mkdir(given.folder, { recursive: true });
-  const told = await story({ given, watch, somebody, keep: (page) => { open = page; return page; } });
+  const told = await story({ given, watch, somebody, consent, keep: (page) => { open = page; return page; } });
   watch.finish();
   process.stdout.write(`${JSON.stringify({ ...told, seen: await watch.everything() })}\n`);
 } catch (error) {
@@ -154,6 +155,37 @@ async function popup({ somebody, keep }) {
   const heard = await platform.evaluate(() => window.heard);
   if (heard.length !== 1 || heard[0].origin !== new URL(given.base).origin) throw new Error(`heard ${JSON.stringify(heard)}`);
   return heard[0].data;
+}
+
+/** The button of the guide in a platform's page, with the platform's back end behind it. */
+async function button({ somebody, keep }) {
+  watch.allow(given.origin);
+  const context = await somebody();
+  const vault = async (path, body) => {
+    const headers = { authorization: `Bearer ${given.key}`, 'content-type': 'application/json' };
+    const answer = await fetch(`${given.base}/v1/${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
+    return { status: answer.status, contentType: 'application/json', body: await answer.text() };
+  };
+  const pages = {
+    '/settings': () => ({ contentType: 'text/html', body: `<!doctype html><title>Platform</title><link rel="icon" href="data:,"><h1>Platform</h1>${given.snippet}` }),
+    '/accounts/connect': ({ provider }) => vault('connect-sessions', { user: 'u-42', providers: [provider], return_url: given.origin, mode: 'popup' }),
+    '/accounts/back': ({ connect_session, completion_code }) => vault(`connect-sessions/${connect_session}/confirm`, { user: 'u-42', completion_code }),
+  };
+  await context.route(`${given.origin}/**`, async (route) => {
+    const { pathname } = new URL(route.request().url());
+    await route.fulfill(await pages[pathname](JSON.parse(route.request().postData() ?? '{}')));
+  });
+  const platform = keep(await context.newPage());
+  await platform.goto(`${given.origin}/settings`);
+  const opened = context.waitForEvent('page');
+  await platform.getByRole('button', { name: 'Connect Google' }).click();
+  const page = await opened;
+  await arrive(page, /asks to use your Google account/);
+  await page.getByRole('button', { name: 'Continue to Google' }).click();
+  const closed = page.waitForEvent('close');
+  await consent(page, given.account, 'Allow');
+  await closed;
+  await platform.getByRole('button', { name: `Connected: ${given.account}` }).waitFor();
 }
 
 /** Pages with texts that could be taken for scripts: nothing runs, and nothing is asked of anybody else. */

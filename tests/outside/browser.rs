@@ -121,6 +121,14 @@ impl Stage {
         self.site.finish_with_sandbox(self.house, Some(&self.sandbox), eleven).await;
     }
 
+    /// Codes that Google was asked to exchange, and connections of anybody.
+    async fn exchanges_and_connections(&self) -> (u64, usize) {
+        let counters = self.sandbox.ask("/counters").await.expect("counters");
+        let exchanges = counters["google"]["token_requests"]["authorization_code"].as_u64().unwrap_or_default();
+        let list = self.platform.ok("GET", "/v1/connections", None).await;
+        (exchanges, list["data"].as_array().expect("a list").len())
+    }
+
     async fn confirm(&self, told: &Value) {
         let session = told["connect_session"].as_str().expect("a session");
         let confirm = json!({"user": "u-42", "completion_code": told["completion_code"]});
@@ -130,14 +138,14 @@ impl Stage {
     }
 }
 
-async fn whole(more: Value) {
+async fn from_sign_in_to_sign_out(story: &str, more: Value) {
     let Some(chromium) = Chromium::find() else { return };
     let stage = Stage::set(Surroundings::system()).await;
     let mut given = json!({"base": stage.site.base(), "email": EMAIL, "account": ACCOUNT, "scope_words": WORDS});
     for (name, value) in more.as_object().expect("an object") {
         given[name] = value.clone();
     }
-    chromium.play(&stage.site.known, "whole", given).await;
+    chromium.play(&stage.site.known, story, given).await;
     let list = stage.platform.ok("GET", "/v1/connections?user=u-42", None).await;
     assert_eq!(list["data"], json!([]));
     let counters = stage.sandbox.ask("/counters").await.expect("counters");
@@ -148,17 +156,22 @@ async fn whole(more: Value) {
 // WB-04, WB-05, WB-08, OA-15, OA-17
 #[tokio::test]
 async fn a_person_connects_google_reads_what_was_given_and_takes_it_back() {
-    whole(json!({})).await;
+    from_sign_in_to_sign_out("whole", json!({})).await;
 }
 
 #[tokio::test]
 async fn a_person_does_the_same_on_a_phone() {
-    whole(json!({"phone": true})).await;
+    from_sign_in_to_sign_out("whole", json!({"phone": true})).await;
 }
 
 #[tokio::test]
 async fn a_person_does_the_same_without_any_script() {
-    whole(json!({"scripts": false})).await;
+    from_sign_in_to_sign_out("whole", json!({"scripts": false})).await;
+}
+
+#[tokio::test]
+async fn a_person_does_the_same_with_the_keyboard_alone() {
+    from_sign_in_to_sign_out("keyboard", json!({})).await;
 }
 
 // OA-02, WB-12
@@ -170,7 +183,33 @@ async fn a_hosted_link_is_for_the_first_browser_that_continues() {
     let given = json!({"base": stage.site.base(), "link": link["url"], "return_url": RETURN_URL, "account": ACCOUNT});
     let told = chromium.play(&stage.site.known, "hosted", given).await;
     assert_eq!(told["connect_session"], link["id"]);
+    assert_eq!(stage.exchanges_and_connections().await, (0, 0), "somebody has agreed, and the platform has not");
+
+    // The link was sent on: the platform finds somebody else signed in with it.
+    let (session, code) = (told["connect_session"].as_str().expect("a session"), &told["completion_code"]);
+    let forwarded = json!({"user": "u-66", "completion_code": code});
+    let path = format!("/v1/connect-sessions/{session}/confirm");
+    let (status, refused) = stage.platform.call("POST", &path, Some(forwarded)).await;
+    assert_eq!((status, &refused["code"]), (403, &json!("identity_mismatch")), "{refused}");
+    assert_eq!(stage.exchanges_and_connections().await, (0, 0), "nobody's account is connected to anybody");
+    stage.finish(None).await;
+}
+
+// OA-02, WB-12
+#[tokio::test]
+async fn a_link_that_was_looked_at_ten_times_still_works_once() {
+    let Some(chromium) = Chromium::find() else { return };
+    let stage = Stage::set(Surroundings::system()).await;
+    let link = stage.link(json!({})).await;
+    for _ in 0..10 {
+        let mut scanner = stage.site.person();
+        let page = scanner.visit(link["url"].as_str().expect("a link")).await.expect("a page");
+        assert_eq!(page.status, 200, "{}", page.body);
+    }
+    let given = json!({"base": stage.site.base(), "link": link["url"], "return_url": RETURN_URL, "account": ACCOUNT});
+    let told = chromium.play(&stage.site.known, "hosted", given).await;
     stage.confirm(&told).await;
+    assert_eq!(stage.exchanges_and_connections().await, (1, 1));
     stage.finish(None).await;
 }
 

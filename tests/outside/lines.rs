@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use valetkey::clock::Surroundings;
 use valetkey::sandbox::person::Person;
 
-use crate::browser::{ACCOUNT, Stage};
+use crate::browser::{ACCOUNT, Chromium, Stage};
 use crate::node::{skipped, told};
-use crate::site::follow_to_platform;
+use crate::site::{ORIGIN, follow_to_platform};
 use crate::support::Kind;
 
 const GUIDE: &str = include_str!("../../docs/CONNECT.md");
@@ -54,6 +54,19 @@ async fn run(stage: &Stage, (language, program, end): (&str, &str, &str), argume
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{language}: {said}\n{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_str(&said).unwrap_or_else(|_| panic!("{language}: {said}"))
+}
+
+// WB-12
+#[tokio::test]
+async fn the_button_of_the_guide_connects_in_a_popup() {
+    let Some(chromium) = Chromium::find() else { return };
+    let stage = Stage::set(Surroundings::system()).await;
+    let snippet = lines("html").replace("https://vault.example", &stage.site.base());
+    let given = json!({"base": stage.site.base(), "origin": ORIGIN, "key": stage.tenant.key, "snippet": snippet, "account": ACCOUNT});
+    chromium.play(&stage.site.known, "button", given).await;
+    let list = stage.platform.ok("GET", "/v1/connections?user=u-42", None).await;
+    assert_eq!(list["data"][0]["status"], "active", "{list}");
+    stage.finish(None).await;
 }
 
 #[tokio::test]
