@@ -1,7 +1,7 @@
 # Finds what the tests need, or installs it. Sourced by scripts/test; uses $root and `wants`.
 # Sets: postgres_bin. Exports: VK_TEST_NODE, VK_TEST_PYTHON, VK_TEST_CURL, VK_TEST_CHROMIUM, VK_TEST_COUNTERPARTS, VK_TEST_BROWSER, PATH.
 
-# One version for everybody who has no Node 20 of their own. The npm packages `node-linux-*` hold the
+# One version for everybody who has no Node 24 of their own, which `emulate` needs. The npm packages `node-linux-*` hold the
 # plain binary, so an old npm from apt is enough to get it.
 node_fallback=24.21.0
 
@@ -29,7 +29,7 @@ node_major() { "$1" --version 2>/dev/null | sed -n 's/^v\([0-9]*\)\..*/\1/p'; }
 find_node() {
   local path
   for path in "${VK_TEST_NODE:-}" "$(command -v node || true)" "$(command -v nodejs || true)" "$root/target/tools/node/node_modules/$(node_package)/bin/node"; do
-    if [ -x "$path" ] && [ "$(node_major "$path")" -ge 20 ] 2>/dev/null; then VK_TEST_NODE="$path"; export VK_TEST_NODE; return 0; fi
+    if [ -x "$path" ] && [ "$(node_major "$path")" -ge 24 ] 2>/dev/null; then VK_TEST_NODE="$path"; export VK_TEST_NODE; return 0; fi
   done
   return 1
 }
@@ -90,10 +90,10 @@ tools_check() {
     echo "Chromium    $VK_TEST_CHROMIUM"
   fi
   if ! find_node; then
-    echo "Node is older than 20: fetching $(node_package) $node_fallback from npm into target/tools"
+    echo "Node is older than 24: fetching $(node_package) $node_fallback from npm into target/tools"
     mkdir -p "$root/target/tools/node"
     npm install --prefix "$root/target/tools/node" --no-save --no-audit --no-fund --silent "$(node_package)@$node_fallback" || true
-    find_node || { echo "scripts/test: no Node 20 or newer; set VK_TEST_NODE to one" >&2; exit 2; }
+    find_node || { echo "scripts/test: no Node 24 or newer; set VK_TEST_NODE to one" >&2; exit 2; }
   fi
   echo "Node        $VK_TEST_NODE ($("$VK_TEST_NODE" --version))"
   echo "cargo       $(cargo --version)"

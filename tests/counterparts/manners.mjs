@@ -59,12 +59,12 @@ export function bearer(request) {
   return scheme?.toLowerCase() === 'bearer' && value ? value : '';
 }
 
-/** Starts front and inner server; `manner(origin)` gives `{ provider, announce, handle(request, response, url, inside) }`. */
+/** Starts front and inner server; `manner(origin)` gives `{ configuration, client?, announce, handle(request, response, url, inside) }`. */
 export async function serve(given, manner) {
   const front = createServer();
   await listen(front, Number(given.port));
   const origin = `http://127.0.0.1:${front.address().port}`;
-  const { configuration, announce, handle } = manner(origin);
+  const { configuration, client, announce: about, handle } = manner(origin);
 
   const provider = new Provider(origin, {
     ...configuration,
@@ -78,6 +78,7 @@ export async function serve(given, manner) {
       grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
       token_endpoint_auth_method: 'client_secret_post',
+      ...client,
     }],
     // Without this every second visit of the same browser would reuse the first consent.
     loadExistingGrant: (ctx) => {
@@ -94,8 +95,7 @@ export async function serve(given, manner) {
     provider.on(event, (_ctx, error) => process.stderr.write(`${event}: ${error.message} ${error.error_detail ?? ''}\n`));
   }
 
-  // What is secret here, for a test that searches the other side for it.
-  const issued = { access_tokens: [], refresh_tokens: [], codes: [] };
+  const issued = issuedList();
   const lists = { access_token: issued.access_tokens, refresh_token: issued.refresh_tokens, authorization_code: issued.codes };
   for (const [kind, list] of Object.entries(lists)) provider.on(`${kind}.saved`, (token) => list.push(token.jti));
 
@@ -116,11 +116,21 @@ export async function serve(given, manner) {
     }
   });
 
+  announce(about, given);
+}
+
+/** What is secret here, for a test that searches the other side for it. */
+export function issuedList() {
+  return { access_tokens: [], refresh_tokens: [], codes: [] };
+}
+
+/** Says on stdout where it listens, and ends when it is told to, or when whoever started it has ended. */
+export function announce(about, given) {
   const end = () => process.exit(0);
   process.on('SIGTERM', end);
   process.on('SIGINT', end);
   if (given['with-parent']) process.stdin.on('end', end).on('error', end).resume();
-  process.stdout.write(`${JSON.stringify({ ...announce, client_id: given['client-id'], client_secret: given['client-secret'] })}\n`);
+  process.stdout.write(`${JSON.stringify({ ...about, client_id: given['client-id'], client_secret: given['client-secret'] })}\n`);
 }
 
 /**
@@ -150,7 +160,7 @@ export function rewrite(request, url) {
   return false;
 }
 
-function listen(server, port) {
+export function listen(server, port) {
   return new Promise((resolve, reject) => server.once('error', reject).listen(port, '127.0.0.1', resolve));
 }
 

@@ -214,6 +214,68 @@ test('slack: auth.revoke ends that one token, and apps.uninstall all of them', a
   assert.equal((await refresh(slack, body.refresh_token)).body.ok, false);
 });
 
+/** What stands in a signed token. */
+const claims = (token) => JSON.parse(Buffer.from(token.split('.')[1], 'base64url').toString('utf8'));
+const byBasic = (s, code) => form(s.token_url, { grant_type: 'authorization_code', code, redirect_uri: CALLBACK }, basic(s));
+
+for (const algorithm of ['RS256', 'ES256', 'EdDSA']) {
+  test(`telegram: an id_token by ${algorithm} with a number beside the subject, once, and nothing to refresh with`, async () => {
+    const s = await start('telegram-manner.mjs', '--client-id', '123456', '--algorithm', algorithm);
+    const { code } = await consent(s.authorize_url, { client_id: '123456', redirect_uri: CALLBACK, response_type: 'code', scope: 'openid profile telegram:bot_access', nonce: 'n-1' });
+    const by_post = await exchange(s, code);
+    assert.equal(by_post.body.error, 'invalid_client', 'the client authenticates by Basic');
+    const first = await byBasic(s, code);
+    assert.equal(first.status, 200, JSON.stringify(first.body));
+    assert.equal(first.body.refresh_token, undefined);
+    const { sub, id, aud, nonce } = claims(first.body.id_token);
+    assert.deepEqual({ id, aud, nonce }, { id: 987654321, aud: '123456', nonce: 'n-1' });
+    assert.notEqual(sub, String(id));
+    assert.equal(JSON.parse(Buffer.from(first.body.id_token.split('.')[0], 'base64url')).alg, algorithm);
+    assert.equal((await byBasic(s, code)).body.error, 'invalid_grant', 'a code works once');
+  });
+}
+
+test('telegram: the nonce can stay away', async () => {
+  const s = await start('telegram-manner.mjs', '--without-nonce');
+  const { code } = await consent(s.authorize_url, { client_id: s.client_id, redirect_uri: CALLBACK, response_type: 'code', scope: 'openid profile', nonce: 'n-1' });
+  assert.equal(claims((await byBasic(s, code)).body.id_token).nonce, undefined);
+});
+
+/** Presses the first button of the emulator's page; the query of the callback. */
+async function choose(authorizeUrl, parameters) {
+  const url = new URL(authorizeUrl);
+  for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
+  const page = await (await fetch(url)).text();
+  const [, inside] = page.match(/<form[^>]*>(.*?)<\/form>/s);
+  const fields = [...inside.matchAll(/name="([^"]*)" value="([^"]*)"/g)].map(([, name, value]) => [name, value.replaceAll('&amp;', '&')]);
+  const [, action] = page.match(/<form[^>]* action="([^"]*)"/);
+  const answer = await fetch(new URL(action, url), { method: 'POST', body: new URLSearchParams(fields), redirect: 'manual' });
+  return Object.fromEntries(new URL(answer.headers.get('location')).searchParams);
+}
+
+test('emulate: Google checks PKCE and lists what it has issued', async () => {
+  const s = await start('emulate.mjs', '--service', 'google');
+  const verifier = randomBytes(32).toString('base64url');
+  const code_challenge = createHash('sha256').update(verifier).digest('base64url');
+  const { code } = await choose(s.authorize_url, { client_id: s.client_id, redirect_uri: CALLBACK, scope: `openid ${CALENDAR}`, state: 'x', code_challenge, code_challenge_method: 'S256' });
+  assert.equal((await exchange(s, code, { code_verifier: 'another' })).body.error, 'invalid_grant');
+  const { body } = await exchange(s, code, { code_verifier: verifier });
+  assert.ok(body.access_token && body.refresh_token && body.id_token, JSON.stringify(body));
+  const issued = await (await fetch(new URL('/issued', s.token_url))).json();
+  assert.deepEqual(issued, { access_tokens: [body.access_token], refresh_tokens: [body.refresh_token], codes: [code] });
+});
+
+test('emulate: Slack gives a bot and a person, without an end', async () => {
+  const s = await start('emulate.mjs', '--service', 'slack');
+  const { code } = await choose(s.authorize_url, { client_id: s.client_id, redirect_uri: CALLBACK, scope: 'channels:read', user_scope: 'chat:write', state: 'x' });
+  const { body } = await exchange(s, code);
+  assert.equal(body.ok, true, JSON.stringify(body));
+  assert.ok(body.access_token.startsWith('xoxb-') && body.authed_user.access_token.startsWith('xoxp-'));
+  assert.equal(body.refresh_token, undefined);
+  const issued = await (await fetch(new URL('/issued', s.token_url))).json();
+  assert.deepEqual(issued.access_tokens, [body.access_token, body.authed_user.access_token]);
+});
+
 /** The least that the client takes for ElevenLabs: metadata first, then an answer to each text. */
 async function agent(behaviour) {
   const http = createServer();

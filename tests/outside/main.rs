@@ -14,3 +14,5 @@ mod site;
 mod slack;
 #[path = "../support/mod.rs"]
 mod support;
+mod telegram;
+mod vendors;

@@ -184,10 +184,13 @@ impl Site {
         self.allow.extend(sandbox.hosts());
     }
 
-    /// A strict provider is on the street from now on.
+    /// A strict provider is on the street from now on. An API that it does not have stays where it was.
     pub fn meets(&mut self, provider: &str, manner: &Manner, replay: Option<&str>) {
         let replay = replay.map(str::to_owned);
-        self.providers.insert(provider.to_owned(), ProviderSettings { replay, ..manner.settings() });
+        let settings = ProviderSettings { replay, ..manner.settings() };
+        let api_before = self.providers.get(provider).and_then(|before| before.api_base_url.clone());
+        let api_base_url = settings.api_base_url.clone().or(api_before);
+        self.providers.insert(provider.to_owned(), ProviderSettings { api_base_url, ..settings });
         self.allow.push(manner.authority());
     }
 }
@@ -261,9 +264,14 @@ impl Program {
         Self { bearer: Some(key.to_owned()), ..self.clone() }
     }
 
+    /// Where this is at the other side.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
     pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let verb = method.parse().expect("a method");
-        let mut request = self.http.request(verb, format!("{}{path}", self.base));
+        let mut request = self.http.request(verb, self.url(path));
         if let Some(bearer) = &self.bearer {
             request = request.bearer_auth(bearer).header("xi-api-key", bearer);
         }

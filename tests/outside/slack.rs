@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::node::{Manner, Node};
 use crate::site::{Program, RETURN_URL, Site, Tenant, follow_to_platform, integration, tenant, until};
+use crate::vendors::run;
 
 const SECRET: &str = "a-client-secret-of-the-test";
 const BOT: [&str; 2] = ["chat:write", "channels:read"];
@@ -77,6 +78,9 @@ async fn a_slack_account_is_linked_confirmed_rotated_and_disconnected_at_a_stric
     assert_eq!(auth_test(&manner, &text(&user)).await.as_deref(), Some("U0PERSON"));
     assert_eq!(auth_test(&manner, &text(&bot)).await.as_deref(), Some("U0BOT"));
     assert_eq!((&user["scopes"], &bot["scopes"]), (&json!(USER), &json!(BOT)));
+    let api = manner.told("api_base_url");
+    let by_slack = json!({"client": "slack", "api": api, "token": text(&user)});
+    assert_eq!(run(&node, by_slack).await, json!({"user": "U0PERSON"}), "by Slack's own client");
 
     // Each rotation spends the refresh token before it, also across a restart.
     platform.ok("POST", &format!("/v1/connections/{id}/refresh"), None).await;
