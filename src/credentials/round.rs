@@ -23,6 +23,9 @@ use crate::store::{StoreError, Tx};
 /// So many rows are given places at once when a crowd is due: what takes the database longer than a few milliseconds holds up
 /// those who read tokens.
 const QUEUED_AT_ONCE: i64 = 125;
+/// Of whom so many in one round find no room, there are likely more: of a crowd with many clients most have none, and to ask each of
+/// them would take longer than all else.
+const A_CROWD: usize = 2;
 /// No queue is longer than this; a first free place beyond it was written by a clock that has jumped.
 const LONGEST_QUEUE: Duration = Duration::from_secs(24 * 3600);
 
@@ -152,7 +155,7 @@ impl Round {
             let row = &one.1;
             (!is_urgent(one), row.slot_at == self.now.0, row.last_used_at <= active_since, row.slot_at)
         });
-        let (mut waits, mut may_swap, mut last) = (BTreeSet::new(), true, 0);
+        let (mut waits, mut may_swap, mut last) = (BTreeMap::<usize, usize>::new(), true, 0);
         for (sharer, row) in rows {
             if sharer != last {
                 let so_far = queues[last].clone();
@@ -168,7 +171,7 @@ impl Round {
             match queues[sharer].decide(self.now, due, self.limits.interval, &deadlines) {
                 Decision::Go(at) => self.leaving.push(Leaving { row, at }),
                 Decision::Wait(place) => {
-                    waits.insert(sharer);
+                    *waits.entry(sharer).or_default() += 1;
                     let looked_at = nearest(sharers, sharer);
                     let sooner =
                         if may_swap && active { self.sooner_place(tx, &looked_at, place).await? } else { None };
@@ -180,7 +183,8 @@ impl Round {
             }
         }
         let mut queue = queues[last].clone();
-        for sharer in waits.into_iter().filter(|_| self.crowd) {
+        let crowded = waits.into_iter().filter(|(_, count)| self.crowd && *count >= A_CROWD);
+        for (sharer, _) in crowded {
             let places = Places {
                 now: self.now.0,
                 pace_at: queue.pace_at,
