@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::read::{COME_AGAIN, PATIENCE, wait_for_landing};
-use super::refresh::{Code, Jitter, Verdict, Wish};
+use super::refresh::{Code, Jitter, Replay, Verdict, Wish};
 use super::row::{access_place, integration_of, look_at, owner, policy, refresh_place};
 use super::{CredentialError, Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action, Event};
@@ -190,6 +190,7 @@ impl Credentials {
         if let (Some(row), Some(stored)) = (existing, &stored)
             && new.refresh_token.as_ref().is_none_or(|given| given.expose() == stored.expose())
             && (row.phase != "idle" || row.doubt != DoubtColumns::default())
+            && self.is_spent_by_use(row)
         {
             return self.refill(tx, scope, row, new).await;
         }
@@ -226,6 +227,12 @@ impl Credentials {
             connections_of_credential_heal(tx, ONE_CREDENTIAL, name, reason, self.around.now().0).await?;
         }
         Ok(id)
+    }
+
+    /// Whether a refresh token that has left may be of no use any more. Of the others nothing is lost by a late answer that is dropped.
+    fn is_spent_by_use(&self, row: &CredentialRow) -> bool {
+        let provider = self.providers.get(&row.provider);
+        provider.is_none_or(|provider| policy(provider.descriptor(), &row.kind).replay != Replay::Safe)
     }
 
     /// Writes a token set whose refresh token is the stored one, while that is on its way or nobody knows what has become of it. It must
