@@ -24,7 +24,7 @@ use crate::store::{StoreError, Tx};
 /// those who read tokens.
 const QUEUED_AT_ONCE: i64 = 125;
 /// Of whom so many in one round find no room, there are likely more: of a crowd with many clients most have none, and to ask each of
-/// them would take longer than all else.
+/// them would take about as long as all else.
 const A_CROWD: usize = 2;
 /// No queue is longer than this; a first free place beyond it was written by a clock that has jumped.
 const LONGEST_QUEUE: Duration = Duration::from_secs(24 * 3600);

@@ -141,22 +141,27 @@ async fn a_deleted_credential_keeps_no_token_and_is_gone() {
     .await;
 }
 
+/// What a consent has brought, in place of the first generation.
+fn brought() -> NewTokens {
+    NewTokens {
+        generation: 1,
+        access_token: vec![1],
+        refresh_token: None,
+        token_type: "bearer".to_owned(),
+        scopes: "[]".to_owned(),
+        obtained_at: NOW + 5,
+        expires_at: None,
+        refresh_expires_at: None,
+        due_at: None,
+    }
+}
+
 #[tokio::test]
 async fn a_new_consent_replaces_everything_and_leaves_flights_behind() {
     in_a_house(async |store| {
         keep(&store).await;
         let mut tx = store.begin().await.unwrap();
-        let new = NewTokens {
-            generation: 1,
-            access_token: vec![1],
-            refresh_token: None,
-            token_type: "bearer".to_owned(),
-            scopes: "[]".to_owned(),
-            obtained_at: NOW + 5,
-            expires_at: None,
-            refresh_expires_at: Some(NOW + 9),
-            due_at: None,
-        };
+        let new = NewTokens { refresh_expires_at: Some(NOW + 9), ..brought() };
         let stale = NewTokens { generation: 0, ..new.clone() };
         assert!(!credential_replace(&mut tx, &a(), "crd_1", None, &stale).await.unwrap(), "the row moved on");
         assert!(!credential_replace(&mut tx, &b(), "crd_1", None, &new).await.unwrap());
@@ -187,17 +192,7 @@ async fn what_comes_beside_a_refresh_token_that_stays_changes_nothing_of_its_fat
         keep(&store).await;
         let mut tx = store.begin().await.unwrap();
         let before = load(&mut tx, "crd_1").await;
-        let new = NewTokens {
-            generation: 1,
-            access_token: vec![1],
-            refresh_token: None,
-            token_type: "bearer".to_owned(),
-            scopes: "[]".to_owned(),
-            obtained_at: NOW + 5,
-            expires_at: Some(NOW + 7),
-            refresh_expires_at: None,
-            due_at: None,
-        };
+        let new = NewTokens { expires_at: Some(NOW + 7), ..brought() };
         let stale = NewTokens { generation: 0, ..new.clone() };
         assert!(!credential_refill(&mut tx, &a(), "crd_1", &stale).await.unwrap(), "the row moved on");
         assert!(!credential_refill(&mut tx, &b(), "crd_1", &new).await.unwrap());
@@ -221,17 +216,7 @@ async fn whoever_replaces_a_credential_meets_no_other_change_on_the_way() {
         keep(&store).await;
         let replaced = race(&store, async |tx, _| {
             let row = credentials_of_connection_lock(tx, &a(), "con_1").await?.remove(0);
-            let new = NewTokens {
-                generation: row.generation,
-                access_token: vec![1],
-                refresh_token: None,
-                token_type: "bearer".to_owned(),
-                scopes: "[]".to_owned(),
-                obtained_at: NOW,
-                expires_at: None,
-                refresh_expires_at: None,
-                due_at: None,
-            };
+            let new = NewTokens { generation: row.generation, ..brought() };
             credential_replace(tx, &a(), "crd_1", None, &new).await
         });
         assert_eq!(replaced.await, [true; CALLERS]);
