@@ -92,6 +92,8 @@ pub struct Wishes {
     pub token_endpoint: Option<(&'static str, String)>,
     /// How hard providers may be asked, instead of the default.
     pub refresh: Option<RefreshSettings>,
+    /// So long a browser may stay signed in, instead of a day.
+    pub session_life: Option<Duration>,
     /// The log holds what it usually holds, for stories with crowds.
     pub quiet: bool,
 }
@@ -101,6 +103,7 @@ struct Changes {
     providers: Vec<(&'static str, &'static str, String)>,
     allow: Vec<String>,
     refresh: RefreshSettings,
+    session_life: Option<Duration>,
 }
 
 impl Changes {
@@ -112,7 +115,8 @@ impl Changes {
             providers.push((*provider, "token_url", url.clone()));
             allow.push(Url::parse(url).expect("a URL").authority().to_owned());
         }
-        Self { providers, allow, refresh: wishes.refresh.unwrap_or_default() }
+        let refresh = wishes.refresh.unwrap_or_default();
+        Self { providers, allow, refresh, session_life: wishes.session_life }
     }
 }
 
@@ -437,6 +441,9 @@ fn config(street: &Street, database: &Database, changes: &Changes) -> Config {
         ..Config::default()
     };
     config.elevenlabs.base_url = Some(street.eleven.base.clone());
+    if let Some(life) = changes.session_life {
+        config.ttl.session = life.as_secs();
+    }
     config
 }
 
