@@ -37,6 +37,7 @@ pub mod sessions;
 pub mod telegram_starts;
 pub mod telling;
 pub mod tenants;
+mod turns;
 pub mod users;
 pub mod workspaces;
 

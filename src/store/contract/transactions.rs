@@ -1,6 +1,7 @@
 //! Opening, migrating, transactions and bells.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::*;
@@ -58,6 +59,22 @@ async fn writers_wait_for_each_other_and_none_is_lost() {
             .await;
         let mut tx = store.read().await.unwrap();
         assert_eq!(sql!(tx, one(i64,), "SELECT count(*) FROM tenants").unwrap().0, 23);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn those_that_delete_many_rows_take_turns() {
+    in_a_house(async |store| {
+        let at_it = AtomicUsize::new(0);
+        let turn = async |n: usize| {
+            let mut tx = store.begin_in_turn().await.unwrap();
+            assert_eq!(at_it.fetch_add(1, Relaxed), 0, "alone");
+            tenant_insert(&mut tx, TEST, &tenant_row(&format!("ten_{n}"), &format!("t{n}"))).await.unwrap();
+            at_it.fetch_sub(1, Relaxed);
+            tx.commit().await.unwrap();
+        };
+        join_all((0..4).map(turn)).await;
     })
     .await;
 }

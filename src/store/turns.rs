@@ -1,0 +1,20 @@
+//! Statements that write many rows in no order: two nodes that ran one of them at a time would each wait for rows that the
+//! other holds, and PostgreSQL ends one of them as a deadlock.
+
+use super::{Connection, Store, StoreError, Tx, sql};
+
+impl Store {
+    /// As [`Store::begin`], for deleting whatever has had its time: nodes take turns at it, until the transaction ends. On
+    /// SQLite they do anyway.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no connection can be had, or the others' turns do not end.
+    pub async fn begin_in_turn(&self) -> Result<Tx, StoreError> {
+        let mut tx = self.begin().await?;
+        if matches!(tx.connection(), Connection::Postgres(_)) {
+            // Any number that nothing else in this database locks.
+            sql!(tx, execute, "SELECT pg_advisory_xact_lock(20261)")?;
+        }
+        Ok(tx)
+    }
+}
