@@ -152,6 +152,8 @@ ids! {
     ConnectionId = "con";
     /// One secret token set.
     CredentialId = "crd";
+    /// Tokens that are still to be ended at their provider.
+    RevocationId = "rvk";
     /// A one-time link with which a platform lets its user start handshakes.
     ConnectSessionId = "cns";
     /// A connection being made.

@@ -111,6 +111,7 @@ CREATE TABLE credentials (
     last_error_at INTEGER,
     last_refreshed_at INTEGER,
     last_used_at INTEGER NOT NULL,
+    revoked_at INTEGER,
     created_at INTEGER NOT NULL,
     deleted_at INTEGER,
     CONSTRAINT credentials_pkey PRIMARY KEY (tenant_id, id),
@@ -122,6 +123,7 @@ CREATE INDEX credentials_integration_due_idx ON credentials (tenant_id, integrat
 CREATE INDEX credentials_slot_idx ON credentials (tenant_id, integration_id, slot_at) WHERE slot_at IS NOT NULL;
 CREATE INDEX credentials_claimed_idx ON credentials (tenant_id, integration_id, lease_until) WHERE phase <> 'idle';
 CREATE INDEX credentials_urgent_idx ON credentials (due_at) WHERE phase = 'sent' OR doubt_since IS NOT NULL;
+CREATE INDEX credentials_revoked_idx ON credentials (revoked_at) WHERE revoked_at IS NOT NULL;
 
 CREATE TABLE connection_credentials (
     tenant_id TEXT NOT NULL,
@@ -134,16 +136,17 @@ CREATE TABLE connection_credentials (
 ) STRICT;
 CREATE INDEX connection_credentials_credential_idx ON connection_credentials (tenant_id, credential_id);
 
--- Tokens of a deleted connection that are still to be ended at their provider.
+-- Tokens that nobody uses any more and that are still to be ended at their provider: of a deleted connection, or late ones.
 CREATE TABLE revocations (
     tenant_id TEXT NOT NULL,
+    id TEXT NOT NULL,
     credential_id TEXT NOT NULL,
     access_token BLOB,
     refresh_token BLOB,
     attempts INTEGER NOT NULL,
     next_attempt_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
-    CONSTRAINT revocations_pkey PRIMARY KEY (tenant_id, credential_id),
+    CONSTRAINT revocations_pkey PRIMARY KEY (tenant_id, id),
     CONSTRAINT revocations_credential_fkey FOREIGN KEY (tenant_id, credential_id) REFERENCES credentials (tenant_id, id)
 ) STRICT;
 CREATE INDEX revocations_next_attempt_at_idx ON revocations (next_attempt_at);

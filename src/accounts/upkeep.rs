@@ -11,7 +11,7 @@ impl Accounts {
     /// # Errors
     /// As every statement.
     pub async fn sessions_expire(&self) -> Result<u64, StoreError> {
-        let mut tx = self.store.begin_in_turn().await?;
+        let mut tx = self.store.begin_in_turn(BEFORE_ANY_SCOPE).await?;
         let now = self.around.now().0;
         let sessions = session_delete_expired(&mut tx, BEFORE_ANY_SCOPE, now).await?;
         let links = link_delete_expired(&mut tx, BEFORE_ANY_SCOPE, now).await?;
@@ -24,7 +24,7 @@ impl Accounts {
     /// # Errors
     /// As every statement.
     pub async fn answers_expire(&self) -> Result<u64, StoreError> {
-        let mut tx = self.store.begin_in_turn().await?;
+        let mut tx = self.store.begin_in_turn(BEFORE_ANY_SCOPE).await?;
         let gone = idempotency_delete_expired(&mut tx, BEFORE_ANY_SCOPE, self.around.now().0).await?;
         tx.commit().await?;
         Ok(gone)

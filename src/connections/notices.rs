@@ -16,6 +16,7 @@ use super::{BY_SECRET, Connections, ConnectionsError};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::Millis;
+use crate::credentials::{Hearing, Told};
 use crate::ids::TenantId;
 use crate::keys::Owner;
 use crate::providers::notices::{
@@ -195,9 +196,15 @@ impl Connections {
         let heard = Event::done(Action::NoticeHeard, "connection", id).of_user(user);
         match effect.what {
             What::Ended(reason) => {
-                for lost in self.credentials.lose(tx, scope, id, effect.kind, (reason, notice.at)).await? {
-                    let event = Event::done(Action::ConnectionNeedsReauth, "credential", &lost).of_user(user);
-                    self.audit.record(tx, caller, &event.because(Some(reason))).await?;
+                let (Whose::Account(whose) | Whose::Below(whose)) = &effect.whose;
+                let told = Told { whose, kind: effect.kind, reason, happened: notice.at };
+                for heard in self.credentials.lose(tx, scope, id, told).await? {
+                    let (action, credential, why) = match &heard {
+                        Hearing::Lost(credential) => (Action::ConnectionNeedsReauth, credential, reason),
+                        Hearing::LookedInto(credential) => (Action::NoticeHeard, credential, "looked_into"),
+                    };
+                    let event = Event::done(action, "credential", credential).of_user(user);
+                    self.audit.record(tx, caller, &event.because(Some(why))).await?;
                 }
             }
             What::Enabled => {

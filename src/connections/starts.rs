@@ -122,7 +122,7 @@ impl Connections {
     /// As every statement.
     pub async fn telegram_look(&self) -> Result<usize, StoreError> {
         let now = self.around.now();
-        let mut tx = self.store.begin_in_turn().await?;
+        let mut tx = self.store.begin_in_turn(BY_SECRET).await?;
         telegram_starts_delete_expired(&mut tx, BY_SECRET, now.0).await?;
         let waits = telegram_starts_claim(&mut tx, BY_SECRET, now.0, now.after(LOOK_EVERY).0, BATCH).await?;
         tx.commit().await?;

@@ -20,7 +20,7 @@ impl Connections {
     /// # Errors
     /// As every statement.
     pub async fn notices_expire(&self) -> Result<u64, StoreError> {
-        let mut tx = self.store.begin_in_turn().await?;
+        let mut tx = self.store.begin_in_turn(BY_SECRET).await?;
         let forgotten = notices_delete_old(&mut tx, BY_SECRET, self.around.now().before(NOTICES_KEPT).0).await?;
         tx.commit().await?;
         Ok(forgotten)
@@ -35,7 +35,7 @@ impl Connections {
     pub async fn handshakes_expire(&self) -> Result<u64, StoreError> {
         let now = self.around.now();
         let unfinishable = now.before(Duration::from_secs(self.ttl.completion_code));
-        let mut tx = self.store.begin_in_turn().await?;
+        let mut tx = self.store.begin_in_turn(BY_SECRET).await?;
         let handshakes = handshakes_delete_expired(&mut tx, BY_SECRET, unfinishable.0).await?;
         let forgotten = now.before(CONNECT_SESSION_KEPT);
         let sessions = connect_session_delete_expired(&mut tx, BY_SECRET, forgotten.0).await?;

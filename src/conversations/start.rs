@@ -507,7 +507,7 @@ impl Conversations {
     /// # Errors
     /// As every statement.
     pub async fn end_expired(&self) -> Result<u64, crate::store::StoreError> {
-        let mut tx = self.store.begin_in_turn().await?;
+        let mut tx = self.store.begin_in_turn(BY_SECRET).await?;
         let ended =
             crate::store::conversations::conversations_end_expired(&mut tx, BY_SECRET, self.around.now().0).await?;
         tx.commit().await?;

@@ -28,9 +28,9 @@ use crate::crash::crash_point;
 use crate::ids::TenantId;
 use crate::keys::Sealer;
 use crate::outbound::Door;
-use crate::providers::{self, RevokeTokens, TokenSet};
+use crate::providers::TokenSet;
 use crate::secret::Secret;
-use crate::store::credentials::{CredentialName, CredentialRow, credential_load, credential_load_deleted};
+use crate::store::credentials::{CredentialName, CredentialRow, credential_load, credential_load_even_deleted};
 use crate::store::due::credential_set_due;
 use crate::store::integrations::{IntegrationRow, integration_take_probe};
 use crate::store::refresh_rows::{ClaimColumns, credential_announce, credential_claim, credential_renew_lease};
@@ -99,7 +99,7 @@ struct NoBerth;
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 
 /// What the database does not do in this time it will not do on this line; what came of it is found out on another.
-const DATABASE_LIMIT: Duration = Duration::from_secs(15);
+pub(super) const DATABASE_LIMIT: Duration = Duration::from_secs(15);
 
 /// A provider does not wait long for the rest of a request.
 const ANNOUNCED_WITHIN: Duration = Duration::from_secs(5);
@@ -320,9 +320,7 @@ impl Driver {
     /// provider it is ended (RL-37).
     async fn load_even_deleted(&mut self) -> Result<(), StoreError> {
         let mut tx = self.room.store.read().await?;
-        if self.load_in(&mut tx).await?.is_none()
-            && let Some(row) = credential_load_deleted(&mut tx, ONE_CREDENTIAL, &self.name).await?
-        {
+        if let Some(row) = credential_load_even_deleted(&mut tx, ONE_CREDENTIAL, &self.name).await? {
             self.know(&mut tx, row).await?;
         }
         Ok(())
@@ -442,30 +440,11 @@ impl Driver {
     }
 
     async fn on_revoke(&self, tokens: &Fetched) -> Event<Tokens> {
-        let set = &tokens.set;
-        let revoke =
-            RevokeTokens { access: Some(&set.access_token), refresh: Some(&tokens.refresh_token), kind: set.kind };
-        let outcome = match self.loaded.clone() {
-            Some(loaded) if self.takes_nothing_away(&loaded.row).await => {
-                self.room.revoke_at_provider(&loaded.row.provider, loaded.integration.as_ref(), &revoke).await
-            }
-            _ => Err(providers::Failure::NotSent),
-        };
-        if let Err(failure) = outcome {
-            tracing::warn!(credential = %self.name.id, code = %failure.code(), "late tokens of a deleted credential could not be revoked");
+        if let Some(Loaded { row, integration }) = self.loaded.clone() {
+            let late = (tokens.set.access_token.duplicate(), Some(tokens.refresh_token.duplicate()));
+            self.room.end_late(row, integration, late).await;
         }
         Event::Revoked
-    }
-
-    /// Whether late tokens can be revoked without ending what another connection lives on. A deleted row has no refresh token any more;
-    /// these have one. What cannot be found out is left alone.
-    async fn takes_nothing_away(&self, row: &CredentialRow) -> bool {
-        let row = CredentialRow { refresh_token: Some(Vec::new()), ..row.clone() };
-        let looked = self.room.store.in_time(DATABASE_LIMIT, async {
-            let mut tx = self.room.store.read().await?;
-            self.room.consent_is_shared(&mut tx, &row).await
-        });
-        matches!(looked.await, Ok(false))
     }
 
     /// After the landing: when should the sweep look next?

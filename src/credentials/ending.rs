@@ -1,17 +1,21 @@
 //! Ending credentials: when their connection ends, when its provider says so, and at the provider (OA-17).
 //!
 //! Ours ends first and at once. What the provider does not confirm is tried again for a day: its tokens stay sealed in `revocations`,
-//! where nothing but this reads them. Whoever is erased in between takes the key along.
+//! where nothing but this reads them. Whoever is erased in between takes the key along. So does what comes too late to be stored.
+//!
+//! Providers tell of what has ended, and name users, not tokens (fact sheet B.7). What they say may be the echo of what was asked
+//! here, while the same account lives on with other tokens: then the refresh token finds out.
 
 use std::time::Duration;
 
-use super::refresh::Revocation as Ends;
+use super::driver::DATABASE_LIMIT;
+use super::refresh::{Code, Revocation as Ends};
 use super::row::{access_place, integration_of, owner, policy, refresh_place};
 use super::{Credentials, ONE_CREDENTIAL};
 use crate::audit::{Action, Event};
 use crate::caller::{Caller, SystemScope, TenantScope};
 use crate::clock::{Millis, deadline};
-use crate::ids::TenantId;
+use crate::ids::{RevocationId, TenantId};
 use crate::keys::{KeyError, Owner, Place};
 use crate::providers::{CredentialKind, Failure, RevokeTokens};
 use crate::secret::Secret;
@@ -19,12 +23,15 @@ use crate::store::connections::{
     connection_by_id, connections_of_credential_mark, credential_consent_uses, credential_other_uses,
 };
 use crate::store::credentials::{
-    CredentialName, CredentialRow, credential_delete, credential_load, credential_load_deleted, credential_shared_lock,
-    credentials_of_connection_lock,
+    CredentialName, CredentialRow, credential_delete, credential_load, credential_load_even_deleted,
+    credential_shared_lock, credentials_of_connection_lock,
 };
 use crate::store::integrations::{IntegrationRow, integrations_lock};
-use crate::store::notices::credential_lose;
-use crate::store::revocations::{RevocationRow, revocation_delete, revocation_insert, revocations_claim};
+use crate::store::notices::{credential_look_into, credential_lose};
+use crate::store::revocations::{
+    RevocationRow, account_was_revoked, credential_note_revocation, revocation_delete, revocation_insert,
+    revocations_claim,
+};
 use crate::store::{StoreError, Tx};
 
 const UNFINISHED: SystemScope =
@@ -37,18 +44,44 @@ const TAKEN_UP_AFTER: Duration = Duration::from_secs(60);
 const TRIED_FOR: Duration = Duration::from_hours(24);
 /// Revocations that are taken up in one round.
 const BATCH: i64 = 20;
+/// What a provider tells of happened so long before it was asked for here, by its clock, or so long after.
+const ECHO: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(300));
 
-fn revocation_place<'a>(credential: &'a str, field: &'static str) -> Place<'a> {
-    Place { record_kind: "revocation", record_id: credential, field, generation: 0 }
+fn revocation_place<'a>(revocation: &'a str, field: &'static str) -> Place<'a> {
+    Place { record_kind: "revocation", record_id: revocation, field, generation: 0 }
 }
 
 /// Tokens taken out of the vault for one last use: ending them at the provider.
 #[derive(Debug)]
 pub struct Revocation {
+    /// `rvk_…`.
+    id: String,
     credential: CredentialRow,
     integration: Option<IntegrationRow>,
     access: Option<Secret>,
     refresh: Option<Secret>,
+}
+
+/// What a provider tells of: tokens that have ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// An account's id, or that of the workspace that its accounts belong to.
+    pub whose: &'a str,
+    /// Of which kind; none for everything that the account has granted.
+    pub kind: Option<CredentialKind>,
+    /// Why.
+    pub reason: &'a str,
+    /// When, at the latest.
+    pub happened: Millis,
+}
+
+/// What became of a credential that a provider told of.
+#[derive(Debug)]
+pub enum Hearing {
+    /// Its tokens are destroyed, and only its user can help.
+    Lost(String),
+    /// Its refresh token finds out.
+    LookedInto(String),
 }
 
 impl Credentials {
@@ -82,7 +115,8 @@ impl Credentials {
                 .await?;
             let integration = integration_of(tx, scope, row.integration_id.as_deref()).await?;
             credential_delete(tx, scope, &row.id, self.around.now().0).await?;
-            revocations.push(Revocation { credential: row, integration, access, refresh });
+            let id = RevocationId::new(&self.around).to_string();
+            revocations.push(Revocation { id, credential: row, integration, access, refresh });
         }
         Ok(revocations)
     }
@@ -106,8 +140,8 @@ impl Credentials {
         Ok(())
     }
 
-    /// Gives up what the provider of a connection says has ended, of one kind or of every kind: tokens that are no newer than
-    /// `happened` are destroyed, and every connection that uses them needs its user. Gives the ids of the credentials.
+    /// Gives up what the provider of a connection says has ended: tokens that are no newer than that are destroyed, and every
+    /// connection that uses them needs its user. What may be our own doing is looked into instead.
     ///
     /// # Errors
     /// As every statement.
@@ -116,20 +150,35 @@ impl Credentials {
         tx: &mut Tx,
         scope: &TenantScope,
         connection: &str,
-        kind: Option<CredentialKind>,
-        (reason, happened): (&str, Millis),
-    ) -> Result<Vec<String>, StoreError> {
-        let now = self.around.now().0;
-        let mut lost = Vec::new();
+        told: Told<'_>,
+    ) -> Result<Vec<Hearing>, StoreError> {
+        let (now, happened, reason) = (self.around.now().0, told.happened.0, told.reason);
+        let mut heard = Vec::new();
         for row in credentials_of_connection_lock(tx, scope, connection).await? {
-            let is_meant = kind.is_none_or(|kind| row.kind == kind.as_str());
-            if is_meant && credential_lose(tx, scope, &row.id, (reason, happened.0), now).await? {
+            if told.kind.is_some_and(|kind| row.kind != kind.as_str()) {
+                continue;
+            }
+            if self.may_be_an_echo(tx, &row, told).await?
+                && credential_look_into(tx, scope, &row.id, happened, now).await?
+            {
+                heard.push(Hearing::LookedInto(row.id));
+            } else if credential_lose(tx, scope, &row.id, (reason, happened), now).await? {
                 let (tenant, reauth) = (scope.tenant(), "needs_reauth");
                 connections_of_credential_mark(tx, ONE_CREDENTIAL, tenant, &row.id, reauth, Some(reason), now).await?;
-                lost.push(row.id);
+                heard.push(Hearing::Lost(row.id));
             }
         }
-        Ok(lost)
+        Ok(heard)
+    }
+
+    /// Whether the provider was asked, since these tokens came and about then, to end others of the same account. Of a revocation that
+    /// is older than they are, nothing newer is told.
+    async fn may_be_an_echo(&self, tx: &mut Tx, row: &CredentialRow, told: Told<'_>) -> Result<bool, StoreError> {
+        let (Some(integration), Some(kind)) = (&row.integration_id, told.kind) else { return Ok(false) };
+        let from = told.happened.before(ECHO.1).0.max(row.obtained_at);
+        let until = told.happened.after(ECHO.0).0;
+        let place = (row.tenant_id.as_str(), integration.as_str());
+        account_was_revoked(tx, ONE_CREDENTIAL, place, (told.whose, kind.as_str()), (from, until)).await
     }
 
     /// Whether another connection lives on what revoking this credential would end: its own tokens, or everything that the account
@@ -167,7 +216,7 @@ impl Credentials {
     /// As every statement.
     pub async fn remember(&self, tx: &mut Tx, scope: &TenantScope, revocations: &[Revocation]) -> Result<(), KeyError> {
         let now = self.around.now();
-        for Revocation { credential, access, refresh, .. } in
+        for Revocation { id, credential, access, refresh, .. } in
             revocations.iter().filter(|one| self.can_end(one).is_some())
         {
             let mut sealed = [None, None];
@@ -175,13 +224,14 @@ impl Credentials {
                 sealed.iter_mut().zip([("access_token", access), ("refresh_token", refresh)])
             {
                 if let Some(token) = token {
-                    let place = revocation_place(&credential.id, field);
+                    let place = revocation_place(id, field);
                     *sealed = Some(self.keys.seal(tx, &owner(credential), place, token).await?);
                 }
             }
             let [access_token, refresh_token] = sealed;
             let row = RevocationRow {
                 tenant_id: credential.tenant_id.clone(),
+                id: id.clone(),
                 credential_id: credential.id.clone(),
                 access_token,
                 refresh_token,
@@ -203,11 +253,49 @@ impl Credentials {
             all_confirmed &= outcome == Some(Ok(()));
             let Some(outcome) = outcome else { continue };
             if outcome.is_ok() {
-                self.forget(&revocation.credential).await;
+                self.forget(&revocation).await;
             }
             self.tell(caller, &revocation.credential, outcome).await;
         }
         all_confirmed
+    }
+
+    /// Ends tokens at their provider that came when their credential had gone on without them, or was deleted (RL-37): now or within a
+    /// day, unless another connection lives on what that would end. What cannot be noted is not done: a living connection would
+    /// pay for it, and nobody has these tokens any more.
+    pub(super) async fn end_late(
+        &self,
+        row: CredentialRow,
+        integration: Option<IntegrationRow>,
+        (access, refresh): (Secret, Option<Secret>),
+    ) {
+        let tenant = TenantId::stored(row.tenant_id.clone());
+        let scope = UNFINISHED.within(tenant.clone());
+        // A deleted row has no refresh token any more; whether these have one says what their end takes along.
+        let credential = CredentialRow { refresh_token: refresh.as_ref().map(|_| Vec::new()), ..row };
+        let id = RevocationId::new(&self.around).to_string();
+        let late = [Revocation { id, credential, integration, access: Some(access), refresh }];
+        let kept = self.store.in_time(DATABASE_LIMIT, async {
+            let mut tx = self.store.begin().await?;
+            if self.consent_is_shared(&mut tx, &late[0].credential).await? {
+                return Ok(false);
+            }
+            match self.remember(&mut tx, &scope, &late).await {
+                Ok(()) => tx.commit().await?,
+                // Its user is erased: now or never.
+                Err(KeyError::Destroyed) => tx.roll_back().await?,
+                Err(error) => return Err(error),
+            }
+            Ok(true)
+        });
+        match kept.await {
+            Ok(true) => drop(self.revoke(&Caller::system("refresh", tenant), late.into()).await),
+            Ok(false) => {}
+            Err(error) => {
+                let credential = &late[0].credential.id;
+                tracing::error!(credential, error = %error, "tokens that came too late are left to end by themselves");
+            }
+        }
     }
 
     /// Takes up again what providers have not confirmed; gives how many have now.
@@ -226,7 +314,7 @@ impl Credentials {
             let is_over = outcome.is_ok() || now.0 >= row.expires_at;
             confirmed += u64::from(outcome.is_ok());
             if is_over {
-                self.forget(&revocation.credential).await;
+                self.forget(&revocation).await;
                 let caller = Caller::system("revocations", TenantId::stored(row.tenant_id));
                 self.tell(&caller, &revocation.credential, outcome).await;
             }
@@ -240,26 +328,30 @@ impl Credentials {
         let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.credential_id.clone() };
         let scope = UNFINISHED.within(TenantId::stored(row.tenant_id.clone()));
         let mut tx = self.store.begin().await?;
-        let Some(credential) = credential_load_deleted(&mut tx, ONE_CREDENTIAL, &name).await? else { return Ok(None) };
+        let Some(credential) = credential_load_even_deleted(&mut tx, ONE_CREDENTIAL, &name).await? else {
+            return Ok(None);
+        };
+        let credential = CredentialRow { refresh_token: row.refresh_token.clone(), ..credential };
         let owner = owner(&credential);
-        let place = |field: &'static str| revocation_place(&row.credential_id, field);
+        let place = |field: &'static str| revocation_place(&row.id, field);
         let access = self.open_quietly(&mut tx, &owner, place("access_token"), row.access_token.as_deref()).await?;
         let refresh = self.open_quietly(&mut tx, &owner, place("refresh_token"), row.refresh_token.as_deref()).await?;
         let is_used_again = self.consent_is_shared(&mut tx, &credential).await?
             || self.is_shared_anew(&mut tx, &scope, &credential).await?;
         if is_used_again || (access.is_none() && refresh.is_none()) {
-            revocation_delete(&mut tx, UNFINISHED, &row.tenant_id, &row.credential_id).await?;
+            revocation_delete(&mut tx, UNFINISHED, &row.tenant_id, &row.id).await?;
             tx.commit().await?;
             return Ok(None);
         }
         let integration = integration_of(&mut tx, &scope, credential.integration_id.as_deref()).await?;
         tx.roll_back().await?;
-        Ok(Some(Revocation { credential, integration, access, refresh }))
+        Ok(Some(Revocation { id: row.id.clone(), credential, integration, access, refresh }))
     }
 
     async fn is_shared_anew(&self, tx: &mut Tx, scope: &TenantScope, row: &CredentialRow) -> Result<bool, StoreError> {
         let (Some(integration), Some(shared_as)) = (&row.integration_id, &row.shared_as) else { return Ok(false) };
-        Ok(credential_shared_lock(tx, scope, (integration, &row.kind), shared_as).await?.is_some())
+        let shared = credential_shared_lock(tx, scope, (integration, &row.kind), shared_as).await?;
+        Ok(shared.is_some_and(|living| living.id != row.id))
     }
 
     /// Whether its provider has a way to end it. A secret that somebody handed over is theirs to take back; the provider's endpoint is for
@@ -278,6 +370,10 @@ impl Credentials {
         if row.status == "misconfigured" && provider.descriptor().has_places() {
             return Some(Err(Failure::NotSent.code().as_str().to_owned()));
         }
+        if let Err(error) = self.note_revocation(row).await {
+            tracing::warn!(credential = %row.id, error = %error, "a revocation waits until it can be noted");
+            return Some(Err(Code::STORE_UNAVAILABLE.to_string()));
+        }
         let tokens = RevokeTokens { access: revocation.access.as_ref(), refresh: revocation.refresh.as_ref(), kind };
         let revoking = self.revoke_at_provider(&row.provider, revocation.integration.as_ref(), &tokens);
         Some(match deadline(REVOKE_LIMIT, revoking).await {
@@ -286,10 +382,19 @@ impl Credentials {
         })
     }
 
-    async fn forget(&self, row: &CredentialRow) {
+    /// Before it is asked for, so that its echo cannot come first.
+    async fn note_revocation(&self, row: &CredentialRow) -> Result<(), StoreError> {
+        let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.id.clone() };
+        let mut tx = self.store.begin().await?;
+        credential_note_revocation(&mut tx, UNFINISHED, &name, self.around.now().0).await?;
+        tx.commit().await
+    }
+
+    async fn forget(&self, revocation: &Revocation) {
+        let row = &revocation.credential;
         let done = async {
             let mut tx = self.store.begin().await?;
-            revocation_delete(&mut tx, UNFINISHED, &row.tenant_id, &row.id).await?;
+            revocation_delete(&mut tx, UNFINISHED, &row.tenant_id, &revocation.id).await?;
             tx.commit().await
         };
         if let Err(error) = done.await {

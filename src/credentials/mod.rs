@@ -28,7 +28,7 @@ use std::time::Duration;
 
 pub use crate::providers::ApiCall;
 pub use broker::{BrokerAnswer, BrokerCall};
-pub use ending::Revocation;
+pub use ending::{Hearing, Revocation, Told};
 pub use read::{Account, IN_MID_CALL, ReadWish, Token, Warm, Which};
 pub(crate) use row::{WARN_AHEAD, ends_soon, is_degraded, last_error, may_be_good};
 pub use spool::{Spool, SpoolError, SpoolFiles};

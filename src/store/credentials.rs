@@ -220,11 +220,11 @@ pub async fn credential_load(
     )
 }
 
-/// A credential that was deleted, without its tokens; what came too late for it is ended at its provider.
+/// A credential, also one that was deleted, which is without its tokens; what came too late for it is ended at its provider.
 ///
 /// # Errors
 /// As every statement.
-pub async fn credential_load_deleted(
+pub async fn credential_load_even_deleted(
     tx: &mut Tx,
     _: SystemScope,
     name: &CredentialName,
@@ -232,7 +232,7 @@ pub async fn credential_load_deleted(
     sql!(
         tx,
         optional CredentialRow,
-        "SELECT * FROM credentials WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NOT NULL",
+        "SELECT * FROM credentials WHERE tenant_id = $1 AND id = $2",
         &name.tenant_id,
         &name.id
     )

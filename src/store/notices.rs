@@ -158,6 +158,31 @@ pub async fn credential_change_reason(
     )? == 1)
 }
 
+/// What a provider says may be about other tokens than these: the access token is not lent any more, and the refresh token finds out.
+/// False when they are newer than `happened`, or there is nothing to find out with.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_look_into(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+    happened: i64,
+    now: i64,
+) -> Result<bool, StoreError> {
+    Ok(sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET expires_at = CASE WHEN expires_at < $4 THEN expires_at ELSE $4 END,
+         due_at = CASE WHEN phase = 'idle' AND doubt_since IS NULL THEN $4 ELSE due_at END, slot_at = NULL
+         WHERE tenant_id = $1 AND id = $2 AND obtained_at <= $3 AND refresh_token IS NOT NULL AND status = 'active' AND deleted_at IS NULL",
+        scope.tenant(),
+        id,
+        happened,
+        now
+    )? == 1)
+}
+
 /// The provider says that what a credential stands for has ended: its tokens are destroyed, and only its user can help. False when
 /// they are newer than `happened`, or gone already. Whatever flight is in the air comes too late, as after a consent.
 ///

@@ -1,5 +1,7 @@
-//! Revocations: tokens of deleted connections that are still to be ended at their provider (OA-17).
+//! Revocations: tokens that nobody uses any more and that are still to be ended at their provider (OA-17, RL-37), and when we last
+//! asked for that.
 
+use super::credentials::CredentialName;
 use super::{StoreError, Tx, sql};
 use crate::caller::{SystemScope, TenantScope};
 
@@ -8,7 +10,9 @@ use crate::caller::{SystemScope, TenantScope};
 pub struct RevocationRow {
     /// `ten_…`.
     pub tenant_id: String,
-    /// `crd_…`, of a deleted credential.
+    /// `rvk_…`.
+    pub id: String,
+    /// `crd_…`: a deleted credential, or one that has gone on without these tokens.
     pub credential_id: String,
     /// Sealed by the credential's owner.
     pub access_token: Option<Vec<u8>>,
@@ -30,8 +34,9 @@ pub async fn revocation_insert(tx: &mut Tx, scope: &TenantScope, row: &Revocatio
     sql!(
         tx,
         execute,
-        "INSERT INTO revocations (tenant_id, credential_id, access_token, refresh_token, attempts, next_attempt_at, expires_at) VALUES ($1, $2, $3, $4, 0, $5, $6)",
+        "INSERT INTO revocations (tenant_id, id, credential_id, access_token, refresh_token, attempts, next_attempt_at, expires_at) VALUES ($1, $2, $3, $4, $5, 0, $6, $7)",
         scope.tenant(),
+        &row.id,
         &row.credential_id,
         &row.access_token,
         &row.refresh_token,
@@ -56,7 +61,7 @@ pub async fn revocations_claim(
         all RevocationRow,
         "UPDATE revocations SET attempts = attempts + 1,
          next_attempt_at = $1 + CASE WHEN attempts < 6 THEN 60000 << CAST(attempts AS INTEGER) ELSE 3600000 END
-         WHERE (tenant_id, credential_id) IN (SELECT tenant_id, credential_id FROM revocations WHERE next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT $2)
+         WHERE (tenant_id, id) IN (SELECT tenant_id, id FROM revocations WHERE next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT $2)
          AND next_attempt_at <= $1 RETURNING *",
         now,
         limit
@@ -67,7 +72,58 @@ pub async fn revocations_claim(
 ///
 /// # Errors
 /// As every statement.
-pub async fn revocation_delete(tx: &mut Tx, _: SystemScope, tenant: &str, credential: &str) -> Result<(), StoreError> {
-    sql!(tx, execute, "DELETE FROM revocations WHERE tenant_id = $1 AND credential_id = $2", tenant, credential)?;
+pub async fn revocation_delete(tx: &mut Tx, _: SystemScope, tenant: &str, id: &str) -> Result<(), StoreError> {
+    sql!(tx, execute, "DELETE FROM revocations WHERE tenant_id = $1 AND id = $2", tenant, id)?;
     Ok(())
+}
+
+/// Notes that its provider is about to be asked to end tokens of a credential, which may be deleted.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_note_revocation(
+    tx: &mut Tx,
+    _: SystemScope,
+    name: &CredentialName,
+    now: i64,
+) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE credentials SET revoked_at = $3 WHERE tenant_id = $1 AND id = $2",
+        &name.tenant_id,
+        &name.id,
+        now
+    )?;
+    Ok(())
+}
+
+/// Whether the provider was asked, from `from` on and until `until`, to end tokens of this kind that belong to an account, or to any
+/// account of a workspace: by whoever has the same client.
+///
+/// # Errors
+/// As every statement.
+pub async fn account_was_revoked(
+    tx: &mut Tx,
+    _: SystemScope,
+    (tenant, integration): (&str, &str),
+    (whose, kind): (&str, &str),
+    (from, until): (i64, i64),
+) -> Result<bool, StoreError> {
+    let (count,) = sql!(
+        tx,
+        one (i64,),
+        "SELECT count(*) FROM credentials k JOIN integrations i ON i.tenant_id = k.tenant_id AND i.id = k.integration_id
+         JOIN integrations j ON j.client = i.client AND j.tenant_id = $1 AND j.id = $2
+         JOIN connection_credentials u ON u.tenant_id = k.tenant_id AND u.credential_id = k.id
+         JOIN connections c ON c.tenant_id = u.tenant_id AND c.id = u.connection_id
+         WHERE k.revoked_at >= $5 AND k.revoked_at <= $6 AND k.kind = $4 AND (c.account_id = $3 OR substr(c.account_id, 1, length($3) + 1) = $3 || '/')",
+        tenant,
+        integration,
+        whose,
+        kind,
+        from,
+        until
+    )?;
+    Ok(count > 0)
 }

@@ -2,6 +2,7 @@
 //! other holds, and PostgreSQL ends one of them as a deadlock.
 
 use super::{Connection, Store, StoreError, Tx, sql};
+use crate::caller::SystemScope;
 
 impl Store {
     /// As [`Store::begin`], for deleting whatever has had its time: nodes take turns at it, until the transaction ends. On
@@ -9,7 +10,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when no connection can be had, or the others' turns do not end.
-    pub async fn begin_in_turn(&self) -> Result<Tx, StoreError> {
+    pub async fn begin_in_turn(&self, _: SystemScope) -> Result<Tx, StoreError> {
         let mut tx = self.begin().await?;
         if matches!(tx.connection(), Connection::Postgres(_)) {
             // Any number that nothing else in this database locks.

@@ -1,14 +1,19 @@
 //! What providers tell on their own: an access that has ended there ends here at once, once, and for whom it is meant.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use tokio::sync::Semaphore;
 use valetkey::clock::Clock;
 
-use crate::harness::{Account, Client, Got, Life, TestApp, Wishes, http_client};
+use crate::harness::{Account, Answer, Client, Got, Life, TestApp, Wishes, http_client};
+use crate::shared::strict_slack;
 
 const SIGNING_SECRET: &str = "vkcanary0signing0secret";
 const GOOGLES_KEY: &str = include_str!("../../src/providers/testdata/signing.pem");
@@ -277,4 +282,84 @@ async fn google_repeats_what_could_not_be_looked_at() {
     let token = signed(&json!({"iss": "https://accounts.google.com/"}), GOOGLES_KEY, "key-1");
     assert_eq!(deliver(&app, &at, token).await.0, 503);
     app.finish().await;
+}
+
+/// A connection's generation, once whoever asks for its token gets a fresh one.
+async fn generation(platform: &Client, connection: &str) -> Value {
+    platform.post(&format!("/v1/connections/{connection}/token"), &json!({})).await.ok()["generation"].clone()
+}
+
+#[tokio::test]
+async fn what_we_ended_ourselves_ends_nobody_elses_tokens_of_the_account() {
+    // fact sheet B.7: Slack names users, not tokens. Of two people with one account, one leaves.
+    for wishes in Wishes::both() {
+        let Some(app) = TestApp::start_with(wishes).await else { continue };
+        let platform = app.platform().await;
+        platform.put("/v1/integrations/slack", &json!({"signing_secret": SIGNING_SECRET})).await.ok();
+        let at = address(&platform, "slack").await;
+        let leaves = app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;
+        let stays = app.slack(&platform, "u-2", Account::ADA, Life::Fresh).await;
+        assert_eq!(platform.delete(&format!("/v1/connections/{leaves}")).await.ok()["revoked"], true);
+        let echo = revoked(&["U0ADA"], &[]);
+        slack(&app, &at, SIGNING_SECRET, &told(&app, "Ev1", 0, &echo)).await.ok();
+        assert_eq!(standing(&platform, &stays).await, works());
+        assert_eq!(generation(&platform, &stays).await, 2, "it was looked into");
+        assert_eq!(app.entries("connection.needs_reauth").await.len(), 0);
+
+        // The same echo, and she has taken back everything at the same time.
+        app.advance(10);
+        let leaves = app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;
+        assert_eq!(platform.delete(&format!("/v1/connections/{leaves}")).await.ok()["revoked"], true);
+        app.street.tell("/revoke", json!({"provider": "slack"})).await;
+        slack(&app, &at, SIGNING_SECRET, &told(&app, "Ev2", 0, &echo)).await.ok();
+        app.until("it is found out", async || standing(&platform, &stays).await.2 == 409).await;
+
+        // Long after, Slack is believed without more ado.
+        let grace = app.slack(&platform, "u-3", Account::ADA, Life::Fresh).await;
+        app.advance(10);
+        slack(&app, &at, SIGNING_SECRET, &told(&app, "Ev3", 0, &echo)).await.ok();
+        assert_eq!(standing(&platform, &grace).await, ended("revoked_at_provider"));
+        app.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_after_the_next_consent_is_ended_and_its_echo_ends_nothing_rl_37() {
+    for wishes in Wishes::both() {
+        let Some((app, endpoint)) = strict_slack(wishes).await else { continue };
+        let platform = app.platform().await;
+        platform.put("/v1/integrations/slack", &json!({"signing_secret": SIGNING_SECRET})).await.ok();
+        let at = address(&platform, "slack").await;
+        let gate = Arc::new(Semaphore::new(0));
+        let held = gate.clone();
+        endpoint.answer(move |number, _| match number {
+            0 => Answer::WhenTold(held.clone(), Box::new(Answer::Fresh)),
+            _ => Answer::Fresh,
+        });
+        let consents = async |number: u8, seconds: u64| {
+            let ends = app.clock.now().after(Duration::from_secs(seconds)).rfc3339();
+            let tokens = json!({"kind": "user", "access_token": format!("ya29.vkcrowd-echo-{number}"), "expires_at": ends,
+                "refresh_token": format!("xoxe-1-vkcrowd-echo-{number}"), "scopes": ["chat:write"]});
+            let row = json!({"user": "u-1", "provider": "slack", "account": {"id": "T0SANDBOX/U0ADA"}, "credentials": [tokens]});
+            let moved = platform.post("/v1/connections/import", &json!({"connections": [row]})).await;
+            moved.ok()["data"][0]["id"].as_str().expect("an id").to_owned()
+        };
+        let first = consents(1, 1).await;
+        app.advance(1);
+        app.until("its token has left", async || endpoint.count() == 1).await;
+        platform.delete(&format!("/v1/connections/{first}")).await.ok();
+        let connection = consents(2, 36_000).await;
+        let left = "SELECT CAST(count(*) AS TEXT) FROM revocations";
+        assert_eq!(app.rows(left).await, [["0"]], "what was stored is ended");
+        app.street.fault("slack", "revoke", "http_502_html", 1).await;
+        gate.close();
+        app.until("Slack does not end what comes now", async || app.rows(left).await == [["1"]]).await;
+        slack(&app, &at, SIGNING_SECRET, &told(&app, "Ev1", 0, &revoked(&["U0ADA"], &[]))).await.ok();
+        assert_eq!(standing(&platform, &connection).await, works());
+        assert_eq!(generation(&platform, &connection).await, 2, "it was looked into");
+        app.advance(2);
+        app.until("Slack has ended it", async || app.rows(left).await == [["0"]]).await;
+        assert_eq!(standing(&platform, &connection).await, works());
+        app.finish().await;
+    }
 }

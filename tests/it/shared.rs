@@ -112,7 +112,7 @@ async fn brings_the_bot(platform: &Client, user: &str, ends: Option<&str>) -> St
 }
 
 /// A house beside a Slack that takes every refresh token once and forgives nothing.
-async fn strict_slack(wishes: Wishes) -> Option<(TestApp, TokenEndpoint)> {
+pub async fn strict_slack(wishes: Wishes) -> Option<(TestApp, TokenEndpoint)> {
     let clock = TestClock::at(Millis(START));
     let endpoint = TokenEndpoint::start(&clock, "one", true).await;
     let token_endpoint = Some(("slack", endpoint.url.clone()));

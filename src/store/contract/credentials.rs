@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::connections::{connection_leave_credential, connection_touch, credential_other_uses};
 use crate::store::credentials::{
-    NewTokens, credential_delete, credential_load_deleted, credential_refill, credential_replace,
+    NewTokens, credential_delete, credential_load_even_deleted, credential_refill, credential_replace,
     credential_shared_lock, credentials_of_connection, credentials_of_connection_lock,
     credentials_of_integration_pause,
 };
@@ -123,9 +123,10 @@ async fn a_deleted_credential_keeps_no_token_and_is_gone() {
         keep(&store).await;
         let mut tx = store.begin().await.unwrap();
         assert!(!credential_delete(&mut tx, &b(), "crd_1", NOW).await.unwrap());
-        assert!(credential_load_deleted(&mut tx, TEST, &name_of("crd_1")).await.unwrap().is_none(), "not yet");
+        let there = credential_load_even_deleted(&mut tx, TEST, &name_of("crd_1")).await.unwrap();
+        assert_eq!(there, credential_load(&mut tx, TEST, &name_of("crd_1")).await.unwrap(), "not yet");
         assert!(credential_delete(&mut tx, &a(), "crd_1", NOW).await.unwrap());
-        let left = credential_load_deleted(&mut tx, TEST, &name_of("crd_1")).await.unwrap().expect("the row");
+        let left = credential_load_even_deleted(&mut tx, TEST, &name_of("crd_1")).await.unwrap().expect("the row");
         assert_eq!((left.provider.as_str(), left.access_token, left.refresh_token), ("google", None, None));
         assert!(!credential_delete(&mut tx, &a(), "crd_1", NOW).await.unwrap(), "once");
         assert_eq!(credential_load(&mut tx, TEST, &name_of("crd_1")).await.unwrap(), None);

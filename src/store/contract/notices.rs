@@ -4,9 +4,10 @@ use super::*;
 use crate::store::connections::{connection_by_id, connections_of_account};
 use crate::store::integrations::integration_delete;
 use crate::store::notices::{
-    connection_change_status, connections_below, credential_change_reason, credential_lose, integration_give_secret,
-    integration_of_notices, integration_take_secret, notice_put, notices_delete_old,
+    connection_change_status, connections_below, credential_change_reason, credential_look_into, credential_lose,
+    integration_give_secret, integration_of_notices, integration_take_secret, notice_put, notices_delete_old,
 };
+use crate::store::sql;
 
 #[tokio::test]
 async fn an_integration_is_found_by_its_address_whosever_it_is() {
@@ -109,6 +110,34 @@ async fn what_its_provider_has_ended_keeps_no_token_unless_it_is_newer() {
             credential_insert(&mut tx, &a(), &CredentialRow { expires_at: ends, ..credential_row(id) }).await.unwrap();
             assert!(credential_lose(&mut tx, &a(), id, (reason, NOW), NOW + 9).await.unwrap());
             assert_eq!(load(&mut tx, id).await.expires_at, Some(left), "what never ended has ended, too");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_may_have_ended_is_lent_no_more_and_is_due_at_once() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        connect(&mut tx, "con_1", "crd_1").await;
+        assert!(!credential_look_into(&mut tx, &a(), "crd_1", NOW - 1, NOW + 9).await.unwrap(), "a newer consent");
+        assert!(!credential_look_into(&mut tx, &b(), "crd_1", NOW, NOW + 9).await.unwrap());
+        assert_eq!(load(&mut tx, "crd_1").await, credential_row("crd_1"));
+        assert!(credential_look_into(&mut tx, &a(), "crd_1", NOW, NOW + 9).await.unwrap());
+        let soon = CredentialRow { expires_at: Some(NOW + 9), due_at: Some(NOW + 9), ..credential_row("crd_1") };
+        assert_eq!(load(&mut tx, "crd_1").await, soon);
+        for id in ["crd_2", "crd_3", "crd_4", "crd_5"] {
+            let row = CredentialRow { expires_at: Some(NOW + 3), ..credential_row(id) };
+            credential_insert(&mut tx, &a(), &row).await.unwrap();
+        }
+        sql!(tx, execute, "UPDATE credentials SET refresh_token = NULL WHERE id = 'crd_2'").unwrap();
+        sql!(tx, execute, "UPDATE credentials SET status = 'needs_reauth' WHERE id = 'crd_3'").unwrap();
+        sql!(tx, execute, "UPDATE credentials SET phase = 'sent' WHERE id = 'crd_4'").unwrap();
+        sql!(tx, execute, "UPDATE credentials SET doubt_since = 1 WHERE id = 'crd_5'").unwrap();
+        for (id, is_looked_into) in [("crd_2", false), ("crd_3", false), ("crd_4", true), ("crd_5", true)] {
+            let before = load(&mut tx, id).await;
+            assert_eq!(credential_look_into(&mut tx, &a(), id, NOW, NOW + 9).await.unwrap(), is_looked_into, "{id}");
+            assert_eq!(load(&mut tx, id).await, before, "what has ended has, and a flight in the air keeps its times");
         }
     })
     .await;

@@ -1,12 +1,17 @@
 //! Revocations: taken up by one at a time, more and more seldom.
 
 use super::*;
-use crate::store::revocations::{RevocationRow, revocation_delete, revocation_insert, revocations_claim};
+use crate::store::credentials::credential_delete;
+use crate::store::revocations::{
+    RevocationRow, account_was_revoked, credential_note_revocation, revocation_delete, revocation_insert,
+    revocations_claim,
+};
 
-fn left(credential: &str, next_attempt_at: i64) -> RevocationRow {
+fn left(id: &str, next_attempt_at: i64) -> RevocationRow {
     RevocationRow {
         tenant_id: A.to_owned(),
-        credential_id: credential.to_owned(),
+        id: id.to_owned(),
+        credential_id: "crd_1".to_owned(),
         access_token: Some(bytes()),
         refresh_token: None,
         attempts: 0,
@@ -20,30 +25,73 @@ async fn a_revocation_is_taken_up_by_one_node_and_comes_again_more_and_more_seld
     in_a_house(async |store| {
         let mut tx = store.begin().await.unwrap();
         connect(&mut tx, "con_1", "crd_1").await;
-        connect(&mut tx, "con_2", "crd_2").await;
-        revocation_insert(&mut tx, &a(), &left("crd_1", NOW + 1)).await.unwrap();
-        revocation_insert(&mut tx, &a(), &left("crd_2", NOW + 2)).await.unwrap();
+        revocation_insert(&mut tx, &a(), &left("rvk_1", NOW + 1)).await.unwrap();
+        revocation_insert(&mut tx, &a(), &left("rvk_2", NOW + 2)).await.unwrap();
         assert!(revocations_claim(&mut tx, TEST, NOW, 9).await.unwrap().is_empty(), "too early");
         tx.commit().await.unwrap();
         let taken = race(&store, async |tx, _| revocations_claim(tx, TEST, NOW + 1, 9).await).await;
-        let first = RevocationRow { attempts: 1, next_attempt_at: NOW + 60_001, ..left("crd_1", 0) };
+        let first = RevocationRow { attempts: 1, next_attempt_at: NOW + 60_001, ..left("rvk_1", 0) };
         assert_eq!(taken.concat(), [first]);
 
         let mut tx = store.begin().await.unwrap();
         let one = revocations_claim(&mut tx, TEST, NOW + 60_001, 1).await.unwrap();
-        assert_eq!(ids(&one, |row| &row.credential_id), ["crd_2"], "what has waited longest");
+        assert_eq!(ids(&one, |row| &row.id), ["rvk_2"], "what has waited longest");
         let mut now = NOW + 60_001;
         for (attempts, minutes) in [(2, 2), (3, 4), (4, 8), (5, 16), (6, 32), (7, 60), (8, 60)] {
             let rows = revocations_claim(&mut tx, TEST, now, 9).await.unwrap();
-            let row = rows.iter().find(|row| row.credential_id == "crd_1").expect("it comes again");
+            let row = rows.iter().find(|row| row.id == "rvk_1").expect("it comes again");
             assert_eq!((row.attempts, row.next_attempt_at - now), (attempts, minutes * 60_000));
             now = row.next_attempt_at;
         }
-        revocation_delete(&mut tx, TEST, B, "crd_1").await.unwrap();
+        revocation_delete(&mut tx, TEST, B, "rvk_1").await.unwrap();
         assert_eq!(revocations_claim(&mut tx, TEST, now, 9).await.unwrap().len(), 2);
-        revocation_delete(&mut tx, TEST, A, "crd_1").await.unwrap();
+        revocation_delete(&mut tx, TEST, A, "rvk_1").await.unwrap();
         let rest = revocations_claim(&mut tx, TEST, now + 3_600_000, 9).await.unwrap();
-        assert_eq!(ids(&rest, |row| &row.credential_id), ["crd_2"]);
+        assert_eq!(ids(&rest, |row| &row.id), ["rvk_2"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_provider_was_asked_to_end_is_known_by_account_and_by_workspace() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        let row = ConnectionRow { account_id: "T1/U1".to_owned(), ..connection_row("con_1", Some(USER)) };
+        connection_insert(&mut tx, &a(), &row).await.unwrap();
+        credential_insert(&mut tx, &a(), &credential_row("crd_1")).await.unwrap();
+        connection_use_credential(&mut tx, &a(), "con_1", "crd_1", "user").await.unwrap();
+        let ours = format!("int_{A}");
+        let other = IntegrationRow::new(B, "int_other", "slack", "other", NOW);
+        let same = IntegrationRow {
+            id: "int_same".to_owned(),
+            provider: "github".to_owned(),
+            client: format!("{A}/{ours}"),
+            ..other.clone()
+        };
+        for row in [other, same] {
+            integration_insert(&mut tx, &b(), &row).await.unwrap();
+        }
+        let asked =
+            async |tx: &mut Tx, place, of, times| account_was_revoked(tx, TEST, place, of, times).await.unwrap();
+        assert!(!asked(&mut tx, (A, &ours), ("T1/U1", "user"), (0, i64::MAX)).await, "never yet");
+        credential_note_revocation(&mut tx, TEST, &name_of("crd_1"), NOW).await.unwrap();
+        for deleted in [false, true] {
+            for (place, of, times, wanted) in [
+                ((A, &*ours), ("T1/U1", "user"), (NOW, NOW), true),
+                ((A, &*ours), ("T1", "user"), (NOW, NOW), true),
+                ((B, "int_same"), ("T1/U1", "user"), (NOW, NOW), true),
+                ((B, "int_other"), ("T1/U1", "user"), (NOW, NOW), false),
+                ((A, &*ours), ("T1/U1", "bot"), (NOW, NOW), false),
+                ((A, &*ours), ("T1/U", "user"), (NOW, NOW), false),
+                ((A, &*ours), ("T1/U12", "user"), (NOW, NOW), false),
+                ((A, &*ours), ("T", "user"), (NOW, NOW), false),
+                ((A, &*ours), ("T1/U1", "user"), (NOW + 1, NOW + 9), false),
+                ((A, &*ours), ("T1/U1", "user"), (NOW - 9, NOW - 1), false),
+            ] {
+                assert_eq!(asked(&mut tx, place, of, times).await, wanted, "{place:?} {of:?} {times:?} {deleted}");
+            }
+            credential_delete(&mut tx, &a(), "crd_1", NOW).await.unwrap();
+        }
     })
     .await;
 }

@@ -68,7 +68,7 @@ async fn those_that_delete_many_rows_take_turns() {
     in_a_house(async |store| {
         let at_it = AtomicUsize::new(0);
         let turn = async |n: usize| {
-            let mut tx = store.begin_in_turn().await.unwrap();
+            let mut tx = store.begin_in_turn(TEST).await.unwrap();
             assert_eq!(at_it.fetch_add(1, Relaxed), 0, "alone");
             tenant_insert(&mut tx, TEST, &tenant_row(&format!("ten_{n}"), &format!("t{n}"))).await.unwrap();
             at_it.fetch_sub(1, Relaxed);
