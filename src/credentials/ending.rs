@@ -1,66 +1,33 @@
-//! Ending credentials: when their connection ends, when its provider says so, and at the provider (OA-17).
-//!
-//! Ours ends first and at once. What the provider does not confirm is tried again for a day: its tokens stay sealed in `revocations`,
-//! where nothing but this reads them. Whoever is erased in between takes the key along. So does what comes too late to be stored.
+//! Ending credentials: when their connection ends, and when their provider says so. Ours ends first and at once; `revoking` has the rest.
 //!
 //! Providers tell of what has ended, and name users, not tokens (fact sheet B.7). What they say may be the echo of what was asked
 //! here, while the same account lives on with other tokens: then the refresh token finds out.
 
 use std::time::Duration;
 
-use super::driver::DATABASE_LIMIT;
-use super::refresh::{Code, Revocation as Ends};
+use super::refresh::Revocation as Ends;
+use super::revoking::Revocation;
 use super::row::{access_place, integration_of, owner, policy, refresh_place};
 use super::{Credentials, ONE_CREDENTIAL};
-use crate::audit::{Action, Event};
-use crate::caller::{Caller, SystemScope, TenantScope};
-use crate::clock::{Millis, deadline};
-use crate::ids::{RevocationId, TenantId};
+use crate::caller::TenantScope;
+use crate::clock::Millis;
+use crate::ids::RevocationId;
 use crate::keys::{KeyError, Owner, Place};
-use crate::providers::{CredentialKind, Failure, RevokeTokens};
+use crate::providers::CredentialKind;
 use crate::secret::Secret;
 use crate::store::connections::{
     connection_by_id, connections_of_credential_mark, credential_consent_uses, credential_other_uses,
 };
 use crate::store::credentials::{
-    CredentialName, CredentialRow, credential_delete, credential_load, credential_load_even_deleted,
-    credential_shared_lock, credentials_of_connection_lock,
+    CredentialName, CredentialRow, credential_delete, credential_load, credentials_of_connection_lock,
 };
-use crate::store::integrations::{IntegrationRow, integrations_lock};
+use crate::store::integrations::integrations_lock;
 use crate::store::notices::{credential_look_into, credential_lose};
-use crate::store::revocations::{
-    RevocationRow, account_was_revoked, credential_note_revocation, revocation_delete, revocation_insert,
-    revocations_claim,
-};
+use crate::store::revocations::account_was_revoked;
 use crate::store::{StoreError, Tx};
 
-const UNFINISHED: SystemScope =
-    SystemScope::because("what is still to be ended at a provider belongs to nobody who could ask for it");
-/// Revoking at a provider may take this long before a person is told that it is unconfirmed.
-const REVOKE_LIMIT: Duration = Duration::from_secs(10);
-/// Whoever revokes at once has this time before it is taken up again.
-const TAKEN_UP_AFTER: Duration = Duration::from_secs(60);
-/// So long it is tried again to end a token at its provider.
-const TRIED_FOR: Duration = Duration::from_hours(24);
-/// Revocations that are taken up in one round.
-const BATCH: i64 = 20;
 /// What a provider tells of happened so long before it was asked for here, by its clock, or so long after.
 const ECHO: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(300));
-
-fn revocation_place<'a>(revocation: &'a str, field: &'static str) -> Place<'a> {
-    Place { record_kind: "revocation", record_id: revocation, field, generation: 0 }
-}
-
-/// Tokens taken out of the vault for one last use: ending them at the provider.
-#[derive(Debug)]
-pub struct Revocation {
-    /// `rvk_…`.
-    id: String,
-    credential: CredentialRow,
-    integration: Option<IntegrationRow>,
-    access: Option<Secret>,
-    refresh: Option<Secret>,
-}
 
 /// What a provider tells of: tokens that have ended.
 #[derive(Clone, Copy, Debug)]
@@ -208,210 +175,6 @@ impl Credentials {
             Ends::OneTokenSet => row.refresh_token.is_none(),
         };
         Ok(whole && credential_consent_uses(tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await? > 0)
-    }
-
-    /// Keeps what is about to be revoked for a day, in case the provider does not confirm it. Seals by the key of whose it was.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn remember(&self, tx: &mut Tx, scope: &TenantScope, revocations: &[Revocation]) -> Result<(), KeyError> {
-        let now = self.around.now();
-        for Revocation { id, credential, access, refresh, .. } in
-            revocations.iter().filter(|one| self.can_end(one).is_some())
-        {
-            let mut sealed = [None, None];
-            for (sealed, (field, token)) in
-                sealed.iter_mut().zip([("access_token", access), ("refresh_token", refresh)])
-            {
-                if let Some(token) = token {
-                    let place = revocation_place(id, field);
-                    *sealed = Some(self.keys.seal(tx, &owner(credential), place, token).await?);
-                }
-            }
-            let [access_token, refresh_token] = sealed;
-            let row = RevocationRow {
-                tenant_id: credential.tenant_id.clone(),
-                id: id.clone(),
-                credential_id: credential.id.clone(),
-                access_token,
-                refresh_token,
-                attempts: 0,
-                next_attempt_at: now.after(TAKEN_UP_AFTER).0,
-                expires_at: now.after(TRIED_FOR).0,
-            };
-            revocation_insert(tx, scope, &row).await?;
-        }
-        Ok(())
-    }
-
-    /// Ends tokens at their provider; true when there were some and the provider confirmed every one. A provider without revocation
-    /// confirms nothing.
-    pub async fn revoke(&self, caller: &Caller, revocations: Vec<Revocation>) -> bool {
-        let mut all_confirmed = !revocations.is_empty();
-        for revocation in revocations {
-            let outcome = self.revoke_one(&revocation).await;
-            all_confirmed &= outcome == Some(Ok(()));
-            let Some(outcome) = outcome else { continue };
-            if outcome.is_ok() {
-                self.forget(&revocation).await;
-            }
-            self.tell(caller, &revocation.credential, outcome).await;
-        }
-        all_confirmed
-    }
-
-    /// Ends tokens at their provider that came when their credential had gone on without them, or was deleted (RL-37): now or within a
-    /// day, unless another connection lives on what that would end. What cannot be noted is not done: a living connection would
-    /// pay for it, and nobody has these tokens any more.
-    pub(super) async fn end_late(
-        &self,
-        row: CredentialRow,
-        integration: Option<IntegrationRow>,
-        (access, refresh): (Secret, Option<Secret>),
-    ) {
-        let tenant = TenantId::stored(row.tenant_id.clone());
-        let scope = UNFINISHED.within(tenant.clone());
-        // A deleted row has no refresh token any more; whether these have one says what their end takes along.
-        let credential = CredentialRow { refresh_token: refresh.as_ref().map(|_| Vec::new()), ..row };
-        let id = RevocationId::new(&self.around).to_string();
-        let late = [Revocation { id, credential, integration, access: Some(access), refresh }];
-        let kept = self.store.in_time(DATABASE_LIMIT, async {
-            let mut tx = self.store.begin().await?;
-            if self.consent_is_shared(&mut tx, &late[0].credential).await? {
-                return Ok(false);
-            }
-            match self.remember(&mut tx, &scope, &late).await {
-                Ok(()) => tx.commit().await?,
-                // Its user is erased: now or never.
-                Err(KeyError::Destroyed) => tx.roll_back().await?,
-                Err(error) => return Err(error),
-            }
-            Ok(true)
-        });
-        match kept.await {
-            Ok(true) => drop(self.revoke(&Caller::system("refresh", tenant), late.into()).await),
-            Ok(false) => {}
-            Err(error) => {
-                let credential = &late[0].credential.id;
-                tracing::error!(credential, error = %error, "tokens that came too late are left to end by themselves");
-            }
-        }
-    }
-
-    /// Takes up again what providers have not confirmed; gives how many have now.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn revocations_retry(&self) -> Result<u64, KeyError> {
-        let now = self.around.now();
-        let mut tx = self.store.begin().await?;
-        let rows = revocations_claim(&mut tx, UNFINISHED, now.0, BATCH).await?;
-        tx.commit().await?;
-        let mut confirmed = 0;
-        for row in rows {
-            let Some(revocation) = self.taken_up(&row).await? else { continue };
-            let outcome = self.revoke_one(&revocation).await.unwrap_or(Err("not_revocable".to_owned()));
-            let is_over = outcome.is_ok() || now.0 >= row.expires_at;
-            confirmed += u64::from(outcome.is_ok());
-            if is_over {
-                self.forget(&revocation).await;
-                let caller = Caller::system("revocations", TenantId::stored(row.tenant_id));
-                self.tell(&caller, &revocation.credential, outcome).await;
-            }
-        }
-        Ok(confirmed)
-    }
-
-    /// What is to be taken up again; none when there is nothing left to end, or when that would end what somebody lives on who has
-    /// connected again meanwhile.
-    async fn taken_up(&self, row: &RevocationRow) -> Result<Option<Revocation>, KeyError> {
-        let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.credential_id.clone() };
-        let scope = UNFINISHED.within(TenantId::stored(row.tenant_id.clone()));
-        let mut tx = self.store.begin().await?;
-        let Some(credential) = credential_load_even_deleted(&mut tx, ONE_CREDENTIAL, &name).await? else {
-            return Ok(None);
-        };
-        let credential = CredentialRow { refresh_token: row.refresh_token.clone(), ..credential };
-        let owner = owner(&credential);
-        let place = |field: &'static str| revocation_place(&row.id, field);
-        let access = self.open_quietly(&mut tx, &owner, place("access_token"), row.access_token.as_deref()).await?;
-        let refresh = self.open_quietly(&mut tx, &owner, place("refresh_token"), row.refresh_token.as_deref()).await?;
-        let is_used_again = self.consent_is_shared(&mut tx, &credential).await?
-            || self.is_shared_anew(&mut tx, &scope, &credential).await?;
-        if is_used_again || (access.is_none() && refresh.is_none()) {
-            revocation_delete(&mut tx, UNFINISHED, &row.tenant_id, &row.id).await?;
-            tx.commit().await?;
-            return Ok(None);
-        }
-        let integration = integration_of(&mut tx, &scope, credential.integration_id.as_deref()).await?;
-        tx.roll_back().await?;
-        Ok(Some(Revocation { id: row.id.clone(), credential, integration, access, refresh }))
-    }
-
-    async fn is_shared_anew(&self, tx: &mut Tx, scope: &TenantScope, row: &CredentialRow) -> Result<bool, StoreError> {
-        let (Some(integration), Some(shared_as)) = (&row.integration_id, &row.shared_as) else { return Ok(false) };
-        let shared = credential_shared_lock(tx, scope, (integration, &row.kind), shared_as).await?;
-        Ok(shared.is_some_and(|living| living.id != row.id))
-    }
-
-    /// Whether its provider has a way to end it. A secret that somebody handed over is theirs to take back; the provider's endpoint is for
-    /// what it has granted.
-    fn can_end(&self, revocation: &Revocation) -> Option<CredentialKind> {
-        let row = &revocation.credential;
-        let is_revocable = self.providers.get(&row.provider).is_some_and(|known| known.descriptor().revocable());
-        CredentialKind::parse(&row.kind).filter(|kind| is_revocable && kind.is_granted())
-    }
-
-    /// The provider's answer, or why there is none; nothing where there is nobody to ask.
-    async fn revoke_one(&self, revocation: &Revocation) -> Option<Result<(), String>> {
-        let (row, kind) = (&revocation.credential, self.can_end(revocation)?);
-        let provider = self.providers.get(&row.provider)?;
-        // The integration says another place now than the one that has granted this (OA-04).
-        if row.status == "misconfigured" && provider.descriptor().has_places() {
-            return Some(Err(Failure::NotSent.code().as_str().to_owned()));
-        }
-        if let Err(error) = self.note_revocation(row).await {
-            tracing::warn!(credential = %row.id, error = %error, "a revocation waits until it can be noted");
-            return Some(Err(Code::STORE_UNAVAILABLE.to_string()));
-        }
-        let tokens = RevokeTokens { access: revocation.access.as_ref(), refresh: revocation.refresh.as_ref(), kind };
-        let revoking = self.revoke_at_provider(&row.provider, revocation.integration.as_ref(), &tokens);
-        Some(match deadline(REVOKE_LIMIT, revoking).await {
-            Ok(answer) => answer.map_err(|failure| failure.code().as_str().to_owned()),
-            Err(_) => Err("timeout".to_owned()),
-        })
-    }
-
-    /// Before it is asked for, so that its echo cannot come first.
-    async fn note_revocation(&self, row: &CredentialRow) -> Result<(), StoreError> {
-        let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.id.clone() };
-        let mut tx = self.store.begin().await?;
-        credential_note_revocation(&mut tx, UNFINISHED, &name, self.around.now().0).await?;
-        tx.commit().await
-    }
-
-    async fn forget(&self, revocation: &Revocation) {
-        let row = &revocation.credential;
-        let done = async {
-            let mut tx = self.store.begin().await?;
-            revocation_delete(&mut tx, UNFINISHED, &row.tenant_id, &revocation.id).await?;
-            tx.commit().await
-        };
-        if let Err(error) = done.await {
-            tracing::warn!(credential = %row.id, error = %error, "what is revoked will be revoked once more");
-        }
-    }
-
-    async fn tell(&self, caller: &Caller, row: &CredentialRow, outcome: Result<(), String>) {
-        let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
-        let event = Event::done(Action::CredentialRevoked, "credential", &row.id).of_user(user);
-        let event = match &outcome {
-            Ok(()) => event,
-            Err(code) => event.failed(code),
-        };
-        if let Err(error) = self.audit.note(caller, &event).await {
-            tracing::error!(credential = %row.id, error = %error, "the outcome of a revocation is not in the book");
-        }
     }
 
     pub(super) async fn open_quietly(

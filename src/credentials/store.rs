@@ -1,29 +1,24 @@
 //! Keeping credentials: a new consent, a repeated one.
 
-use std::time::Duration;
-
-use super::read::{COME_AGAIN, PATIENCE, wait_for_landing};
-use super::refresh::{Code, Jitter, Replay, Verdict, Wish};
+use super::refresh::{Jitter, Replay};
 use super::row::{access_place, integration_of, look_at, owner, policy, refresh_place};
 use super::{CredentialError, Credentials, ONE_CREDENTIAL};
-use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
-use crate::clock::{Millis, Stopwatch, deadline};
+use crate::clock::Millis;
 use crate::ids::CredentialId;
 use crate::keys::{KeyError, Owner};
-use crate::providers::{CredentialKind, Failure};
+use crate::providers::CredentialKind;
 use crate::secret::Secret;
 use crate::store::connections::{
     connection_leave_credential, connection_use_credential, connections_of_credential_heal, credential_other_uses,
 };
 use crate::store::credentials::{
-    CredentialName, CredentialRow, DoubtColumns, NewTokens, credential_delete, credential_insert, credential_load,
-    credential_refill, credential_replace, credential_shared_lock, credentials_of_connection,
-    credentials_of_connection_lock,
+    CredentialRow, DoubtColumns, NewTokens, credential_delete, credential_insert, credential_refill,
+    credential_replace, credential_shared_lock, credentials_of_connection, credentials_of_connection_lock,
 };
 use crate::store::integrations::{IntegrationRow, integrations_lock};
 use crate::store::telling::connections_of_credential_recover;
-use crate::store::{StoreError, Tx, from_json_list, to_json_list};
+use crate::store::{StoreError, Tx, to_json_list};
 
 /// A token set to be kept, from a consent or an import.
 #[derive(Debug)]
@@ -170,7 +165,7 @@ impl Credentials {
     }
 
     /// Writes a token set, over another or as the first; gives its id.
-    async fn put(
+    pub(super) async fn put(
         &self,
         tx: &mut Tx,
         scope: &TenantScope,
@@ -260,141 +255,6 @@ impl Credentials {
             return Err(KeyError::Store(StoreError::Conflict(sqlx::Error::RowNotFound)));
         }
         Ok(row.id.clone())
-    }
-
-    /// Refreshes every refreshable credential of a connection now.
-    ///
-    /// # Errors
-    /// See [`CredentialError`].
-    pub async fn refresh_now(&self, caller: &Caller, connection: &str) -> Result<(), CredentialError> {
-        let scope = caller.require(Permission::ConnectionsWrite)?;
-        let mut tx = self.store.read().await?;
-        let rows = credentials_of_connection(&mut tx, &scope, connection).await?;
-        drop(tx);
-        let mut is_new = false;
-        for row in &rows {
-            if row.refresh_token.is_some() {
-                self.refresh_one(&scope, row).await?;
-                is_new = true;
-            } else {
-                is_new |= self.exchange_lasting(caller, &scope, row).await?;
-            }
-        }
-        if is_new { Ok(()) } else { Err(CredentialError::NotRefreshable) }
-    }
-
-    /// Exchanges a token that never ends for ones that rotate, once the app that it belongs to rotates (fact sheet B.4). The old one lives
-    /// until the new ones are first refreshed, so that an answer that is lost loses nothing. False where there is nothing to exchange.
-    async fn exchange_lasting(
-        &self,
-        caller: &Caller,
-        scope: &TenantScope,
-        row: &CredentialRow,
-    ) -> Result<bool, CredentialError> {
-        let known = self.providers.get(&row.provider).filter(|known| known.descriptor().lasting_exchange.is_some());
-        let kind = CredentialKind::parse(&row.kind).filter(|_| known.is_some() && row.expires_at.is_none());
-        let mut tx = self.store.read().await?;
-        let integration = integration_of(&mut tx, scope, row.integration_id.as_deref()).await?;
-        let (Some(kind), Some(integration), Some(sealed)) = (kind, integration, &row.access_token) else {
-            return Ok(false);
-        };
-        let owner = owner(row);
-        let place = access_place(&row.id, row.generation);
-        let token = self.keys.open_secret(&mut tx, &owner, place, sealed).await?;
-        drop(tx);
-        let asking = self.exchange_at_provider(kind, &integration, &token);
-        let set = match deadline(PATIENCE, asking).await {
-            Ok(Ok(set)) => set,
-            // Its app does not rotate, or somebody has done it: the old token is as good as it was.
-            Ok(Err(Failure::Unrecognised { .. } | Failure::Reauth { .. })) => return Ok(false),
-            Ok(Err(failure)) => {
-                let code = failure.code().as_str().to_owned();
-                return Err(CredentialError::Upstream { code, retry_after: COME_AGAIN });
-            }
-            Err(_) => return Err(CredentialError::InProgress { retry_after: COME_AGAIN }),
-        };
-        let now = self.around.now();
-        let new = NewCredential {
-            owner: &owner,
-            shared_as: row.shared_as.as_deref(),
-            integration: row.integration_id.as_deref(),
-            provider: &row.provider,
-            kind,
-            access_token: set.access_token,
-            refresh_token: set.refresh_token,
-            token_type: set.token_type,
-            scopes: set.scopes.unwrap_or_else(|| from_json_list(&row.scopes)),
-            obtained_at: now,
-            expires_at: set.expires_in.map(|life| now.after(life)),
-            refresh_expires_at: set.refresh_expires_in.map(|life| now.after(life)),
-        };
-        let mut tx = self.store.begin().await?;
-        self.put(&mut tx, scope, Some(row), &new).await?;
-        let event = Event::done(Action::CredentialRefreshed, "credential", &row.id);
-        self.audit.record_and_commit(tx, caller, &event.because(Some("exchanged"))).await?;
-        Ok(true)
-    }
-
-    async fn refresh_one(&self, scope: &TenantScope, row: &CredentialRow) -> Result<(), CredentialError> {
-        let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.id.clone() };
-        let waited = Stopwatch::start();
-        loop {
-            let (mut landing, passenger_of) = self.board(&name, Wish::forced(), None);
-            let patience = PATIENCE.saturating_sub(waited.elapsed());
-            let Ok(verdict) = deadline(patience, wait_for_landing(&mut landing)).await else {
-                return Err(CredentialError::InProgress { retry_after: COME_AGAIN });
-            };
-            let mut tx = self.store.read().await?;
-            let after = credential_load(&mut tx, ONE_CREDENTIAL, &name).await?.ok_or(CredentialError::NotFound)?;
-            let integration = integration_of(&mut tx, scope, after.integration_id.as_deref()).await?;
-            drop(tx);
-            if after.generation > row.generation {
-                return Ok(());
-            }
-            // Others may have wanted less than a refresh, whatever it takes.
-            if passenger_of.is_none() {
-                return Err(self.failed_refresh(verdict, &after, integration.as_ref()));
-            }
-        }
-    }
-
-    /// Why there is no newer token set. What no attempt can mend is told as what it is, whatever this attempt met (API.md section
-    /// 6, point 4).
-    fn failed_refresh(
-        &self,
-        verdict: Option<Verdict>,
-        row: &CredentialRow,
-        integration: Option<&IntegrationRow>,
-    ) -> CredentialError {
-        match row.status.as_str() {
-            "needs_reauth" => {
-                return CredentialError::NeedsReauth { reason: row.reason.clone().unwrap_or_default() };
-            }
-            "misconfigured" => return CredentialError::Misconfigured,
-            _ if integration.is_some_and(|one| one.status == "misconfigured") => return CredentialError::Misconfigured,
-            _ => {}
-        }
-        let left = |until: Option<i64>| until.map_or(Duration::ZERO, |until| Millis(until).left(self.around.now()));
-        let probe_at = integration.filter(|one| one.unreachable_since.is_some()).and_then(|one| one.probe_at);
-        let Some(verdict) = verdict else { return CredentialError::InProgress { retry_after: COME_AGAIN } };
-        match &verdict {
-            // Whoever reads it is served, since it lives; here only the refresh counts.
-            Verdict::Serve { degraded: Some(code), .. } if *code == Code::RATE_LIMITED => {
-                let until = integration.and_then(|one| one.rate_limited_until);
-                CredentialError::RateLimited { retry_after: left(until) }
-            }
-            // The sweep looks again when a doubt can be settled.
-            Verdict::Serve { degraded: Some(code), .. } if *code == Code::IN_DOUBT => {
-                CredentialError::InProgress { retry_after: left(self.next_due(row, integration)).max(COME_AGAIN) }
-            }
-            Verdict::Serve { degraded: Some(code), .. } if *code == Code::REFRESH_IN_PROGRESS => {
-                CredentialError::InProgress { retry_after: COME_AGAIN }
-            }
-            Verdict::Serve { degraded: Some(code), .. } if probe_at.is_some() => {
-                CredentialError::Upstream { code: code.to_string(), retry_after: left(probe_at).max(COME_AGAIN) }
-            }
-            _ => self.refusal(verdict, row),
-        }
     }
 
     /// The bot token of a connection, for our own looking at the bot's updates.
