@@ -8,6 +8,7 @@ mod berths;
 mod broker;
 mod driver;
 mod ending;
+mod exchanging;
 mod flights;
 mod held;
 mod on_request;

@@ -4,15 +4,11 @@ use std::time::Duration;
 
 use super::read::{COME_AGAIN, PATIENCE, wait_for_landing};
 use super::refresh::{Code, Verdict, Wish};
-use super::row::{access_place, integration_of, owner};
-use super::store::NewCredential;
+use super::row::integration_of;
 use super::{CredentialError, Credentials, ONE_CREDENTIAL};
-use crate::audit::{Action, Event};
 use crate::caller::{Caller, Permission, TenantScope};
 use crate::clock::{Millis, Stopwatch, deadline};
-use crate::providers::{CredentialKind, Failure};
 use crate::store::credentials::{CredentialName, CredentialRow, credential_load, credentials_of_connection};
-use crate::store::from_json_list;
 use crate::store::integrations::IntegrationRow;
 
 impl Credentials {
@@ -35,58 +31,6 @@ impl Credentials {
             }
         }
         if is_new { Ok(()) } else { Err(CredentialError::NotRefreshable) }
-    }
-
-    /// Exchanges a token that never ends for ones that rotate, once the app that it belongs to rotates (fact sheet B.4). The old one lives
-    /// until the new ones are first refreshed, so that an answer that is lost loses nothing. False where there is nothing to exchange.
-    async fn exchange_lasting(
-        &self,
-        caller: &Caller,
-        scope: &TenantScope,
-        row: &CredentialRow,
-    ) -> Result<bool, CredentialError> {
-        let known = self.providers.get(&row.provider).filter(|known| known.descriptor().lasting_exchange.is_some());
-        let kind = CredentialKind::parse(&row.kind).filter(|_| known.is_some() && row.expires_at.is_none());
-        let mut tx = self.store.read().await?;
-        let integration = integration_of(&mut tx, scope, row.integration_id.as_deref()).await?;
-        let (Some(kind), Some(integration), Some(sealed)) = (kind, integration, &row.access_token) else {
-            return Ok(false);
-        };
-        let owner = owner(row);
-        let place = access_place(&row.id, row.generation);
-        let token = self.keys.open_secret(&mut tx, &owner, place, sealed).await?;
-        drop(tx);
-        let asking = self.exchange_at_provider(kind, &integration, &token);
-        let set = match deadline(PATIENCE, asking).await {
-            Ok(Ok(set)) => set,
-            // Its app does not rotate, or somebody has done it: the old token is as good as it was.
-            Ok(Err(Failure::Unrecognised { .. } | Failure::Reauth { .. })) => return Ok(false),
-            Ok(Err(failure)) => {
-                let code = failure.code().as_str().to_owned();
-                return Err(CredentialError::Upstream { code, retry_after: COME_AGAIN });
-            }
-            Err(_) => return Err(CredentialError::InProgress { retry_after: COME_AGAIN }),
-        };
-        let now = self.around.now();
-        let new = NewCredential {
-            owner: &owner,
-            shared_as: row.shared_as.as_deref(),
-            integration: row.integration_id.as_deref(),
-            provider: &row.provider,
-            kind,
-            access_token: set.access_token,
-            refresh_token: set.refresh_token,
-            token_type: set.token_type,
-            scopes: set.scopes.unwrap_or_else(|| from_json_list(&row.scopes)),
-            obtained_at: now,
-            expires_at: set.expires_in.map(|life| now.after(life)),
-            refresh_expires_at: set.refresh_expires_in.map(|life| now.after(life)),
-        };
-        let mut tx = self.store.begin().await?;
-        self.put(&mut tx, scope, Some(row), &new).await?;
-        let event = Event::done(Action::CredentialRefreshed, "credential", &row.id);
-        self.audit.record_and_commit(tx, caller, &event.because(Some("exchanged"))).await?;
-        Ok(true)
     }
 
     async fn refresh_one(&self, scope: &TenantScope, row: &CredentialRow) -> Result<(), CredentialError> {

@@ -3,7 +3,7 @@
 //! up or the process stops. Each file is one answer and the claim that it belongs to; it comes home by the same store as any other.
 //!
 //! A file is written beside its name, synced, renamed, and the folder synced: it is there whole or not at all. What
-//! cannot be read or opened is set aside under another name, never deleted.
+//! cannot be read or opened is set aside under another name, and deleted only where its user is erased.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -237,7 +237,14 @@ impl Credentials {
         let read = file.clone();
         let Some(text) = blocking(move || present(std::fs::read(read))).await? else { return Ok(false) };
         let opened = match serde_json::from_slice::<Page>(&text) {
-            Ok(page) if page.version == 1 => self.opened(&page).await.map(|tokens| (page, tokens)),
+            Ok(page) if page.version == 1 => match self.opened(&page).await {
+                Err(KeyError::Destroyed) if self.is_erased(&page).await => {
+                    tracing::info!(credential = %page.credential, "a spooled answer goes the way of its user, who is erased");
+                    blocking(move || remove(&file)).await?;
+                    return Ok(false);
+                }
+                opened => opened.map(|tokens| (page, tokens)),
+            },
             _ => Err(KeyError::Refused),
         };
         let (page, tokens) = match opened {
@@ -265,6 +272,16 @@ impl Credentials {
         crash_point!(AfterHomecoming);
         blocking(move || remove(&file)).await?;
         Ok(true)
+    }
+
+    /// A key that is not there may belong to another database; one that was destroyed was this one's.
+    async fn is_erased(&self, page: &Page) -> bool {
+        let owner = Owner::of_row(&page.tenant, &page.owner_kind, &page.owner_id);
+        let asked = async {
+            let mut tx = self.store.read().await?;
+            self.keys.is_erased(&mut tx, &owner).await
+        };
+        asked.await.unwrap_or(false)
     }
 
     async fn opened(&self, page: &Page) -> Result<Fetched, KeyError> {

@@ -184,7 +184,6 @@ impl Credentials {
         };
         if let (Some(row), Some(stored)) = (existing, &stored)
             && new.refresh_token.as_ref().is_none_or(|given| given.expose() == stored.expose())
-            && (row.phase != "idle" || row.doubt != DoubtColumns::default())
             && self.is_spent_by_use(row)
         {
             return self.refill(tx, scope, row, new).await;
@@ -224,14 +223,15 @@ impl Credentials {
         Ok(id)
     }
 
-    /// Whether a refresh token that has left may be of no use any more. Of the others nothing is lost by a late answer that is dropped.
+    /// Whether a refresh token that has left may be of no use any more. Of the others nothing is lost by an answer that is dropped.
     fn is_spent_by_use(&self, row: &CredentialRow) -> bool {
         let provider = self.providers.get(&row.provider);
         provider.is_none_or(|provider| policy(provider.descriptor(), &row.kind).replay != Replay::Safe)
     }
 
-    /// Writes a token set whose refresh token is the stored one, while that is on its way or nobody knows what has become of it. It must
-    /// not look as if it had never left, or it would leave a second time, and the answer to the first would be revoked (RL-06, RL-37).
+    /// Writes a token set whose refresh token is the stored one. Whatever has become of that goes on: it must not look as if it had
+    /// never left, or it would leave a second time, and the answer to the first, or the copy of one that is stored, would be revoked as
+    /// if it were another consent's (RL-06, RL-37).
     async fn refill(
         &self,
         tx: &mut Tx,
@@ -240,7 +240,7 @@ impl Credentials {
         new: &NewCredential<'_>,
     ) -> Result<String, KeyError> {
         let place = access_place(&row.id, row.generation);
-        let tokens = NewTokens {
+        let mut tokens = NewTokens {
             generation: row.generation,
             access_token: self.keys.seal(tx, &owner(row), place, &new.access_token).await?,
             refresh_token: row.refresh_token.clone(),
@@ -251,8 +251,17 @@ impl Credentials {
             refresh_expires_at: row.refresh_expires_at,
             due_at: row.due_at,
         };
+        if row.phase == "idle" && row.doubt == DoubtColumns::default() {
+            let (obtained_at, expires_at) = (tokens.obtained_at, tokens.expires_at);
+            let after = CredentialRow { obtained_at, expires_at, last_error: None, last_error_at: None, ..row.clone() };
+            let integration = integration_of(tx, scope, new.integration).await?;
+            tokens.due_at = self.next_due(&after, integration.as_ref());
+        }
         if !credential_refill(tx, scope, &row.id, &tokens).await? {
             return Err(KeyError::Store(StoreError::Conflict(sqlx::Error::RowNotFound)));
+        }
+        if row.last_error.is_some() {
+            connections_of_credential_recover(tx, ONE_CREDENTIAL, scope.tenant(), &row.id).await?;
         }
         Ok(row.id.clone())
     }

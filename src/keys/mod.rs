@@ -287,6 +287,17 @@ impl Keys {
         Ok(derive(&key, purpose))
     }
 
+    /// Whether an owner was erased: what was sealed for it can be opened by nobody any more.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn is_erased(&self, tx: &mut Tx, owner: &Owner) -> Result<bool, StoreError> {
+        let (tenant, owner_id) = (owner.tenant(), owner.id());
+        let active = data_key_active(tx, BELOW_THE_GATES, tenant.as_str(), owner.kind(), &owner_id).await?;
+        Ok(active.is_none()
+            && data_keys_were_destroyed(tx, BELOW_THE_GATES, tenant.as_str(), owner.kind(), &owner_id).await?)
+    }
+
     async fn open_bytes(
         &self,
         tx: &mut Tx,

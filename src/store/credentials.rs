@@ -314,7 +314,7 @@ pub async fn credential_replace(
 }
 
 /// Writes what a consent has brought beside a refresh token that stays as it is, in the same generation: whatever is known of that
-/// token's fate, and whoever waits for an answer about it, goes on.
+/// token's fate, and whoever waits for an answer about it, goes on. What was wrong before is not wrong any more.
 ///
 /// # Errors
 /// As every statement.
@@ -327,7 +327,8 @@ pub async fn credential_refill(
     Ok(sql!(
         tx,
         execute,
-        "UPDATE credentials SET access_token = $4, token_type = $5, scopes = $6, obtained_at = $7, expires_at = $8
+        "UPDATE credentials SET access_token = $4, token_type = $5, scopes = $6, obtained_at = $7, expires_at = $8, due_at = $9,
+         slot_at = CASE WHEN due_at = $9 THEN slot_at END, last_error = NULL, last_error_at = NULL
          WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND status = 'active' AND deleted_at IS NULL",
         scope.tenant(),
         id,
@@ -336,7 +337,8 @@ pub async fn credential_refill(
         &new.token_type,
         &new.scopes,
         new.obtained_at,
-        new.expires_at
+        new.expires_at,
+        new.due_at
     )? == 1)
 }
 

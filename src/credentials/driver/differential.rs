@@ -12,14 +12,16 @@ use super::super::testing::{CONNECTION, House, INTEGRATION, consented, furnish, 
 use super::recording::record_name;
 use super::*;
 use crate::caller::TenantScope;
+use crate::credentials::NewCredential;
 use crate::credentials::row::{access_place, owner, refresh_place};
 use crate::providers::CredentialKind;
 use crate::store::Store;
 use crate::store::credentials::{credential_delete, credentials_of_connection, credentials_of_integration_pause};
 use crate::store::integrations::{integration_by_id, integration_update};
+use crate::store::notices::credential_lose;
 use crate::store::testing::{on_both, scope_of};
 
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 40;
 const STEPS: u64 = 80;
 
 /// One credential of one tenant, and what the model says about it.
@@ -34,6 +36,7 @@ struct Story<'a> {
     claims: Vec<Claimed>,
     /// Access and refresh token that should be stored.
     tokens: (String, String),
+    provider: &'static str,
     /// Which kinds of events there were.
     seen: BTreeMap<&'static str, u64>,
 }
@@ -45,7 +48,10 @@ impl<'a> Story<'a> {
         furnish(&house.store, &tenant, &scope).await;
         let mut tx = house.store.begin().await.unwrap();
         let owner = owner_of(&scope);
+        // One whose refresh tokens are spent by use, and one whose are not.
+        let provider = if seed.is_multiple_of(2) { "google" } else { "notion" };
         let first = consented(&owner, START, Duration::from_secs(100), "access 0", "refresh 0");
+        let first = NewCredential { provider, ..first };
         house.rooms[0].keep(&mut tx, &scope, CONNECTION, first).await.unwrap();
         let row = credentials_of_connection(&mut tx, &scope, CONNECTION).await.unwrap().remove(0);
         tx.commit().await.unwrap();
@@ -64,6 +70,7 @@ impl<'a> Story<'a> {
             dice: Dice::new(seed),
             claims: vec![Claimed { generation: 1, fence: 0, consents: 1 }],
             tokens: ("access 0".to_owned(), "refresh 0".to_owned()),
+            provider,
             seen: BTreeMap::new(),
         }
     }
@@ -118,9 +125,9 @@ impl<'a> Story<'a> {
     async fn step(&mut self, number: u64) {
         self.house.clock.advance(Duration::from_millis(self.dice.roll(20_000)));
         let node = usize::try_from(self.dice.roll(2)).unwrap();
-        match self.dice.roll(16) {
+        match self.dice.roll(20) {
             0..=3 => self.claim(node).await,
-            4 => self.announce(node).await,
+            4 | 18 | 19 => self.announce(node).await,
             5 | 6 => self.renew(node).await,
             7..=9 => self.store(node, number).await,
             10 | 11 => {
@@ -140,6 +147,8 @@ impl<'a> Story<'a> {
                 self.write(node, Record::Reauth { generation, fence, reason, heals_integration, wave }).await;
             }
             13 => self.reconnect(number).await,
+            16 => self.bring_again(number).await,
+            17 if self.dice.once_in(4) => self.lose().await,
             14 if self.dice.once_in(10) => self.disconnect().await,
             _ => self.tenant_acts().await,
         }
@@ -263,10 +272,48 @@ impl<'a> Story<'a> {
         let (now, owner) = (self.now(), owner_of(&self.scope));
         let mut tx = self.house.store.begin().await.unwrap();
         let new = consented(&owner, now, LIFE, &self.tokens.0, &self.tokens.1);
+        let new = NewCredential { provider: self.provider, ..new };
         self.house.rooms[1].keep(&mut tx, &self.scope, CONNECTION, new).await.unwrap();
         tx.commit().await.unwrap();
         self.model.reconnect(now);
         self.note("reconnected");
+    }
+
+    /// A consent without a refresh token, or with the one that is stored.
+    async fn bring_again(&mut self, number: u64) {
+        if self.model.status != Status::Active || !self.model.has_refresh_token {
+            return;
+        }
+        self.tokens.0 = format!("access {number}");
+        let (now, owner) = (self.now(), owner_of(&self.scope));
+        let new = consented(&owner, now, LIFE, &self.tokens.0, &self.tokens.1);
+        let mut new = NewCredential { provider: self.provider, ..new };
+        if self.dice.once_in(2) {
+            new.refresh_token = None;
+        }
+        let mut tx = self.house.store.begin().await.unwrap();
+        self.house.rooms[1].keep(&mut tx, &self.scope, CONNECTION, new).await.unwrap();
+        tx.commit().await.unwrap();
+        if self.drivers[0].policy.replay != Replay::Safe {
+            self.model.refill(now);
+            self.note("refilled");
+        } else {
+            self.model.reconnect(now);
+            self.note("brought again");
+        }
+    }
+
+    /// The provider says that it has ended.
+    async fn lose(&mut self) {
+        let (id, now) = (&self.name.id, self.now());
+        let mut tx = self.house.store.begin().await.unwrap();
+        let lost = credential_lose(&mut tx, &self.scope, id, ("revoked_at_provider", now.0), now.0).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(lost, self.model.has_refresh_token && self.model.status != Status::Deleted);
+        if lost {
+            self.model.lose(now);
+            self.note("lost");
+        }
     }
 
     async fn tenant_acts(&mut self) {
@@ -306,6 +353,10 @@ impl<'a> Story<'a> {
         else {
             return;
         };
+        if !self.model.has_refresh_token {
+            assert_eq!((row.access_token, row.refresh_token), (None, None), "destroyed");
+            return;
+        }
         let keys = &self.house.rooms[1].keys;
         let mut tx = self.house.store.read().await.unwrap();
         for (place, sealed, wanted) in [
@@ -353,7 +404,7 @@ async fn model_and_databases_agree_after_every_action() {
 }
 
 /// What has to occur for the comparison to mean something.
-const WANTED: [&str; 19] = [
+const WANTED: [&str; 22] = [
     "claimed",
     "claim lost",
     "announced",
@@ -370,6 +421,9 @@ const WANTED: [&str; 19] = [
     "needs_reauth",
     "record lost",
     "reconnected",
+    "brought again",
+    "refilled",
+    "lost",
     "client changed",
     "integration mended",
     "disconnected",

@@ -10,6 +10,7 @@ use crate::credentials::ONE_CREDENTIAL;
 use crate::credentials::refresh::{Code, Event, Failure, Record, Wave};
 use crate::credentials::row::doubt_columns;
 use crate::store::connections::connections_of_credential_mark;
+use crate::store::credentials::CredentialRow;
 use crate::store::integrations::{
     Refusals, integration_accept, integration_count_refusal, integration_limit_rate, integration_pause,
     integration_strain,
@@ -124,20 +125,30 @@ impl Driver {
                 }
             }
         };
+        // A pause and a fault are the client's, whoever has gone on with this credential meanwhile.
+        if !written && !matches!(record, Record::RateLimited { .. } | Record::Configuration { .. }) {
+            return Ok(Written::No);
+        }
+        if written || entry.object.0 == "integration" {
+            self.enter(&mut tx, &row, entry).await?;
+        }
+        crash_point!(MidRecord);
+        tx.commit().await?;
+        crash_point!(AfterRecord);
         if !written {
             return Ok(Written::No);
         }
+        metrics::counter!("valetkey_refreshes_total", "provider" => row.provider, "outcome" => outcome).increment(1);
+        Ok(if outcome == "withheld" { Written::Withheld } else { Written::Yes })
+    }
+
+    async fn enter(&self, tx: &mut Tx, row: &CredentialRow, entry: Entry<'_>) -> Result<(), StoreError> {
         let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
         let (kind, id) = entry.object;
         let event = Happening { reason: entry.reason, ..Happening::done(entry.action, kind, id) };
         let event = event.of_user(user.filter(|_| kind == "credential"));
         let event = entry.reason.filter(|_| entry.failed).map_or(event, |reason| event.failed(reason));
-        self.room.audit.record(&mut tx, &self.system(), &event).await?;
-        crash_point!(MidRecord);
-        tx.commit().await?;
-        crash_point!(AfterRecord);
-        metrics::counter!("valetkey_refreshes_total", "provider" => row.provider, "outcome" => outcome).increment(1);
-        Ok(if outcome == "withheld" { Written::Withheld } else { Written::Yes })
+        self.room.audit.record(tx, &self.system(), &event).await.map(drop)
     }
 
     async fn mark_reauth(&self, tx: &mut Tx, seen: (i64, i64), reason: &Code) -> Result<bool, StoreError> {

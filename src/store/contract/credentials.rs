@@ -193,7 +193,7 @@ async fn what_comes_beside_a_refresh_token_that_stays_changes_nothing_of_its_fat
         keep(&store).await;
         let mut tx = store.begin().await.unwrap();
         let before = load(&mut tx, "crd_1").await;
-        let new = NewTokens { expires_at: Some(NOW + 7), ..brought() };
+        let new = NewTokens { expires_at: Some(NOW + 7), due_at: Some(NOW + 6), ..brought() };
         let stale = NewTokens { generation: 0, ..new.clone() };
         assert!(!credential_refill(&mut tx, &a(), "crd_1", &stale).await.unwrap(), "the row moved on");
         assert!(!credential_refill(&mut tx, &b(), "crd_1", &new).await.unwrap());
@@ -204,6 +204,7 @@ async fn what_comes_beside_a_refresh_token_that_stays_changes_nothing_of_its_fat
             scopes: "[]".to_owned(),
             obtained_at: NOW + 5,
             expires_at: Some(NOW + 7),
+            due_at: Some(NOW + 6),
             ..before
         };
         assert_eq!(load(&mut tx, "crd_1").await, wanted);

@@ -134,6 +134,8 @@ pub struct Plan {
     pub keep: Keep,
     pub nodes: u64,
     pub steps: u32,
+    /// Whether consents may bring no refresh token, or the one that is stored, and the provider tells of what has ended.
+    pub eventful: bool,
 }
 
 impl Plan {
@@ -165,12 +167,14 @@ impl Plan {
             },
             nodes: 1 + dice.roll(4),
             steps: 120 + u32::try_from(dice.roll(160)).unwrap(),
+            eventful: seed % 7 == 2,
         }
     }
 
     /// Three nodes with good clocks.
     pub fn plain(seed: u64, family: Family, weather: Weather) -> Self {
         let grace = Duration::from_secs(60);
-        Self { seed, family, grace, clocks: Clocks::Exact, weather, keep: Keep::Always, nodes: 3, steps: 250 }
+        let (clocks, keep) = (Clocks::Exact, Keep::Always);
+        Self { seed, family, grace, clocks, weather, keep, nodes: 3, steps: 250, eventful: false }
     }
 }

@@ -20,6 +20,9 @@ impl World {
                 self.tally.note(Deed::UserRevoked);
                 self.user_revoked = true;
                 self.provider.revoke(stored);
+                if self.plan.eventful && self.row.has_refresh_token && self.dice.once_in(2) {
+                    self.told(stored);
+                }
             }
             3 => {
                 self.tally.note(Deed::ClientChanged);
@@ -34,6 +37,9 @@ impl World {
                 self.secret_is_wrong = false;
                 self.mend_integration();
             }
+            6 | 7 if self.plan.eventful && self.row.status == Status::Active && self.row.has_refresh_token => {
+                self.brought_again(stored);
+            }
             _ if self.row.status != Status::Deleted => {
                 self.tally.note(Deed::Reconnected);
                 self.user_revoked = false;
@@ -43,11 +49,44 @@ impl World {
                 self.row.reconnect(self.wall(index));
                 let first = self.provider.consent();
                 self.consented(first);
-                self.due =
-                    Some(due_at(&self.row.seen_by(0), &self.policy, self.now, Jitter(0))).filter(|due| *due < NEVER);
+                self.look_when_due();
             }
             _ => {}
         }
+    }
+
+    fn look_when_due(&mut self) {
+        self.due = Some(due_at(&self.row.seen_by(0), &self.policy, self.now, Jitter(0))).filter(|due| *due < NEVER);
+    }
+
+    /// A consent without a refresh token, or a platform that moves in with what it has brought before.
+    fn brought_again(&mut self, stored: Tokens) {
+        let index = usize::try_from(self.dice.roll(self.plan.nodes)).unwrap();
+        let (wall, good_until) = (self.wall(index), self.now.after(LIFE));
+        if self.policy.replay != Replay::Safe {
+            self.tally.note(Deed::Refilled);
+            self.row.refill(wall);
+            self.sets.last_mut().unwrap().good_until = good_until;
+            if self.row.phase == Phase::Idle && self.row.doubt.is_none() {
+                self.look_when_due();
+            }
+            return;
+        }
+        self.tally.note(Deed::BroughtAgain);
+        self.row.reconnect(wall);
+        self.sets.push(Set::new(stored, good_until));
+        self.look_when_due();
+    }
+
+    /// The provider says that the user has taken everything back.
+    fn told(&mut self, stored: Tokens) {
+        if matches!(self.row.status, Status::Deleted) {
+            return;
+        }
+        self.tally.note(Deed::Told);
+        self.row.lose(self.now);
+        self.sets.push(Set::new(stored, self.now));
+        self.due = None;
     }
 
     /// A tenant puts another client secret in, or the same once more.
@@ -67,7 +106,7 @@ impl World {
             }
         }
         if self.due.is_none() && self.row.generation == 1 {
-            self.due = Some(due_at(&self.row.seen_by(0), &self.policy, self.now, Jitter(0))).filter(|due| *due < NEVER);
+            self.look_when_due();
         }
     }
 

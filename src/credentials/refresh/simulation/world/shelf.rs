@@ -150,10 +150,12 @@ impl Shelf {
                 return self.refuse(now, (*generation, *fence), reason, *heals_integration, wave.as_ref());
             }
         };
-        self.fail(now, failure).then(|| {
+        let written = self.fail(now, failure);
+        // A pause and a fault are the client's, whoever has gone on with this credential meanwhile.
+        if written || matches!(record, Record::RateLimited { .. } | Record::Configuration { .. }) {
             self.strain(now, record);
-            Event::Recorded
-        })
+        }
+        written.then_some(Event::Recorded)
     }
 
     fn strain(&mut self, now: Millis, record: &Record) {
@@ -218,7 +220,9 @@ impl Shelf {
                 if self.fail(now, &wave.failure) {
                     // What the wave has marked so far is taken back.
                     let stays = [Code::ROTATION_RESPONSE_LOST, Code::SESSION_POLICY, Code::NOT_REFRESHABLE];
-                    if matches!(&self.view.status, Status::NeedsReauth { reason } if !stays.contains(reason)) {
+                    let has_tokens = self.view.has_refresh_token;
+                    if matches!(&self.view.status, Status::NeedsReauth { reason } if has_tokens && !stays.contains(reason))
+                    {
                         self.view.status = Status::Active;
                     }
                     return Some(Event::Withheld);
@@ -277,6 +281,36 @@ impl Shelf {
             silent_at: row.silent_at,
             keep: row.keep,
             ..new_row()
+        };
+    }
+
+    /// A consent whose refresh token is the stored one, where use spends it: that goes on, whatever its fate.
+    pub(in crate::credentials) fn refill(&mut self, now: Millis) {
+        (self.view.expires_at, self.view.original_life) = (Some(now.after(LIFE)), Some(LIFE));
+        (self.view.refreshed_at, self.view.last_error, self.view.failed_at) = (now, None, None);
+    }
+
+    /// The provider says that it has ended: the tokens are destroyed.
+    pub(in crate::credentials) fn lose(&mut self, now: Millis) {
+        let reason = Code::new("revoked_at_provider");
+        let row = &mut self.view;
+        let end = row.expires_at.map_or(now, |end| end.min(now));
+        *row = View {
+            generation: row.generation + 1,
+            fence: row.fence + 1,
+            consents: row.consents + 1,
+            stored_fence: None,
+            lease_until: None,
+            phase: Phase::Idle,
+            doubt: None,
+            status: Status::NeedsReauth { reason: reason.clone() },
+            expires_at: Some(end),
+            original_life: Some(end.left(row.refreshed_at)),
+            has_refresh_token: false,
+            next_attempt_at: None,
+            last_error: Some(reason),
+            failed_at: Some(now),
+            ..row.clone()
         };
     }
 

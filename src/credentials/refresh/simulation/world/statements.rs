@@ -170,8 +170,9 @@ impl World {
             self.tally.note(Deed::Healed);
         }
         let good_until = really_at.after(LIFE);
+        let before = self.sets.last().unwrap().tokens;
         self.sets.push(Set::new(tokens, good_until));
-        let same_consent = self.provider.consent_of(tokens) == self.row.consents;
+        let same_consent = self.provider.consent_of(tokens) == self.provider.consent_of(before);
         self.must(same_consent, "I4", "a token of another consent was stored");
         self.plan_next_look(index);
         Event::Stored
