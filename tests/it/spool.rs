@@ -143,6 +143,26 @@ async fn a_disconnected_accounts_spooled_answer_is_revoked_and_not_kept() {
 }
 
 #[tokio::test]
+async fn an_erased_users_spooled_answer_goes_with_the_key() {
+    let mut app = TestApp::start_with(Wishes { spool: true, ..Wishes::default() }).await.expect("SQLite");
+    let platform = app.platform().await;
+    held(&app, &platform).await;
+    app.restart().await;
+    let file = app.spooled().remove(0);
+    let platform = app.at_node(&platform, 0);
+    platform.delete("/v1/users/u-1").await.ok();
+    app.database.take_tokens().await;
+    app.until("the spool is empty", async || {
+        app.clock.advance(std::time::Duration::from_secs(1));
+        app.spooled().is_empty() && app.ready().await.0 == 200
+    })
+    .await;
+    let folder = file.parent().expect("a folder");
+    assert_eq!(std::fs::read_dir(folder).expect("read").count(), 0, "nothing is set aside that nobody can open");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_spooled_answer_whose_account_was_disconnected_before_the_start_is_ended_at_its_provider() {
     // RL-37: nothing but the deleted row says then whose tokens these are.
     let mut app = TestApp::start_with(Wishes { spool: true, ..Wishes::default() }).await.expect("SQLite");

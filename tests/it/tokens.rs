@@ -208,6 +208,43 @@ async fn a_slack_token_that_never_expires_is_exchanged_once_its_app_rotates() {
 }
 
 #[tokio::test]
+async fn what_an_exchange_has_brought_is_stored_or_ended_whoever_hangs_up_rl_05() {
+    for disconnects in [false, true] {
+        for wishes in Wishes::both() {
+            let wishes = Wishes { slack_without_rotation: true, ..wishes };
+            let Some(app) = TestApp::start_with(wishes).await else { continue };
+            let platform = app.platform().await;
+            let id = app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;
+            app.street.tell("/rotation", json!({"slack": "on"})).await;
+            app.database.refuse_tokens().await;
+            let (path, nothing) = (format!("/v1/connections/{id}/refresh"), json!({}));
+            tokio::select! {
+                got = platform.post(&path, &nothing) => panic!("{}", got.text),
+                () = app.until("it is held", async || app.ready().await.1.contains("held_tokens")) => {}
+            }
+            if disconnects {
+                platform.delete(&format!("/v1/connections/{id}")).await.ok();
+            }
+            app.database.take_tokens().await;
+            app.until("nothing is held", async || {
+                app.clock.advance(std::time::Duration::from_secs(1));
+                app.ready().await.0 == 200
+            })
+            .await;
+            if disconnects {
+                let ended = app.entries("credential.revoke").await;
+                assert_eq!(ended, ["allowed", "allowed"], "what was stored, and what came too late");
+            } else {
+                platform.post(&path, &json!({})).await.ok();
+                let token = platform.post(&format!("/v1/connections/{id}/token"), &json!({})).await.ok();
+                assert_eq!(token["generation"], 3, "exchanged, and refreshed");
+            }
+            app.finish().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_import_is_all_or_nothing_and_names_the_row() {
     let app = TestApp::start().await;
     let platform = app.platform_key(&["all"]).await;
