@@ -138,11 +138,13 @@ impl Credentials {
         Ok(heard)
     }
 
-    /// Whether the provider was asked, since these tokens came and about then, to end others of the same account. Of a revocation that
-    /// is older than they are, nothing newer is told.
+    /// Whether the provider was asked about then, and since these tokens or those that they came from were consented to, to end others
+    /// of the same account. Of a revocation that is older than a consent, nothing newer is told.
     async fn may_be_an_echo(&self, tx: &mut Tx, row: &CredentialRow, told: Told<'_>) -> Result<bool, StoreError> {
         let (Some(integration), Some(kind)) = (&row.integration_id, told.kind) else { return Ok(false) };
-        let from = told.happened.before(ECHO.1).0.max(row.obtained_at);
+        let was_refreshed = row.last_refreshed_at == Some(row.obtained_at);
+        let since = if was_refreshed { row.created_at } else { row.obtained_at };
+        let from = told.happened.before(ECHO.1).0.max(since);
         let until = told.happened.after(ECHO.0).0;
         let place = (row.tenant_id.as_str(), integration.as_str());
         account_was_revoked(tx, ONE_CREDENTIAL, place, (told.whose, kind.as_str()), (from, until)).await
