@@ -45,13 +45,15 @@ pub(super) struct Fetched {
     pub(super) refresh_token: Secret,
     pub(super) received_at: Millis,
     pub(super) sealer: Sealer,
+    /// Of the integration whose client was asked: another may have another place.
+    pub(super) revision: i64,
 }
 
 impl Fetched {
     /// What an answer to the refresh token that was `sent` has brought. Absent means: keep the one you have (RFC 6749 section 6).
-    pub(super) fn of(mut set: TokenSet, sent: Secret, received_at: Millis, sealer: Sealer) -> Self {
+    pub(super) fn of(mut set: TokenSet, sent: Secret, received_at: Millis, (sealer, revision): (Sealer, i64)) -> Self {
         let refresh_token = set.refresh_token.take().unwrap_or(sent);
-        Self { set, refresh_token, received_at, sealer }
+        Self { set, refresh_token, received_at, sealer, revision }
     }
 }
 
@@ -440,10 +442,8 @@ impl Driver {
     }
 
     async fn on_revoke(&self, tokens: &Fetched) -> Event<Tokens> {
-        if let Some(Loaded { row, integration }) = self.loaded.clone() {
-            let late = (tokens.set.access_token.duplicate(), Some(tokens.refresh_token.duplicate()));
-            self.room.end_late(row, integration, late).await;
-        }
+        let late = (tokens.set.access_token.duplicate(), Some(tokens.refresh_token.duplicate()));
+        self.room.end_late(&self.name, tokens.revision, late).await;
         Event::Revoked
     }
 

@@ -83,7 +83,9 @@ impl Credentials {
             let integration = integration_of(tx, scope, row.integration_id.as_deref()).await?;
             credential_delete(tx, scope, &row.id, self.around.now().0).await?;
             let id = RevocationId::new(&self.around).to_string();
-            revocations.push(Revocation { id, credential: row, integration, access, refresh });
+            // What is `misconfigured` was granted to a client of before.
+            let revision = integration.as_ref().filter(|_| row.status != "misconfigured").map_or(0, |one| one.revision);
+            revocations.push(Revocation { id, credential: row, integration, revision, access, refresh });
         }
         Ok(revocations)
     }
@@ -125,10 +127,10 @@ impl Credentials {
             if told.kind.is_some_and(|kind| row.kind != kind.as_str()) {
                 continue;
             }
-            if self.may_be_an_echo(tx, &row, told).await?
-                && credential_look_into(tx, scope, &row.id, happened, now).await?
-            {
-                heard.push(Hearing::LookedInto(row.id));
+            if row.refresh_token.is_some() && self.may_be_an_echo(tx, &row, told).await? {
+                if credential_look_into(tx, scope, &row.id, happened, now).await? {
+                    heard.push(Hearing::LookedInto(row.id));
+                }
             } else if credential_lose(tx, scope, &row.id, (reason, happened), now).await? {
                 let (tenant, reauth) = (scope.tenant(), "needs_reauth");
                 connections_of_credential_mark(tx, ONE_CREDENTIAL, tenant, &row.id, reauth, Some(reason), now).await?;

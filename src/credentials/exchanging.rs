@@ -19,7 +19,7 @@ use crate::keys::{KeyError, Owner};
 use crate::providers::{CredentialKind, Failure, TokenSet};
 use crate::secret::Secret;
 use crate::store::credentials::{CredentialName, CredentialRow, credential_load};
-use crate::store::integrations::IntegrationRow;
+use crate::store::integrations::{IntegrationRow, integrations_lock};
 use crate::store::{StoreError, from_json_list};
 
 /// How often it is tried to store what has come, and the pause between.
@@ -80,6 +80,10 @@ impl Credentials {
 }
 
 impl Exchange {
+    fn name(&self) -> CredentialName {
+        CredentialName { tenant_id: self.row.tenant_id.clone(), id: self.row.id.clone() }
+    }
+
     async fn run(self) -> Result<bool, CredentialError> {
         match self.room.exchange_at_provider(self.kind, &self.integration, &self.token).await {
             Ok(set) => self.keep(set).await,
@@ -104,7 +108,7 @@ impl Exchange {
                 Ok(false) if may_be_stored => break,
                 Ok(false) | Err(CredentialError::Keys(KeyError::Destroyed)) => {
                     let late = (new.access_token.duplicate(), new.refresh_token.as_ref().map(Secret::duplicate));
-                    self.room.end_late(self.row.clone(), Some(self.integration.clone()), late).await;
+                    self.room.end_late(&self.name(), self.integration.revision, late).await;
                     return Err(CredentialError::InProgress { retry_after: COME_AGAIN });
                 }
                 Err(error) => {
@@ -144,8 +148,14 @@ impl Exchange {
 
     /// One try; false when the row has moved on without these tokens.
     async fn put(&self, new: &NewCredential<'_>) -> Result<bool, CredentialError> {
-        let (room, row) = (&self.room, &self.row);
+        let (room, row, place) = (&self.room, &self.row, (self.scope.tenant(), self.integration.id.as_str()));
         let mut tx = room.store.begin().await?;
+        integrations_lock(&mut tx, ONE_CREDENTIAL, &[place]).await?;
+        let integration = integration_of(&mut tx, &self.scope, Some(place.1)).await?;
+        // Its client has changed, so that these are another's.
+        if integration.is_none_or(|one| one.revision != self.integration.revision) {
+            return Ok(false);
+        }
         match room.put(&mut tx, &self.scope, Some(row), new).await {
             Ok(_) => {}
             Err(KeyError::Store(StoreError::Conflict(_))) => return self.has_put(new).await,
@@ -159,8 +169,7 @@ impl Exchange {
     /// Whether a try whose end nobody heard of has stored them.
     async fn has_put(&self, new: &NewCredential<'_>) -> Result<bool, CredentialError> {
         let mut tx = self.room.store.read().await?;
-        let name = CredentialName { tenant_id: self.row.tenant_id.clone(), id: self.row.id.clone() };
-        let Some(row) = credential_load(&mut tx, ONE_CREDENTIAL, &name).await? else { return Ok(false) };
+        let Some(row) = credential_load(&mut tx, ONE_CREDENTIAL, &self.name()).await? else { return Ok(false) };
         let place = access_place(&row.id, row.generation);
         let stored = self.room.open_quietly(&mut tx, &owner(&row), place, row.access_token.as_deref()).await?;
         Ok(stored.is_some_and(|stored| stored.expose() == new.access_token.expose()))

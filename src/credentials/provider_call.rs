@@ -89,7 +89,7 @@ impl Credentials {
                 crash_point!(AfterResponse);
                 // A process that stood still in between does not know since when its answer was there (RL-11).
                 let received_at = now.min(asked_at.after(took + CLOCKS_DIFFER));
-                Outcome::Fresh(Arc::new(Fetched::of(set, refresh_token, received_at, sealer)))
+                Outcome::Fresh(Arc::new(Fetched::of(set, refresh_token, received_at, (sealer, integration.revision))))
             }
             // Cut off while the token was waiting at its door.
             Ok((Err(providers::Failure::Ambiguous { .. }), _)) | Err(_) if !has_left => Outcome::NotSent,

@@ -17,7 +17,7 @@ use crate::keys::{KeyError, Place};
 use crate::providers::{CredentialKind, Failure, RevokeTokens};
 use crate::secret::Secret;
 use crate::store::credentials::{CredentialName, CredentialRow, credential_load_even_deleted, credential_shared_lock};
-use crate::store::integrations::IntegrationRow;
+use crate::store::integrations::{IntegrationRow, integrations_lock};
 use crate::store::revocations::{
     RevocationRow, credential_note_revocation, revocation_delete, revocation_insert, revocations_claim,
 };
@@ -45,6 +45,8 @@ pub struct Revocation {
     pub(super) id: String,
     pub(super) credential: CredentialRow,
     pub(super) integration: Option<IntegrationRow>,
+    /// Of the integration whose client was granted these; 0 for one of before.
+    pub(super) revision: i64,
     pub(super) access: Option<Secret>,
     pub(super) refresh: Option<Secret>,
 }
@@ -56,9 +58,8 @@ impl Credentials {
     /// As every statement.
     pub async fn remember(&self, tx: &mut Tx, scope: &TenantScope, revocations: &[Revocation]) -> Result<(), KeyError> {
         let now = self.around.now();
-        for Revocation { id, credential, access, refresh, .. } in
-            revocations.iter().filter(|one| self.can_end(one).is_some())
-        {
+        let ours = revocations.iter().filter(|one| self.can_end(one).is_some() && !self.is_elsewhere(one));
+        for Revocation { id, credential, revision, access, refresh, .. } in ours {
             let mut sealed = [None, None];
             for (sealed, (field, token)) in
                 sealed.iter_mut().zip([("access_token", access), ("refresh_token", refresh)])
@@ -73,6 +74,7 @@ impl Credentials {
                 tenant_id: credential.tenant_id.clone(),
                 id: id.clone(),
                 credential_id: credential.id.clone(),
+                revision: *revision,
                 access_token,
                 refresh_token,
                 attempts: 0,
@@ -103,39 +105,53 @@ impl Credentials {
     /// Ends tokens at their provider that came when their credential had gone on without them, or was deleted (RL-37): now or within a
     /// day, unless another connection lives on what that would end. What cannot be noted is not done: a living connection would
     /// pay for it, and nobody has these tokens any more.
-    pub(super) async fn end_late(
-        &self,
-        row: CredentialRow,
-        integration: Option<IntegrationRow>,
-        (access, refresh): (Secret, Option<Secret>),
-    ) {
-        let tenant = TenantId::stored(row.tenant_id.clone());
-        let scope = UNFINISHED.within(tenant.clone());
-        // A deleted row has no refresh token any more; whether these have one says what their end takes along.
-        let credential = CredentialRow { refresh_token: refresh.as_ref().map(|_| Vec::new()), ..row };
-        let id = RevocationId::new(&self.around).to_string();
-        let late = [Revocation { id, credential, integration, access: Some(access), refresh }];
-        let kept = self.store.in_time(DATABASE_LIMIT, async {
-            let mut tx = self.store.begin().await?;
-            if self.consent_is_shared(&mut tx, &late[0].credential).await? {
-                return Ok(false);
-            }
-            match self.remember(&mut tx, &scope, &late).await {
-                Ok(()) => tx.commit().await?,
-                // Its user is erased: now or never.
-                Err(KeyError::Destroyed) => tx.roll_back().await?,
-                Err(error) => return Err(error),
-            }
-            Ok(true)
-        });
-        match kept.await {
-            Ok(true) => drop(self.revoke(&Caller::system("refresh", tenant), late.into()).await),
-            Ok(false) => {}
+    pub(super) async fn end_late(&self, name: &CredentialName, revision: i64, late: (Secret, Option<Secret>)) {
+        let tenant = TenantId::stored(name.tenant_id.clone());
+        match self.store.in_time(DATABASE_LIMIT, self.remember_late(name, revision, late)).await {
+            Ok(late) => drop(self.revoke(&Caller::system("refresh", tenant), late.into_iter().collect()).await),
             Err(error) => {
-                let credential = &late[0].credential.id;
-                tracing::error!(credential, error = %error, "tokens that came too late are left to end by themselves");
+                tracing::error!(credential = %name.id, error = %error, "tokens that came too late are left to end by themselves");
             }
         }
+    }
+
+    async fn remember_late(
+        &self,
+        name: &CredentialName,
+        revision: i64,
+        (access, refresh): (Secret, Option<Secret>),
+    ) -> Result<Option<Revocation>, KeyError> {
+        let scope = UNFINISHED.within(TenantId::stored(name.tenant_id.clone()));
+        let mut tx = self.store.begin().await?;
+        let Some((row, integration)) = self.as_it_stands(&mut tx, &scope, name).await? else { return Ok(None) };
+        // A deleted row has no refresh token any more; whether these have one says what their end takes along.
+        let credential = CredentialRow { refresh_token: refresh.as_ref().map(|_| Vec::new()), ..row };
+        if self.consent_is_shared(&mut tx, &credential).await? {
+            return Ok(None);
+        }
+        let id = RevocationId::new(&self.around).to_string();
+        let late = [Revocation { id, credential, integration, revision, access: Some(access), refresh }];
+        match self.remember(&mut tx, &scope, &late).await {
+            Ok(()) => tx.commit().await?,
+            // Its user is erased: now or never.
+            Err(KeyError::Destroyed) => tx.roll_back().await?,
+            Err(error) => return Err(error),
+        }
+        Ok(late.into_iter().next())
+    }
+
+    /// A credential, which may be deleted, and its integration as they are at one moment.
+    async fn as_it_stands(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        name: &CredentialName,
+    ) -> Result<Option<(CredentialRow, Option<IntegrationRow>)>, StoreError> {
+        let Some(row) = credential_load_even_deleted(tx, ONE_CREDENTIAL, name).await? else { return Ok(None) };
+        let Some(integration) = row.integration_id.as_deref() else { return Ok(Some((row, None))) };
+        integrations_lock(tx, ONE_CREDENTIAL, &[(scope.tenant(), integration)]).await?;
+        let integration = integration_of(tx, scope, Some(integration)).await?;
+        Ok(Some((row, integration)))
     }
 
     /// Takes up again what providers have not confirmed; gives how many have now.
@@ -144,14 +160,14 @@ impl Credentials {
     /// As every statement.
     pub async fn revocations_retry(&self) -> Result<u64, KeyError> {
         let now = self.around.now();
-        let mut tx = self.store.begin().await?;
+        let mut tx = self.store.begin_in_turn(UNFINISHED).await?;
         let rows = revocations_claim(&mut tx, UNFINISHED, now.0, BATCH).await?;
         tx.commit().await?;
         let mut confirmed = 0;
         for row in rows {
             let Some(revocation) = self.taken_up(&row).await? else { continue };
             let outcome = self.revoke_one(&revocation).await.unwrap_or(Err("not_revocable".to_owned()));
-            let is_over = outcome.is_ok() || now.0 >= row.expires_at;
+            let is_over = outcome.is_ok() || now.0 >= row.expires_at || self.is_elsewhere(&revocation);
             confirmed += u64::from(outcome.is_ok());
             if is_over {
                 self.forget(&revocation).await;
@@ -168,9 +184,7 @@ impl Credentials {
         let name = CredentialName { tenant_id: row.tenant_id.clone(), id: row.credential_id.clone() };
         let scope = UNFINISHED.within(TenantId::stored(row.tenant_id.clone()));
         let mut tx = self.store.begin().await?;
-        let Some(credential) = credential_load_even_deleted(&mut tx, ONE_CREDENTIAL, &name).await? else {
-            return Ok(None);
-        };
+        let Some((credential, integration)) = self.as_it_stands(&mut tx, &scope, &name).await? else { return Ok(None) };
         let credential = CredentialRow { refresh_token: row.refresh_token.clone(), ..credential };
         let owner = owner(&credential);
         let place = |field: &'static str| revocation_place(&row.id, field);
@@ -183,9 +197,9 @@ impl Credentials {
             tx.commit().await?;
             return Ok(None);
         }
-        let integration = integration_of(&mut tx, &scope, credential.integration_id.as_deref()).await?;
         tx.roll_back().await?;
-        Ok(Some(Revocation { id: row.id.clone(), credential, integration, access, refresh }))
+        let (id, revision) = (row.id.clone(), row.revision);
+        Ok(Some(Revocation { id, credential, integration, revision, access, refresh }))
     }
 
     async fn is_shared_anew(&self, tx: &mut Tx, scope: &TenantScope, row: &CredentialRow) -> Result<bool, StoreError> {
@@ -202,12 +216,17 @@ impl Credentials {
         CredentialKind::parse(&row.kind).filter(|kind| is_revocable && kind.is_granted())
     }
 
+    /// Whether the integration says another place now than the one that has granted this, which must not see it (OA-04).
+    fn is_elsewhere(&self, revocation: &Revocation) -> bool {
+        let known = self.providers.get(&revocation.credential.provider);
+        let has_places = known.is_none_or(|known| known.descriptor().has_places());
+        has_places && revocation.integration.as_ref().map(|one| one.revision) != Some(revocation.revision)
+    }
+
     /// The provider's answer, or why there is none; nothing where there is nobody to ask.
     async fn revoke_one(&self, revocation: &Revocation) -> Option<Result<(), String>> {
         let (row, kind) = (&revocation.credential, self.can_end(revocation)?);
-        let provider = self.providers.get(&row.provider)?;
-        // The integration says another place now than the one that has granted this (OA-04).
-        if row.status == "misconfigured" && provider.descriptor().has_places() {
+        if self.is_elsewhere(revocation) {
             return Some(Err(Failure::NotSent.code().as_str().to_owned()));
         }
         if let Err(error) = self.note_revocation(row).await {

@@ -95,6 +95,9 @@ struct Page {
     refresh_expires_in: Option<u64>,
     subject: Option<String>,
     received_at: i64,
+    /// Absent in files of before: then nobody knows which place they are from.
+    #[serde(default)]
+    revision: i64,
 }
 
 impl Spool {
@@ -196,6 +199,7 @@ impl Page {
             refresh_expires_in: set.refresh_expires_in.map(|life| life.as_secs()),
             subject: set.subject.clone(),
             received_at: tokens.received_at.0,
+            revision: tokens.revision,
         })
     }
 
@@ -304,7 +308,7 @@ impl Credentials {
             refresh_expires_in: page.refresh_expires_in.map(Duration::from_secs),
             subject: page.subject.clone(),
         };
-        Ok(Fetched::of(set, refresh, Millis(page.received_at), sealer))
+        Ok(Fetched::of(set, refresh, Millis(page.received_at), (sealer, page.revision)))
     }
 }
 

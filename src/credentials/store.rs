@@ -1,6 +1,6 @@
 //! Keeping credentials: a new consent, a repeated one.
 
-use super::refresh::{Jitter, Replay};
+use super::refresh::{Code, Jitter, Replay};
 use super::row::{access_place, integration_of, look_at, owner, policy, refresh_place};
 use super::{CredentialError, Credentials, ONE_CREDENTIAL};
 use crate::caller::{Caller, Permission, TenantScope};
@@ -10,11 +10,13 @@ use crate::keys::{KeyError, Owner};
 use crate::providers::CredentialKind;
 use crate::secret::Secret;
 use crate::store::connections::{
-    connection_leave_credential, connection_use_credential, connections_of_credential_heal, credential_other_uses,
+    connection_leave_credential, connection_use_credential, connections_of_credential_heal,
+    connections_of_credential_mark, credential_other_uses,
 };
 use crate::store::credentials::{
-    CredentialRow, DoubtColumns, NewTokens, credential_delete, credential_insert, credential_refill,
-    credential_replace, credential_shared_lock, credentials_of_connection, credentials_of_connection_lock,
+    CredentialName, CredentialRow, DoubtColumns, NewTokens, credential_delete, credential_insert, credential_load,
+    credential_refill, credential_replace, credential_shared_lock, credentials_of_connection,
+    credentials_of_connection_lock,
 };
 use crate::store::integrations::{IntegrationRow, integrations_lock};
 use crate::store::telling::connections_of_credential_recover;
@@ -97,10 +99,22 @@ impl Credentials {
             _ => self.put(tx, scope, existing.as_ref(), &new).await?,
         };
         connection_use_credential(tx, scope, connection, &id, kind).await?;
+        self.pass_on_what_is_lost(tx, scope, &id).await?;
         if let Some(row) = own.filter(|row| row.id != id) {
             self.leave(tx, scope, connection, &row.id).await?;
         }
         Ok(())
+    }
+
+    /// Whoever brings a refresh token that is lost already is told so: its late answer may yet come, and nothing else helps but a new
+    /// consent.
+    async fn pass_on_what_is_lost(&self, tx: &mut Tx, scope: &TenantScope, id: &str) -> Result<(), StoreError> {
+        let name = CredentialName { tenant_id: scope.tenant().to_owned(), id: id.to_owned() };
+        let Some(row) = credential_load(tx, ONE_CREDENTIAL, &name).await?.filter(is_lost) else { return Ok(()) };
+        let (reauth, now) = ("needs_reauth", self.around.now().0);
+        connections_of_credential_mark(tx, ONE_CREDENTIAL, scope.tenant(), id, reauth, row.reason.as_deref(), now)
+            .await
+            .map(drop)
     }
 
     /// Keeps a token set anew that connections share, for all of them; where none does, there is nothing to keep.
@@ -176,18 +190,21 @@ impl Credentials {
         let generation = existing.map_or(0, |row| row.generation);
         let stored = match existing {
             // What was given to another client, or is refused already, does not go on with this consent.
-            Some(row) if row.status == "active" && row.integration_id.as_deref() == new.integration => {
+            Some(row)
+                if (row.status == "active" || is_lost(row)) && row.integration_id.as_deref() == new.integration =>
+            {
                 let place = refresh_place(&id, generation);
                 self.open_quietly(tx, &owner(row), place, row.refresh_token.as_deref()).await?
             }
             _ => None,
         };
         if let (Some(row), Some(stored)) = (existing, &stored)
-            && new.refresh_token.as_ref().is_none_or(|given| given.expose() == stored.expose())
+            && new.refresh_token.as_ref().map_or(!is_lost(row), |given| given.expose() == stored.expose())
             && self.is_spent_by_use(row)
         {
             return self.refill(tx, scope, row, new).await;
         }
+        let stored = stored.filter(|_| existing.is_none_or(|row| !is_lost(row)));
         let refresh_token = match new.refresh_token.as_ref().map(Secret::duplicate).or(stored) {
             Some(secret) => Some(self.keys.seal(tx, new.owner, refresh_place(&id, generation + 1), &secret).await?),
             None => None,
@@ -260,7 +277,7 @@ impl Credentials {
         if !credential_refill(tx, scope, &row.id, &tokens).await? {
             return Err(KeyError::Store(StoreError::Conflict(sqlx::Error::RowNotFound)));
         }
-        if row.last_error.is_some() {
+        if row.last_error.is_some() && !is_lost(row) {
             connections_of_credential_recover(tx, ONE_CREDENTIAL, scope.tenant(), &row.id).await?;
         }
         Ok(row.id.clone())
@@ -330,6 +347,11 @@ impl Credentials {
             created_at: tokens.obtained_at,
         }
     }
+}
+
+/// Its refresh token was sent, and the answer is lost: nobody has refused it, and nobody may send it again (RL-06).
+fn is_lost(row: &CredentialRow) -> bool {
+    row.status == "needs_reauth" && row.reason.as_deref() == Some(Code::ROTATION_RESPONSE_LOST.as_str())
 }
 
 #[cfg(test)]

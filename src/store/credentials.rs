@@ -328,8 +328,8 @@ pub async fn credential_refill(
         tx,
         execute,
         "UPDATE credentials SET access_token = $4, token_type = $5, scopes = $6, obtained_at = $7, expires_at = $8, due_at = $9,
-         slot_at = CASE WHEN due_at = $9 THEN slot_at END, last_error = NULL, last_error_at = NULL
-         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND status = 'active' AND deleted_at IS NULL",
+         slot_at = CASE WHEN due_at = $9 THEN slot_at END, last_error = reason, last_error_at = CASE WHEN reason IS NULL THEN NULL ELSE last_error_at END
+         WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND (status = 'active' OR reason = 'rotation_response_lost') AND deleted_at IS NULL",
         scope.tenant(),
         id,
         new.generation,

@@ -14,6 +14,8 @@ pub struct RevocationRow {
     pub id: String,
     /// `crd_…`: a deleted credential, or one that has gone on without these tokens.
     pub credential_id: String,
+    /// Of the integration whose client was granted these.
+    pub revision: i64,
     /// Sealed by the credential's owner.
     pub access_token: Option<Vec<u8>>,
     /// Sealed by the credential's owner.
@@ -34,14 +36,15 @@ pub async fn revocation_insert(tx: &mut Tx, scope: &TenantScope, row: &Revocatio
     sql!(
         tx,
         execute,
-        "INSERT INTO revocations (tenant_id, id, credential_id, access_token, refresh_token, attempts, next_attempt_at, expires_at) VALUES ($1, $2, $3, $4, $5, 0, $6, $7)",
+        "INSERT INTO revocations (tenant_id, id, credential_id, access_token, refresh_token, attempts, next_attempt_at, expires_at, revision) VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8)",
         scope.tenant(),
         &row.id,
         &row.credential_id,
         &row.access_token,
         &row.refresh_token,
         row.next_attempt_at,
-        row.expires_at
+        row.expires_at,
+        row.revision
     )?;
     Ok(())
 }
@@ -77,7 +80,8 @@ pub async fn revocation_delete(tx: &mut Tx, _: SystemScope, tenant: &str, id: &s
     Ok(())
 }
 
-/// Notes that its provider is about to be asked to end tokens of a credential, which may be deleted.
+/// Notes that its provider is about to be asked to end tokens of a credential, which may be deleted; for the first time, or again
+/// within two hours.
 ///
 /// # Errors
 /// As every statement.
@@ -90,7 +94,7 @@ pub async fn credential_note_revocation(
     sql!(
         tx,
         execute,
-        "UPDATE credentials SET revoked_at = $3 WHERE tenant_id = $1 AND id = $2",
+        "UPDATE credentials SET revoked_from = CASE WHEN revoked_at > $3 - 7200000 THEN revoked_from ELSE $3 END, revoked_at = $3 WHERE tenant_id = $1 AND id = $2",
         &name.tenant_id,
         &name.id,
         now
@@ -98,8 +102,8 @@ pub async fn credential_note_revocation(
     Ok(())
 }
 
-/// Whether the provider was asked, from `from` on and until `until`, to end tokens of this kind that belong to an account, or to any
-/// account of a workspace: by whoever has the same client.
+/// Whether the provider was asked to end tokens of this kind that belong to an account, or to any account of a workspace: by whoever
+/// has the same client, for the last time not before `from`, and for the first not after `until`.
 ///
 /// # Errors
 /// As every statement.
@@ -117,7 +121,7 @@ pub async fn account_was_revoked(
          JOIN integrations j ON j.client = i.client AND j.tenant_id = $1 AND j.id = $2
          JOIN connection_credentials u ON u.tenant_id = k.tenant_id AND u.credential_id = k.id
          JOIN connections c ON c.tenant_id = u.tenant_id AND c.id = u.connection_id
-         WHERE k.revoked_at >= $5 AND k.revoked_at <= $6 AND k.kind = $4 AND (c.account_id = $3 OR substr(c.account_id, 1, length($3) + 1) = $3 || '/')",
+         WHERE k.revoked_at >= $5 AND k.revoked_from <= $6 AND k.kind = $4 AND (c.account_id = $3 OR substr(c.account_id, 1, length($3) + 1) = $3 || '/')",
         tenant,
         integration,
         whose,

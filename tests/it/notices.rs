@@ -310,6 +310,18 @@ async fn what_we_ended_ourselves_ends_nobody_elses_tokens_of_the_account() {
         }
         assert_eq!(app.entries("connection.needs_reauth").await.len(), 0);
 
+        // Slack's answer is lost, and its event comes when it was asked again.
+        app.advance(10);
+        let leaves = app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;
+        app.street.fault("slack", "revoke", "drop_after_commit", 1).await;
+        assert_eq!(platform.delete(&format!("/v1/connections/{leaves}")).await.ok()["revoked"], false);
+        let ended_at = now(&app);
+        app.advance(4);
+        let left = "SELECT CAST(count(*) AS TEXT) FROM revocations";
+        app.until("Slack has confirmed it", async || app.rows(left).await == [["0"]]).await;
+        slack(&app, &at, SIGNING_SECRET, &told(&app, "Ev1c", ended_at - now(&app), &echo)).await.ok();
+        assert_eq!(standing(&platform, &stays).await, works());
+
         // The same echo, and she has taken back everything at the same time.
         app.advance(10);
         let leaves = app.slack(&platform, "u-1", Account::ADA, Life::Fresh).await;

@@ -94,3 +94,42 @@ async fn what_was_left_of_an_erased_user_cannot_be_read_any_more() {
     assert_eq!(app.street.counter("google/revocations").await, 0);
     app.finish().await;
 }
+
+/// GitLab at this host, and a connection there that a platform brings.
+async fn gitlab(platform: &Client, host: &str, user: Option<&str>) -> Option<String> {
+    let draft = json!({"client_id": "vault", "client_secret": "vkcanary-gitlabs", "scopes": ["api"], "variables": {"host": host}});
+    platform.put("/v1/integrations/gitlab", &draft).await.ok();
+    let user = user?;
+    let tokens = json!({"kind": "user", "access_token": format!("vkcanary-access-{user}"), "scopes": ["api"],
+        "refresh_token": format!("vkcanary-refresh-{user}"), "expires_at": "2099-01-01T00:00:00Z"});
+    let row = json!({"user": user, "provider": "gitlab", "account": {"id": format!("{host}/{user}")}, "credentials": [tokens]});
+    let moved = platform.post("/v1/connections/import", &json!({ "connections": [row] })).await.ok();
+    moved["data"][0]["id"].as_str().map(str::to_owned)
+}
+
+#[tokio::test]
+async fn oa_04_what_one_host_has_granted_is_shown_to_no_other_when_it_is_ended() {
+    for wishes in Wishes::both() {
+        let Some(app) = TestApp::start_with(wishes).await else { continue };
+        let platform = app.platform().await;
+        // Nobody is there, so that it is tried again.
+        let one = gitlab(&platform, "one.invalid", Some("u-1")).await.expect("connected");
+        let other = gitlab(&platform, "one.invalid", Some("u-2")).await.expect("connected");
+        assert_eq!(platform.delete(&format!("/v1/connections/{one}")).await.ok()["revoked"], false);
+        app.clock.advance(Duration::from_secs(61));
+        retry(&app).await;
+        app.until("it was asked again", async || {
+            app.rows("SELECT credential_id FROM revocations WHERE attempts > 0").await.len() == 1
+        })
+        .await;
+
+        gitlab(&platform, "two.invalid", None).await;
+        assert_eq!(platform.delete(&format!("/v1/connections/{other}")).await.ok()["revoked"], false);
+        assert_eq!(app.rows(LEFT).await.len(), 1, "what was granted elsewhere is not kept to be ended here");
+        app.clock.advance(Duration::from_secs(3600));
+        retry(&app).await;
+        nothing_is_left(&app).await;
+        assert_eq!(app.entries("credential.revoke").await, ["failed", "failed", "failed"], "and each was said");
+        app.finish().await;
+    }
+}

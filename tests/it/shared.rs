@@ -178,6 +178,15 @@ async fn a_bot_that_is_brought_again_while_nobody_knows_its_fate_is_not_sent_aga
     })
     .await;
     assert_eq!(platform.read(&path).await.ok()["reason"], "rotation_response_lost");
+    let last = brings_the_bot(&platform, "u3", Some(&Millis(START - 10_000).rfc3339())).await;
+    let shown = platform.read(&format!("/v1/connections/{last}")).await.ok();
+    assert_eq!(
+        (&shown["status"], &shown["reason"]),
+        (&json!("needs_reauth"), &json!("rotation_response_lost")),
+        "{shown}"
+    );
+    app.advance(10);
+    assert!(!lives(&platform, &last).await, "only a new consent helps");
     assert_each_once(&endpoint);
     app.finish().await;
 }

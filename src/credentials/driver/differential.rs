@@ -221,7 +221,7 @@ impl<'a> Story<'a> {
             refresh_expires_in: None,
             subject: None,
         };
-        let tokens = Fetched::of(set, Secret::new(&*self.tokens.1), self.now(), self.sealer().await);
+        let tokens = Fetched::of(set, Secret::new(&*self.tokens.1), self.now(), (self.sealer().await, 1));
         let wanted = self.model.store(self.now(), claimed, generation, only_fence);
         let got = self.drivers[node].on_store(&tokens, claimed, generation, only_fence).await;
         if wanted {
@@ -281,22 +281,23 @@ impl<'a> Story<'a> {
 
     /// A consent without a refresh token, or with the one that is stored.
     async fn bring_again(&mut self, number: u64) {
-        if self.model.status != Status::Active || !self.model.has_refresh_token {
+        if !self.model.may_go_on() || !self.model.has_refresh_token {
             return;
         }
         self.tokens.0 = format!("access {number}");
         let (now, owner) = (self.now(), owner_of(&self.scope));
         let new = consented(&owner, now, LIFE, &self.tokens.0, &self.tokens.1);
         let mut new = NewCredential { provider: self.provider, ..new };
-        if self.dice.once_in(2) {
+        let (now_spent, is_lost) = (self.drivers[0].policy.replay != Replay::Safe, self.model.status != Status::Active);
+        if self.dice.once_in(2) && !is_lost {
             new.refresh_token = None;
         }
         let mut tx = self.house.store.begin().await.unwrap();
         self.house.rooms[1].keep(&mut tx, &self.scope, CONNECTION, new).await.unwrap();
         tx.commit().await.unwrap();
-        if self.drivers[0].policy.replay != Replay::Safe {
+        if now_spent {
             self.model.refill(now);
-            self.note("refilled");
+            self.note(if is_lost { "refilled though lost" } else { "refilled" });
         } else {
             self.model.reconnect(now);
             self.note("brought again");
@@ -404,7 +405,7 @@ async fn model_and_databases_agree_after_every_action() {
 }
 
 /// What has to occur for the comparison to mean something.
-const WANTED: [&str; 22] = [
+const WANTED: [&str; 23] = [
     "claimed",
     "claim lost",
     "announced",
@@ -423,6 +424,7 @@ const WANTED: [&str; 22] = [
     "reconnected",
     "brought again",
     "refilled",
+    "refilled though lost",
     "lost",
     "client changed",
     "integration mended",

@@ -208,6 +208,18 @@ async fn what_comes_beside_a_refresh_token_that_stays_changes_nothing_of_its_fat
             ..before
         };
         assert_eq!(load(&mut tx, "crd_1").await, wanted);
+        for (reason, goes_on) in [("invalid_grant", false), ("rotation_response_lost", true)] {
+            let marked = crate::store::sql!(
+                tx,
+                execute,
+                "UPDATE credentials SET status = 'needs_reauth', reason = $1, last_error = $1, last_error_at = 9 WHERE id = 'crd_1'",
+                reason
+            );
+            assert_eq!(marked.unwrap(), 1);
+            let before = load(&mut tx, "crd_1").await;
+            assert_eq!(credential_refill(&mut tx, &a(), "crd_1", &new).await.unwrap(), goes_on, "{reason}");
+            assert_eq!(load(&mut tx, "crd_1").await, before, "as lost as it was");
+        }
     })
     .await;
 }

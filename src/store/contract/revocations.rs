@@ -12,6 +12,7 @@ fn left(id: &str, next_attempt_at: i64) -> RevocationRow {
         tenant_id: A.to_owned(),
         id: id.to_owned(),
         credential_id: "crd_1".to_owned(),
+        revision: 3,
         access_token: Some(bytes()),
         refresh_token: None,
         attempts: 0,
@@ -92,6 +93,14 @@ async fn what_a_provider_was_asked_to_end_is_known_by_account_and_by_workspace()
             }
             credential_delete(&mut tx, &a(), "crd_1", NOW).await.unwrap();
         }
+        // Asked again soon, it is one long question; a day later, another.
+        let (of, soon, late) = (("T1/U1", "user"), NOW + 3_600_000, NOW + 90_000_000);
+        credential_note_revocation(&mut tx, TEST, &name_of("crd_1"), soon).await.unwrap();
+        assert!(asked(&mut tx, (A, &ours), of, (NOW, NOW)).await && asked(&mut tx, (A, &ours), of, (soon, soon)).await);
+        credential_note_revocation(&mut tx, TEST, &name_of("crd_1"), late).await.unwrap();
+        assert!(
+            !asked(&mut tx, (A, &ours), of, (NOW, soon)).await && asked(&mut tx, (A, &ours), of, (late, late)).await
+        );
     })
     .await;
 }

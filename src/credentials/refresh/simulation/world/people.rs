@@ -37,7 +37,7 @@ impl World {
                 self.secret_is_wrong = false;
                 self.mend_integration();
             }
-            6 | 7 if self.plan.eventful && self.row.status == Status::Active && self.row.has_refresh_token => {
+            6 | 7 if self.plan.eventful && self.row.has_refresh_token && self.row.may_go_on() => {
                 self.brought_again(stored);
             }
             _ if self.row.status != Status::Deleted => {
@@ -67,7 +67,7 @@ impl World {
             self.tally.note(Deed::Refilled);
             self.row.refill(wall);
             self.sets.last_mut().unwrap().good_until = good_until;
-            if self.row.phase == Phase::Idle && self.row.doubt.is_none() {
+            if self.row.status == Status::Active && self.row.phase == Phase::Idle && self.row.doubt.is_none() {
                 self.look_when_due();
             }
             return;

@@ -284,10 +284,18 @@ impl Shelf {
         };
     }
 
+    /// Whether a platform that brings the stored refresh token again brings it to be used, or what may yet be healed by a late answer.
+    pub(in crate::credentials) fn may_go_on(&self) -> bool {
+        self.status == Status::Active || self.status == Status::NeedsReauth { reason: Code::ROTATION_RESPONSE_LOST }
+    }
+
     /// A consent whose refresh token is the stored one, where use spends it: that goes on, whatever its fate.
     pub(in crate::credentials) fn refill(&mut self, now: Millis) {
         (self.view.expires_at, self.view.original_life) = (Some(now.after(LIFE)), Some(LIFE));
-        (self.view.refreshed_at, self.view.last_error, self.view.failed_at) = (now, None, None);
+        self.view.refreshed_at = now;
+        if self.view.status == Status::Active {
+            (self.view.last_error, self.view.failed_at) = (None, None);
+        }
     }
 
     /// The provider says that it has ended: the tokens are destroyed.
