@@ -27,6 +27,7 @@ CREATE TABLE integrations (
     outage TEXT,
     refused BIGINT NOT NULL,
     refused_since BIGINT,
+    testing_since BIGINT,
     believed_until BIGINT,
     revision BIGINT NOT NULL,
     created_at BIGINT NOT NULL,

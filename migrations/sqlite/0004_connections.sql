@@ -27,6 +27,7 @@ CREATE TABLE integrations (
     outage TEXT,
     refused INTEGER NOT NULL,
     refused_since INTEGER,
+    testing_since INTEGER,
     believed_until INTEGER,
     revision INTEGER NOT NULL,
     created_at INTEGER NOT NULL,

@@ -17,7 +17,7 @@ use crate::store::connections::{
 };
 use crate::store::credentials::credentials_of_connection;
 use crate::store::handshakes::HandshakeRow;
-use crate::store::integrations::{IntegrationRow, integration_by_id};
+use crate::store::integrations::{IntegrationRow, integration_by_id, integration_note_testing};
 use crate::store::users::user_by_id;
 use crate::store::{StoreError, Tx, from_json_list, to_json_list};
 
@@ -160,6 +160,8 @@ impl Connections {
             self.credentials.drop_others(&mut tx, scope, &row.id, CredentialKind::is_granted).await?;
             connection_update(&mut tx, scope, &row).await?;
         }
+        let refreshable = exchange.tokens.iter().find(|set| set.refresh_token.is_some());
+        let testing = refreshable.and_then(|set| provider.descriptor().is_testing(set.refresh_expires_in, &granted));
         let tenant = Owner::Tenant(scope.tenant_id().clone());
         let absolute_expiry = provider.descriptor().absolute_expiry;
         for set in exchange.tokens {
@@ -190,8 +192,23 @@ impl Connections {
         };
         let mut view = self.connection_in(&mut tx, scope, &row.id).await?;
         tx.commit().await?;
+        if let Some(is_testing) = testing.filter(|is_testing| *is_testing != integration.testing_since.is_some()) {
+            self.note_testing(scope, &integration.id, is_testing.then_some(received_at)).await;
+        }
         view.start_link = link;
         Ok(view)
+    }
+
+    /// Advice for the platform; the connection is made without it, too.
+    async fn note_testing(&self, scope: &TenantScope, integration: &str, since: Option<Millis>) {
+        let noted = async {
+            let mut tx = self.store.begin().await?;
+            integration_note_testing(&mut tx, scope, integration, since.map(|at| at.0)).await?;
+            tx.commit().await
+        };
+        if let Err(error) = noted.await {
+            tracing::warn!(integration, error = %error, "what a grant says of its client was not noted");
+        }
     }
 
     /// The connection that an account belongs to: the one it has already, or a new one.

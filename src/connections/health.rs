@@ -258,6 +258,8 @@ impl Need {
 pub enum IntegrationHealth {
     /// Nothing is known to be wrong.
     Working,
+    /// The provider takes the client for one that is only tried out, since then, and ends its grants after some days.
+    Testing(Millis),
     /// The provider refuses the client, with this code; or our own copy of its secret is of no use (`client_secret_…`).
     ClientRefused(String),
     /// So many users in a row seem to have withdrawn that the client is at fault (`refused_wave`).
@@ -280,7 +282,7 @@ impl IntegrationHealth {
         }
         match row.rate_limited_until {
             Some(until) if until > now.0 => Self::RateLimited(Millis(until)),
-            _ => Self::Working,
+            _ => row.testing_since.map_or(Self::Working, |since| Self::Testing(Millis(since))),
         }
     }
 
@@ -298,6 +300,13 @@ impl fmt::Display for Explained<'_> {
         let Self(health, provider) = self;
         match health {
             IntegrationHealth::Working => f.write_str("Nothing is known to be wrong."),
+            IntegrationHealth::Testing(since) => write!(
+                f,
+                "It works, but the app is in testing at {provider} (seen at {}), which ends every access after seven days: its users \
+                 have to connect again each week. Publish the app there (Google Auth Platform, Audience, Publish app); the \
+                 next connection shows whether that is done, and those of before need to be made once more.",
+                since.rfc3339()
+            ),
             IntegrationHealth::ClientRefused(code) if code.starts_with("client_secret_") => write!(
                 f,
                 "The client secret for {provider} that is kept here is missing or cannot be opened ({code}). No connection \

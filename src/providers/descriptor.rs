@@ -10,6 +10,9 @@ use url::Url;
 use super::address::{Address, Variable, VariableSource, Variables};
 use super::errors::ErrorTable;
 
+/// Providers say lives a little less than round.
+const ABOUT: Duration = Duration::from_secs(3600);
+
 /// Everything about a provider that is not code. A field that the catalogue leaves out has the value that most providers have.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +74,9 @@ pub struct Descriptor {
     /// How long a grant lives whatever is done, in seconds.
     #[serde(default, deserialize_with = "some_seconds")]
     pub absolute_expiry: Option<Duration>,
+    /// How a client shows itself that is only tried out.
+    #[serde(default)]
+    pub testing: Option<Testing>,
     /// Where the account's identity comes from.
     #[serde(default)]
     pub identity: Identity,
@@ -289,6 +295,17 @@ impl Default for Expiry {
     }
 }
 
+/// How a client shows itself that its provider takes for one that is only tried out (fact sheet G.29).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Testing {
+    /// How long the grants of such a client live, in seconds.
+    #[serde(deserialize_with = "seconds")]
+    pub grant_life: Duration,
+    /// Scopes, in the short spelling, whose grants do not end even so.
+    pub exempt: Vec<String>,
+}
+
 /// Where an account's identity comes from (OA-09).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -426,6 +443,19 @@ impl Descriptor {
     #[must_use]
     pub fn canonical_scope<'a>(&'a self, scope: &'a str) -> &'a str {
         self.scopes.aliases.iter().find(|(_, long)| *long == scope).map_or(scope, |(short, _)| short)
+    }
+
+    /// What a grant says of its client: that it is only tried out, that it is not, or nothing (fact sheet G.29).
+    #[must_use]
+    pub fn is_testing(&self, refresh_life: Option<Duration>, granted: &[String]) -> Option<bool> {
+        let testing = self.testing.as_ref()?;
+        match refresh_life {
+            Some(life) => (life.abs_diff(testing.grant_life) < ABOUT).then_some(true),
+            None => {
+                let is_exempt = |scope: &String| testing.exempt.iter().any(|one| one == self.canonical_scope(scope));
+                (!granted.iter().all(is_exempt)).then_some(false)
+            }
+        }
     }
 
     /// The wanted scopes that were not granted, in the wanted spelling (OA-11).

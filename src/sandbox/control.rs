@@ -12,6 +12,7 @@
 //! | `POST /expire` | `{provider}` | all access tokens issued so far count as expired |
 //! | `POST /revoke` | `{provider, account?}` | ends all grants, or those of one account; for Telegram `account` is a bot's username. Answers `{revoked: n}` |
 //! | `POST /rotation` | `{slack?: "on"\|"off", reuse?: "family"\|"grace:SECONDS"\|"none"}` | Slack's manner with refresh tokens; at the start `grace:60` |
+//! | `POST /testing` | `{google: "on"\|"off"}` | whether Google takes its apps for ones that are only tried out: their grants end after seven days |
 //! | `GET /counters` | – | per provider `{token_requests: {grant_type: n}, refreshes, reuses, replays_in_grace, revocations, api_calls}` |
 //! | `GET /issued` | – | `{issued: [{provider, kind, value}]}`: every secret so far |
 //! | `GET /messages` | – | `{messages: [{provider, sender, to, text, at}]}`: what was sent through Gmail, Slack and Telegram |
@@ -73,6 +74,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/expire", post(expire))
         .route("/revoke", post(revoke))
         .route("/rotation", post(rotation))
+        .route("/testing", post(testing))
         .route("/counters", get(counters))
         .route("/issued", get(issued))
         .route("/messages", get(messages))
@@ -201,6 +203,21 @@ async fn rotation(State(shared): State<Shared>, Json(wanted): Json<Rotation>) ->
     let mut world = shared.world();
     world.slack.rotation = rotates.unwrap_or(world.slack.rotation);
     world.slack.reuse = reuse.unwrap_or(world.slack.reuse);
+    done()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Testing {
+    google: String,
+}
+
+async fn testing(State(shared): State<Shared>, Json(wanted): Json<Testing>) -> Answer {
+    shared.world().google.testing = match wanted.google.as_str() {
+        "on" => true,
+        "off" => false,
+        _ => return Err(wrong("google is on or off")),
+    };
     done()
 }
 

@@ -25,6 +25,8 @@ const REFRESH_TOKEN_LIMIT: usize = 100;
 
 /// An unused refresh token dies after six months (A.4).
 const UNUSED_LIFE: Duration = Duration::from_secs(182 * 86_400);
+/// The grants of an app in Testing live seven days, except for those of nothing but an identity (A.4).
+const TESTING_LIFE: Duration = Duration::from_secs(7 * 86_400);
 
 /// What the pretend Google remembers.
 #[derive(Default)]
@@ -36,6 +38,8 @@ pub(super) struct GoogleState {
     pub granted: BTreeMap<(String, &'static str), BTreeSet<String>>,
     /// Counts exchanges: every token knows which one it stems from.
     lineages: u64,
+    /// Its apps are in Testing.
+    pub testing: bool,
     /// Calendar entries that were added, by account.
     pub entries: BTreeMap<&'static str, Vec<Value>>,
 }
@@ -76,6 +80,7 @@ struct Refresh {
     scopes: BTreeSet<String>,
     last_used: Millis,
     lineage: u64,
+    until: Option<Millis>,
     revoked: bool,
 }
 
@@ -207,12 +212,17 @@ fn exchange(shared: &Shared, world: &mut World, id: &str, params: &Params, bend:
     if with_refresh {
         let value = world.mint(Provider::Google, "refresh_token", "1//");
         answer["refresh_token"] = json!(value);
+        let ends = world.google.testing && grant.scopes.iter().any(|scope| !is_identity(scope));
+        if ends {
+            answer["refresh_token_expires_in"] = json!(TESTING_LIFE.as_secs() - 1);
+        }
         let token = Refresh {
             client_id: id.to_owned(),
             account,
             scopes: grant.scopes,
             last_used: now,
             lineage,
+            until: ends.then(|| now.after(TESTING_LIFE)),
             revoked: false,
         };
         world.google.refresh.insert(value, token);
@@ -232,7 +242,7 @@ fn refresh(shared: &Shared, world: &mut World, id: &str, params: &Params, bend: 
     if token.client_id != id {
         return Err(Refusal(401, "unauthorized_client", "Unauthorized"));
     }
-    if token.revoked || now >= token.last_used.after(UNUSED_LIFE) {
+    if token.revoked || now >= token.last_used.after(UNUSED_LIFE) || token.until.is_some_and(|until| now >= until) {
         return Err(Refusal(400, "invalid_grant", "Token has been expired or revoked."));
     }
     let mut scopes = token.scopes.clone();

@@ -64,6 +64,8 @@ pub struct IntegrationRow {
     pub refused: i64,
     /// When the first of them was refused.
     pub refused_since: Option<i64>,
+    /// Since when the provider is known to take the client for one that is only tried out, with grants of a few days.
+    pub testing_since: Option<i64>,
     /// Until then refusals are believed, however many there are.
     pub believed_until: Option<i64>,
     /// Grows with every changed client id; a handshake of an older revision is void.
@@ -106,6 +108,7 @@ impl IntegrationRow {
             outage: None,
             refused: 0,
             refused_since: None,
+            testing_since: None,
             believed_until: None,
             revision: 1,
             created_at: now,
@@ -123,6 +126,27 @@ impl IntegrationRow {
 }
 
 const NOW_WELL: &str = "active";
+
+/// Notes since when a client is only tried out, or that it is not any more.
+///
+/// # Errors
+/// As every statement.
+pub async fn integration_note_testing(
+    tx: &mut Tx,
+    scope: &TenantScope,
+    id: &str,
+    since: Option<i64>,
+) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE integrations SET testing_since = $3 WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+        scope.tenant(),
+        id,
+        since
+    )?;
+    Ok(())
+}
 
 /// Adds an integration. A pause that the provider has asked its client for goes on (RL-09).
 ///
@@ -170,7 +194,8 @@ pub async fn integration_update(tx: &mut Tx, scope: &TenantScope, row: &Integrat
          status = $10, reason = NULL, probe_at = NULL,
          rate_limited_until = (SELECT max(o.rate_limited_until) FROM integrations o
           WHERE (o.client = $16 AND o.deleted_at IS NULL) OR (o.tenant_id = $1 AND o.id = $2 AND o.client_id = $3)), client = $16, refresh_policy = $11, active_days = $12, believed_until = $13, variables = $14, signing_secret = $15,
-         unanswered = 0, unreachable_since = NULL, outage = NULL, refused = 0, refused_since = NULL WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+         unanswered = 0, unreachable_since = NULL, outage = NULL, refused = 0, refused_since = NULL,
+         testing_since = CASE WHEN client_id = $3 THEN testing_since END WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
         scope.tenant(),
         &row.id,
         &row.client_id,

@@ -81,6 +81,38 @@ async fn a_callback_of_another_issuer_is_refused_before_any_exchange() {
 }
 
 #[tokio::test]
+async fn that_googles_app_is_in_testing_is_said_until_it_is_published() {
+    // fact sheet A.4, G.29: its grants end after seven days, which looks like withdrawals
+    for wishes in Wishes::both() {
+        let Some(app) = TestApp::start_with(wishes).await else { continue };
+        let platform = platform(&app).await;
+        let explanation = async || {
+            let shown = platform.read("/v1/integrations/google").await.ok();
+            assert_eq!(shown["status"], "active", "it works");
+            shown["explanation"].as_str().expect("words").to_owned()
+        };
+        let connects = async |user: &str| {
+            let mut person = at_the_portal(&app, &platform, user).await;
+            let callback = agree(&app, &mut person, "").await;
+            assert_eq!(person.visit(callback.as_str()).await.expect("a page").status, 200);
+        };
+        app.street.tell("/testing", json!({"google": "on"})).await;
+        connects("u-1").await;
+        let words = explanation().await;
+        assert!(words.contains("in testing at Google") && words.contains("seven days"), "{words}");
+        let ends = connections(&platform, "u-1").await[0]["credentials"][0]["refresh_expires_at"].clone();
+        assert!(ends.is_string(), "and the connection says when");
+        connects("u-2").await;
+        assert_eq!(explanation().await, words, "since the first");
+
+        app.street.tell("/testing", json!({"google": "off"})).await;
+        connects("u-3").await;
+        assert_eq!(explanation().await, "Nothing is known to be wrong.");
+        app.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn one_user_has_at_most_twenty_unfinished_handshakes() {
     // OA-13
     let app = TestApp::start().await;

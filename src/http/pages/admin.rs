@@ -89,6 +89,8 @@ fn tone(health: &IntegrationHealth) -> Tone {
     match health {
         IntegrationHealth::Working => Tone::Good,
         IntegrationHealth::ClientRefused(_) | IntegrationHealth::RefusedWave => Tone::Bad,
-        IntegrationHealth::Unreachable(_) | IntegrationHealth::RateLimited(_) => Tone::Warn,
+        IntegrationHealth::Unreachable(_) | IntegrationHealth::RateLimited(_) | IntegrationHealth::Testing(_) => {
+            Tone::Warn
+        }
     }
 }

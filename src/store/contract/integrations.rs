@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::store::integrations::{
     Pace, Refusals, integration_accept, integration_by_id, integration_by_provider, integration_count_refusal,
-    integration_delete, integration_limit_rate, integration_list, integration_pause, integration_resume,
-    integration_strain, integration_take_probe, integration_update, integrations_lock, integrations_set_pace,
+    integration_delete, integration_limit_rate, integration_list, integration_note_testing, integration_pause,
+    integration_resume, integration_strain, integration_take_probe, integration_update, integrations_lock,
+    integrations_set_pace,
 };
 use crate::store::to_json_object;
 
@@ -75,6 +76,28 @@ async fn a_changed_integration_is_well_again_at_once_but_waits_out_its_clients_p
         let changed = IntegrationRow { client: "another".to_owned(), ..changed };
         integration_update(&mut tx, &a(), &changed).await.unwrap();
         assert_same(&seen(&mut tx).await, &changed);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn that_a_client_is_tried_out_is_forgotten_with_the_client() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        let id = format!("int_{A}");
+        integration_note_testing(&mut tx, &b(), &id, Some(NOW)).await.unwrap();
+        assert_eq!(seen(&mut tx).await.testing_since, None, "another's");
+        integration_note_testing(&mut tx, &a(), &id, Some(NOW)).await.unwrap();
+        let row = seen(&mut tx).await;
+        assert_eq!(row.testing_since, Some(NOW));
+        integration_update(&mut tx, &a(), &row).await.unwrap();
+        assert_eq!(seen(&mut tx).await.testing_since, Some(NOW), "saved again as it was");
+        let other = IntegrationRow { client_id: "another".to_owned(), ..row };
+        integration_update(&mut tx, &a(), &other).await.unwrap();
+        assert_eq!(seen(&mut tx).await.testing_since, None);
+        integration_note_testing(&mut tx, &a(), &id, Some(NOW)).await.unwrap();
+        integration_note_testing(&mut tx, &a(), &id, None).await.unwrap();
+        assert_eq!(seen(&mut tx).await.testing_since, None);
     })
     .await;
 }
