@@ -44,6 +44,15 @@ async fn comes_home(app: &TestApp, platform: &Client, id: &str) {
     assert_eq!((app.street.counter("slack/refreshes").await, app.street.counter("slack/reuses").await), (2, 0));
 }
 
+/// Waits until nothing is spooled any more, and the node is ready.
+async fn empties(app: &TestApp) {
+    app.until("the spool is empty", async || {
+        app.clock.advance(std::time::Duration::from_secs(1));
+        app.spooled().is_empty() && app.ready().await.0 == 200
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn without_a_spool_an_answer_is_held_in_memory_until_the_database_takes_it() {
     // RL-05
@@ -134,11 +143,7 @@ async fn a_disconnected_accounts_spooled_answer_is_revoked_and_not_kept() {
     platform.delete(&format!("/v1/connections/{id}")).await.ok();
     let before = app.street.counter("slack/revocations").await;
     app.database.take_tokens().await;
-    app.until("the spool is empty", async || {
-        app.clock.advance(std::time::Duration::from_secs(1));
-        app.spooled().is_empty() && app.ready().await.0 == 200
-    })
-    .await;
+    empties(&app).await;
     assert!(app.street.counter("slack/revocations").await > before, "what came too late is ended at the provider");
     app.finish().await;
 }
@@ -158,11 +163,7 @@ async fn an_erased_users_spooled_answer_goes_with_the_key() {
     let platform = app.at_node(&platform, 0);
     platform.delete("/v1/users/u-1").await.ok();
     app.put_into_spool(&name, &text);
-    app.until("the spool is empty", async || {
-        app.clock.advance(std::time::Duration::from_secs(1));
-        app.spooled().is_empty() && app.ready().await.0 == 200
-    })
-    .await;
+    empties(&app).await;
     let folder = file.parent().expect("a folder");
     assert_eq!(std::fs::read_dir(folder).expect("read").count(), 0, "nothing is set aside that nobody can open");
     app.finish().await;
@@ -185,11 +186,7 @@ async fn a_spooled_answer_whose_account_was_disconnected_before_the_start_is_end
     platform.delete(&format!("/v1/connections/{id}")).await.ok();
     let before = app.street.counter("slack/revocations").await;
     app.put_into_spool(&name, &text);
-    app.until("the spool is empty", async || {
-        app.clock.advance(std::time::Duration::from_secs(1));
-        app.spooled().is_empty() && app.ready().await.0 == 200
-    })
-    .await;
+    empties(&app).await;
     assert!(app.street.counter("slack/revocations").await > before, "the late tokens are ended, too");
     app.finish().await;
 }

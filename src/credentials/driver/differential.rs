@@ -288,14 +288,15 @@ impl<'a> Story<'a> {
         let (now, owner) = (self.now(), owner_of(&self.scope));
         let new = consented(&owner, now, LIFE, &self.tokens.0, &self.tokens.1);
         let mut new = NewCredential { provider: self.provider, ..new };
-        let (now_spent, is_lost) = (self.drivers[0].policy.replay != Replay::Safe, self.model.status != Status::Active);
+        let (is_spent_by_use, is_lost) =
+            (self.drivers[0].policy.replay != Replay::Safe, self.model.status != Status::Active);
         if self.dice.once_in(2) && !is_lost {
             new.refresh_token = None;
         }
         let mut tx = self.house.store.begin().await.unwrap();
         self.house.rooms[1].keep(&mut tx, &self.scope, CONNECTION, new).await.unwrap();
         tx.commit().await.unwrap();
-        if now_spent {
+        if is_spent_by_use {
             self.model.refill(now);
             self.note(if is_lost { "refilled though lost" } else { "refilled" });
         } else {
