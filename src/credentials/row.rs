@@ -146,12 +146,10 @@ pub(super) fn policy(descriptor: &Descriptor, kind: &str) -> Policy {
         providers::Replay::Grace(grace) => Replay::Grace(grace),
         providers::Replay::Unsafe => Replay::Unsafe,
     };
-    let revocation = match (descriptor.revocable(), descriptor.rotation) {
+    let revocation = match (descriptor.revocable(), descriptor.revoke.ends) {
         (false, _) => Revocation::Impossible,
-        (true, providers::Rotation::Always) => Revocation::OneTokenSet,
-        // Ending one token of a provider that does not rotate ends the whole consent (Google, fact sheet A.6); of one that may or may
-        // not (D.2, F1 and F2), the token to be ended may be the one in use.
-        (true, providers::Rotation::None | providers::Rotation::May) => Revocation::WholeConsent,
+        (true, providers::RevokeEnds::TokenSet) => Revocation::OneTokenSet,
+        (true, providers::RevokeEnds::Consent) => Revocation::WholeConsent,
     };
     let mut policy = Policy::new(replay, descriptor.rotates(), revocation);
     if let Some(idle) = descriptor.idle_expiry {
@@ -227,7 +225,7 @@ mod tests {
 
     #[tokio::test]
     async fn rl_37_a_late_answer_ends_no_token_that_may_be_the_one_in_use() {
-        // fact sheet A.6 and D.2: some keep their refresh token, others may
+        // fact sheet A.6, B.4 and D.2: some keep their refresh token, others may, and of most nobody has found out
         on_both(async |store| {
             let house = House::build(&store).await;
             for (id, ends) in [
@@ -235,6 +233,9 @@ mod tests {
                 ("salesforce", Revocation::WholeConsent),
                 ("hubspot", Revocation::WholeConsent),
                 ("slack", Revocation::OneTokenSet),
+                // Rotates, and whatever is revoked takes every token of the user's along.
+                ("discord", Revocation::WholeConsent),
+                ("xero", Revocation::WholeConsent),
                 ("telegram", Revocation::Impossible),
             ] {
                 let provider = house.rooms[0].providers.get(id).expect("in the catalogue");

@@ -11,7 +11,7 @@ use figment::value::Dict;
 use url::Url;
 
 use super::address::{Address, Variables};
-use super::descriptor::{Broker, Descriptor, IdentitySource, Pkce, Replay, RevokeStyle};
+use super::descriptor::{Broker, Descriptor, IdentitySource, Pkce, Replay, RevokeEnds, RevokeStyle, Rotation};
 use super::id_token::ALGORITHMS;
 use super::telegram;
 use crate::config::ProviderSettings;
@@ -126,6 +126,11 @@ fn check(row: &Descriptor) -> Result<(), String> {
         (asks && ends.authorize.is_none(), "endpoints.authorize"),
         (asks && ends.token.is_none(), "endpoints.token"),
         (row.revoke.style != RevokeStyle::None && ends.revoke.is_none(), "endpoints.revoke"),
+        // Otherwise the token to be ended may be the one in use (fact sheet D.2, F1 and F2).
+        (
+            row.revoke.ends == RevokeEnds::TokenSet && row.rotation != Rotation::Always,
+            "rotation = \"always\", since revoking ends a token set and no more",
+        ),
         (asks && row.identity.source == IdentitySource::IdToken && ends.jwks.is_none(), "endpoints.jwks"),
         (asks && row.identity.source == IdentitySource::IdToken && ends.issuers.is_empty(), "endpoints.issuers"),
         (asks && row.identity.source == IdentitySource::Userinfo && ends.userinfo.is_none(), "endpoints.userinfo"),

@@ -362,6 +362,19 @@ pub struct Revoke {
     pub style: RevokeStyle,
     /// Which tokens are shown.
     pub tokens: RevokeWhich,
+    /// What ends with them.
+    pub ends: RevokeEnds,
+}
+
+/// What ends at the provider with a token that is revoked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevokeEnds {
+    /// Everything that the account has granted to the client (Google, fact sheet A.6); or nobody has found out yet.
+    #[default]
+    Consent,
+    /// The token set that it belongs to: what a later consent gave lives on (Slack with rotation, fact sheet B.4).
+    TokenSet,
 }
 
 /// The form of a revocation.

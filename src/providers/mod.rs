@@ -38,7 +38,7 @@ pub use self::address::{Variable, VariableKind, VariableSource, Variables};
 pub use self::api_call::{ApiCall, AttachError};
 pub use self::catalogue::CatalogueError;
 use self::described::Described;
-pub use self::descriptor::{Broker, Capabilities, Descriptor, Endpoints, Expiry, Pkce, Replay, Rotation};
+pub use self::descriptor::{Broker, Capabilities, Descriptor, Endpoints, Expiry, Pkce, Replay, RevokeEnds, Rotation};
 pub use self::direct::{Grant, basic_secret, headers_secret};
 pub use self::errors::{Code, Failure};
 use self::notices::{Disbelief, Notice};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::Keep;
+use super::super::{Keep, Policy, Revocation};
 use super::dice::Dice;
 use super::provider::Family;
 
@@ -136,6 +136,8 @@ pub struct Plan {
     pub steps: u32,
     /// Whether consents may bring no refresh token, or the one that is stored, and the provider tells of what has ended.
     pub eventful: bool,
+    /// Whether revoking one token of a provider that rotates ends everything the user ever granted, too.
+    pub ends_consents: bool,
 }
 
 impl Plan {
@@ -168,13 +170,21 @@ impl Plan {
             nodes: 1 + dice.roll(4),
             steps: 120 + u32::try_from(dice.roll(160)).unwrap(),
             eventful: seed % 7 == 2,
+            ends_consents: seed % 14 == 9,
         }
+    }
+
+    /// What the nodes are told of their provider.
+    pub fn policy(&self) -> Policy {
+        let policy = self.family.policy(self.grace);
+        let ends_all = self.ends_consents && policy.revocation == Revocation::OneTokenSet;
+        if ends_all { Policy { revocation: Revocation::WholeConsent, ..policy } } else { policy }
     }
 
     /// Three nodes with good clocks.
     pub fn plain(seed: u64, family: Family, weather: Weather) -> Self {
         let grace = Duration::from_secs(60);
         let (clocks, keep) = (Clocks::Exact, Keep::Always);
-        Self { seed, family, grace, clocks, weather, keep, nodes: 3, steps: 250, eventful: false }
+        Self { seed, family, grace, clocks, weather, keep, nodes: 3, steps: 250, eventful: false, ends_consents: false }
     }
 }

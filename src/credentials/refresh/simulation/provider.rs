@@ -73,6 +73,7 @@ pub enum Reply {
 pub struct Provider {
     family: Family,
     grace: Duration,
+    revocation: Revocation,
     tokens: Vec<Token>,
     consents: i64,
     /// Spent tokens sent again where that is not tolerated.
@@ -80,8 +81,8 @@ pub struct Provider {
 }
 
 impl Provider {
-    pub fn new(family: Family, grace: Duration) -> Self {
-        Self { family, grace, tokens: Vec::new(), consents: 0, reused: 0 }
+    pub fn new(family: Family, grace: Duration, revocation: Revocation) -> Self {
+        Self { family, grace, revocation, tokens: Vec::new(), consents: 0, reused: 0 }
     }
 
     fn mint(&mut self, consent: i64, parent: Option<Tokens>) -> Tokens {
@@ -149,7 +150,7 @@ impl Provider {
     }
 
     pub fn revoke(&mut self, token: Tokens) {
-        if matches!(self.family, Family::F0 | Family::F1) {
+        if self.revocation == Revocation::WholeConsent {
             (1..=self.consents).for_each(|consent| self.end(consent));
         } else {
             self.end(self.tokens[token].consent);

@@ -188,7 +188,8 @@ impl Write for Trace {
 impl World {
     pub fn new(plan: Plan) -> Self {
         let mut dice = Dice::new(plan.seed.wrapping_mul(8).wrapping_add(plan.family as u64));
-        let mut provider = Provider::new(plan.family, plan.grace);
+        let policy = plan.policy();
+        let mut provider = Provider::new(plan.family, plan.grace, policy.revocation);
         let first = provider.consent();
         let nodes = (1..=plan.nodes).map(|owner| Node {
             owner,
@@ -203,7 +204,7 @@ impl World {
         let mut world = Self {
             plan,
             weather: plan.weather,
-            policy: plan.family.policy(plan.grace),
+            policy,
             dice,
             calm: false,
             now: START,

@@ -210,8 +210,7 @@ impl World {
                 None
             }
             Action::Revoke(tokens) => {
-                self.judge_revocation();
-                self.provider.revoke(tokens);
+                self.judge_revocation(tokens);
                 self.tally.note(Deed::LateRevoked);
                 Some(Event::Revoked)
             }

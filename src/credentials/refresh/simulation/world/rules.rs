@@ -220,8 +220,11 @@ impl World {
         }
     }
 
-    pub(super) fn judge_revocation(&mut self) {
-        let harmless = self.policy.revocation == Revocation::OneTokenSet || self.row.status == Status::Deleted;
+    pub(super) fn judge_revocation(&mut self, late: Tokens) {
+        let stored = self.sets.last().unwrap().tokens;
+        let lived = self.provider.lives(stored);
+        self.provider.revoke(late);
+        let harmless = self.provider.lives(stored) == lived || self.row.status == Status::Deleted;
         self.must(harmless, "RL-37", "revoking this ends a consent that is still in use");
     }
 
