@@ -9,11 +9,12 @@ use crate::clock::Millis;
 use crate::credentials::NewCredential;
 use crate::ids::ConnectionId;
 use crate::keys::Owner;
-use crate::providers::{Account, Client, Code, CodeGrant, CredentialKind, Exchange, Failure, Provider, RevokeTokens};
+use crate::providers::{
+    Account, Client, Code, CodeGrant, CredentialKind, Exchange, Failure, Provider, RevokeTokens, TokenSet,
+};
 use crate::secret::Secret;
 use crate::store::connections::{
     ConnectionRow, connection_by_account, connection_by_id, connection_insert, connection_update,
-    connections_of_account,
 };
 use crate::store::credentials::credentials_of_connection;
 use crate::store::handshakes::HandshakeRow;
@@ -58,13 +59,7 @@ impl Connections {
         let exchange = provider.exchange(client, grant).await.map_err(ConnectionsError::Provider)?;
         let received_at = self.around.now();
         if let Some(wanted) = self.other_account(scope, handshake, &exchange.account).await? {
-            // Where that account is connected by itself, this consent is its own, too (fact sheet A.6).
-            let mut tx = self.store.read().await?;
-            let others = connections_of_account(&mut tx, scope, &integration, &exchange.account.id).await?;
-            drop(tx);
-            if others.is_empty() {
-                self.give_back(provider.as_ref(), client, &exchange).await;
-            }
+            self.give_back(provider.as_ref(), client, &integration, &exchange).await;
             let event =
                 Event::done(Action::ConnectionQuarantined, "connection", &wanted).of_user(Some(&handshake.user_id));
             self.audit.note(caller, &event.denied("other_account")).await?;
@@ -74,7 +69,12 @@ impl Connections {
             (Some(id), Some(bot)) => Some(self.chat_with(bot, id).await),
             _ => None,
         };
-        self.keep(caller, scope, handshake, &integration, provider.as_ref(), (exchange, chat), received_at).await
+        let kept =
+            self.keep(caller, scope, handshake, &integration, provider.as_ref(), (&exchange, chat), received_at).await;
+        if matches!(kept, Err(ConnectionsError::Gone)) {
+            self.give_back(provider.as_ref(), client, &integration, &exchange).await;
+        }
+        kept
     }
 
     async fn holds_refresh_token(
@@ -103,14 +103,43 @@ impl Connections {
         Ok(row.filter(is_other).map(|row| row.id))
     }
 
-    async fn give_back(&self, provider: &dyn Provider, client: Client<'_>, exchange: &Exchange) {
+    /// Ends at the provider what was granted and is not kept. Where the account is connected by itself, or others use the bot that
+    /// came along, this is their consent, too, and stays (fact sheet A.6, B.4).
+    async fn give_back(
+        &self,
+        provider: &dyn Provider,
+        client: Client<'_>,
+        integration: &IntegrationRow,
+        exchange: &Exchange,
+    ) {
         for set in &exchange.tokens {
+            match self.is_lived_on(provider, integration, exchange, set).await {
+                Ok(false) => {}
+                Ok(true) => continue,
+                Err(error) => {
+                    tracing::warn!(error = %error, "unwanted tokens are left to end by themselves");
+                    continue;
+                }
+            }
             let tokens =
                 RevokeTokens { access: Some(&set.access_token), refresh: set.refresh_token.as_ref(), kind: set.kind };
             if let Err(failure) = provider.revoke(client, &tokens).await {
                 tracing::warn!(code = %failure.code(), "tokens of an unwanted account could not be revoked");
             }
         }
+    }
+
+    async fn is_lived_on(
+        &self,
+        provider: &dyn Provider,
+        integration: &IntegrationRow,
+        exchange: &Exchange,
+        set: &TokenSet,
+    ) -> Result<bool, StoreError> {
+        let account = &exchange.account.id;
+        let shared = provider.shared_as(set.kind, account).map(|shared_as| (set.kind, shared_as));
+        let mut tx = self.store.read().await?;
+        self.credentials.is_lived_on(&mut tx, integration, account, shared).await
     }
 
     #[expect(clippy::too_many_arguments, reason = "everything that one commit puts together")]
@@ -121,30 +150,32 @@ impl Connections {
         handshake: &HandshakeRow,
         integration: &IntegrationRow,
         provider: &dyn Provider,
-        (exchange, chat): (Exchange, Option<Chat>),
+        (exchange, chat): (&Exchange, Option<Chat>),
         received_at: Millis,
     ) -> Result<Connection, ConnectionsError> {
         let asked = from_json_list(&handshake.scopes);
         let granted: Vec<String> =
             exchange.tokens.iter().flat_map(|set| set.scopes.clone().unwrap_or_else(|| asked.clone())).collect();
         let missing = provider.descriptor().missing_scopes(&asked, &granted);
-        let shared_as = |kind| provider.shared_as(kind, &exchange.account.id).map(str::to_owned);
         let mut tx = self.store.begin().await?;
-        if chat.is_some() || exchange.tokens.iter().any(|set| shared_as(set.kind).is_some()) {
-            self.credentials.lock_clients(&mut tx, scope, [integration.id.as_str()]).await?;
+        self.credentials.lock_clients(&mut tx, scope, [integration.id.as_str()]).await?;
+        // What one client was granted, or one place, is not shown to another that it gave way to meanwhile (OA-04).
+        let now = integration_by_id(&mut tx, scope, &integration.id).await?;
+        if now.is_none_or(|row| row.revision != integration.revision) {
+            return Err(ConnectionsError::Gone);
         }
         // The user may have been erased while the browser was away.
         user_by_id(&mut tx, scope, &handshake.user_id).await?.ok_or(ConnectionsError::Gone)?;
         let (mut row, is_new) = self.row_for(&mut tx, scope, handshake, integration, &exchange.account).await?;
         let owner: Owner = owner_of(&row);
-        let account = SealedAccount { email: exchange.account.email, name: exchange.account.name };
+        let account = SealedAccount { email: exchange.account.email.clone(), name: exchange.account.name.clone() };
         row.account = Some(self.keys.seal_json(&mut tx, &owner, account_place(&row.id), &account).await?);
         row.target = None;
         if !exchange.variables.is_empty() || chat.is_some() {
             let target = SealedTarget {
                 chat_id: chat.as_ref().map(|chat| chat.id),
                 bot: chat.as_ref().map(|chat| chat.with.bot.username.clone()),
-                variables: exchange.variables,
+                variables: exchange.variables.clone(),
             };
             row.target = Some(self.keys.seal_json(&mut tx, &owner, target_place(&row.id), &target).await?);
         }
@@ -164,7 +195,7 @@ impl Connections {
         let testing = refreshable.and_then(|set| provider.descriptor().is_testing(set.refresh_expires_in, &granted));
         let tenant = Owner::Tenant(scope.tenant_id().clone());
         let absolute_expiry = provider.descriptor().absolute_expiry;
-        for set in exchange.tokens {
+        for set in &exchange.tokens {
             let shared_as = provider.shared_as(set.kind, &row.account_id);
             let new = NewCredential {
                 owner: if shared_as.is_some() { &tenant } else { &owner },
@@ -172,10 +203,10 @@ impl Connections {
                 integration: Some(&integration.id),
                 provider: &handshake.provider,
                 kind: set.kind,
-                access_token: set.access_token,
-                refresh_token: set.refresh_token,
-                token_type: set.token_type,
-                scopes: set.scopes.unwrap_or_else(|| asked.clone()),
+                access_token: set.access_token.duplicate(),
+                refresh_token: set.refresh_token.as_ref().map(Secret::duplicate),
+                token_type: set.token_type.clone(),
+                scopes: set.scopes.clone().unwrap_or_else(|| asked.clone()),
                 obtained_at: received_at,
                 expires_at: set.expires_in.map(|life| received_at.after(life)),
                 refresh_expires_at: set.refresh_expires_in.or(absolute_expiry).map(|life| received_at.after(life)),

@@ -11,17 +11,18 @@ use super::row::{access_place, integration_of, owner, policy, refresh_place};
 use super::{Credentials, ONE_CREDENTIAL};
 use crate::caller::TenantScope;
 use crate::clock::Millis;
-use crate::ids::RevocationId;
+use crate::ids::{RevocationId, TenantId};
 use crate::keys::{KeyError, Owner, Place};
 use crate::providers::CredentialKind;
 use crate::secret::Secret;
 use crate::store::connections::{
-    connection_by_id, connections_of_credential_mark, credential_consent_uses, credential_other_uses,
+    account_uses, connection_by_id, connections_of_credential_mark, credential_consent_uses, credential_other_uses,
 };
 use crate::store::credentials::{
-    CredentialName, CredentialRow, credential_delete, credential_load, credentials_of_connection_lock,
+    CredentialName, CredentialRow, credential_delete, credential_load, credential_shared_uses,
+    credentials_of_connection_lock,
 };
-use crate::store::integrations::integrations_lock;
+use crate::store::integrations::{IntegrationRow, integrations_lock};
 use crate::store::notices::{credential_look_into, credential_lose};
 use crate::store::revocations::account_was_revoked;
 use crate::store::{StoreError, Tx};
@@ -178,7 +179,41 @@ impl Credentials {
             Ends::WholeConsent => true,
             Ends::OneTokenSet => row.refresh_token.is_none(),
         };
-        Ok(whole && credential_consent_uses(tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await? > 0)
+        if !whole {
+            return Ok(false);
+        }
+        let Some(shared_as) = &row.shared_as else {
+            return Ok(credential_consent_uses(tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await? > 0);
+        };
+        // What a workspace has once belongs to no account.
+        let scope = ONE_CREDENTIAL.within(TenantId::stored(row.tenant_id.clone()));
+        let Some(integration) = integration_of(tx, &scope, row.integration_id.as_deref()).await? else {
+            return Ok(false);
+        };
+        let shared = (row.kind.as_str(), shared_as.as_str());
+        Ok(credential_shared_uses(tx, ONE_CREDENTIAL, &integration.client, shared, Some(&row.id)).await? > 0)
+    }
+
+    /// Whether somebody lives on what ending tokens that a client was just granted would take away, or would suffer when the provider
+    /// tells of it: the account, or the workspace that the credential is shared in.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn is_lived_on(
+        &self,
+        tx: &mut Tx,
+        integration: &IntegrationRow,
+        account: &str,
+        shared: Option<(CredentialKind, &str)>,
+    ) -> Result<bool, StoreError> {
+        let uses = match shared {
+            Some((kind, shared_as)) => {
+                let shared = (kind.as_str(), shared_as);
+                credential_shared_uses(tx, ONE_CREDENTIAL, &integration.client, shared, None).await?
+            }
+            None => account_uses(tx, ONE_CREDENTIAL, &integration.client, (&integration.provider, account)).await?,
+        };
+        Ok(uses > 0)
     }
 
     pub(super) async fn open_quietly(

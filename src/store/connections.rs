@@ -432,6 +432,29 @@ pub async fn credential_consent_uses(
     Ok(count)
 }
 
+/// How many live connections of an account there are at integrations with a client, in any tenant; those that have ended at the
+/// provider are not counted.
+///
+/// # Errors
+/// As every statement.
+pub async fn account_uses(
+    tx: &mut Tx,
+    _: SystemScope,
+    client: &str,
+    (provider, account): (&str, &str),
+) -> Result<i64, StoreError> {
+    let (count,) = sql!(
+        tx,
+        one (i64,),
+        "SELECT count(*) FROM integrations i JOIN connections o ON o.tenant_id = i.tenant_id AND o.provider = $2 AND o.account_id = $3 AND o.integration_id = i.id
+         WHERE i.client = $1 AND i.deleted_at IS NULL AND o.deleted_at IS NULL AND o.status NOT IN ('needs_reauth', 'misconfigured', 'revoked')",
+        client,
+        provider,
+        account
+    )?;
+    Ok(count)
+}
+
 /// The account that a credential belongs to.
 ///
 /// # Errors

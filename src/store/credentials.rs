@@ -202,6 +202,30 @@ pub async fn credential_shared_lock(
     )
 }
 
+/// How many living credentials there are, besides one, that are shared as `shared_as` at integrations with a client, in any tenant.
+///
+/// # Errors
+/// As every statement.
+pub async fn credential_shared_uses(
+    tx: &mut Tx,
+    _: SystemScope,
+    client: &str,
+    (kind, shared_as): (&str, &str),
+    besides: Option<&str>,
+) -> Result<i64, StoreError> {
+    let (count,) = sql!(
+        tx,
+        one (i64,),
+        "SELECT count(*) FROM integrations i JOIN credentials k ON k.tenant_id = i.tenant_id AND k.integration_id = i.id AND k.kind = $2 AND k.shared_as = $3
+         WHERE i.client = $1 AND i.deleted_at IS NULL AND k.deleted_at IS NULL AND k.status = 'active' AND ($4 IS NULL OR k.id <> $4)",
+        client,
+        kind,
+        shared_as,
+        besides
+    )?;
+    Ok(count)
+}
+
 /// One credential: a flight's own look, whose second wall is the sealed context.
 ///
 /// # Errors

@@ -48,4 +48,5 @@ mod telling;
 mod tokens;
 mod town;
 mod trouble;
+mod unwanted;
 mod walkthrough;

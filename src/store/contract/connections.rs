@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::store::connections::{
-    ConnectionFilter, connection_by_account, connection_by_id, connection_clear_default, connection_delete,
-    connection_list, connection_rename, connection_touch, connection_update, connections_of_credential_heal,
-    connections_of_credential_mark, connections_of_integration_mark, credential_account, credential_consent_uses,
-    credential_other_uses,
+    ConnectionFilter, account_uses, connection_by_account, connection_by_id, connection_clear_default,
+    connection_delete, connection_list, connection_rename, connection_touch, connection_update,
+    connections_of_credential_heal, connections_of_credential_mark, connections_of_integration_mark,
+    credential_account, credential_consent_uses, credential_other_uses,
 };
 use crate::store::credentials::credentials_of_connection;
+use crate::store::integrations::integration_by_provider;
 use crate::store::refresh_rows::credential_needs_reauth;
 
 const ALL: ConnectionFilter<'_> = ConnectionFilter { user: None, provider: None, status: None, after: "", limit: 50 };
@@ -275,6 +276,13 @@ async fn a_consent_is_used_by_every_connection_of_its_account_that_works() {
             ..connection_row(id, Some(user))
         };
         let uses = async |tx: &mut Tx| credential_consent_uses(tx, TEST, A, "crd_1").await.unwrap();
+        let client = integration_by_provider(&mut tx, &a(), "google").await.unwrap().expect("one").client;
+        let of_account = async |tx: &mut Tx, client: &str, account: &str| {
+            account_uses(tx, TEST, client, ("google", account)).await.unwrap()
+        };
+        assert_eq!(of_account(&mut tx, &client, "account of con_1").await, 1, "its own");
+        assert_eq!(of_account(&mut tx, "another", "account of con_1").await, 0);
+        assert_eq!(of_account(&mut tx, &client, "nobody's").await, 0);
         connection_insert(&mut tx, &a(), &connection_row("con_2", Some(OTHER))).await.unwrap();
         assert_eq!(uses(&mut tx).await, 0, "another account's");
         let by_hand = ConnectionRow { integration_id: None, ..same("con_3", OTHER) };
@@ -290,6 +298,7 @@ async fn a_consent_is_used_by_every_connection_of_its_account_that_works() {
             let ended = ConnectionRow { status: status.to_owned(), ..same("con_4", OTHER) };
             connection_update(&mut tx, &a(), &ended).await.unwrap();
             assert_eq!(uses(&mut tx).await, 0, "{status}");
+            assert_eq!(of_account(&mut tx, &client, "account of con_1").await, 0, "{status}");
         }
     })
     .await;
