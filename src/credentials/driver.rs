@@ -441,9 +441,11 @@ impl Driver {
         }
     }
 
-    async fn on_revoke(&self, tokens: &Fetched) -> Event<Tokens> {
+    async fn on_revoke(&mut self, tokens: &Fetched) -> Event<Tokens> {
         let late = (tokens.set.access_token.duplicate(), Some(tokens.refresh_token.duplicate()));
-        self.room.end_late(&self.name, tokens.revision, late).await;
+        let is_over = self.room.end_late(&self.name, tokens.revision, late).await;
+        // What came from the spool has a place to wait until that can be done.
+        self.spooled = self.spooled.map(|stays| stays || !is_over);
         Event::Revoked
     }
 

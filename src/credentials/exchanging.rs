@@ -1,7 +1,8 @@
 //! Exchanging a token that never ends for ones that rotate, once the app that it belongs to rotates (fact sheet B.4).
 //!
-//! Slack does it once, and the old token lives until the new ones are first refreshed: an answer that is lost loses no connection. One
-//! that has come is stored, or ended at Slack, whoever has hung up and whatever the database says.
+//! Slack does it once, and the old token lives until the new ones are first refreshed: an answer that is lost loses no connection, but
+//! that token then never rotates. One that has come is stored, or ended at Slack, whoever has hung up; while the database does not take
+//! it, for a minute, and not beyond the process.
 
 use std::time::Duration;
 

@@ -104,13 +104,17 @@ impl Credentials {
 
     /// Ends tokens at their provider that came when their credential had gone on without them, or was deleted (RL-37): now or within a
     /// day, unless another connection lives on what that would end. What cannot be noted is not done: a living connection would
-    /// pay for it, and nobody has these tokens any more.
-    pub(super) async fn end_late(&self, name: &CredentialName, revision: i64, late: (Secret, Option<Secret>)) {
+    /// pay for it; false then.
+    pub(super) async fn end_late(&self, name: &CredentialName, revision: i64, late: (Secret, Option<Secret>)) -> bool {
         let tenant = TenantId::stored(name.tenant_id.clone());
         match self.store.in_time(DATABASE_LIMIT, self.remember_late(name, revision, late)).await {
-            Ok(late) => drop(self.revoke(&Caller::system("refresh", tenant), late.into_iter().collect()).await),
+            Ok(late) => {
+                self.revoke(&Caller::system("refresh", tenant), late.into_iter().collect()).await;
+                true
+            }
             Err(error) => {
-                tracing::error!(credential = %name.id, error = %error, "tokens that came too late are left to end by themselves");
+                tracing::error!(credential = %name.id, error = %error, "tokens that came too late are not ended");
+                false
             }
         }
     }

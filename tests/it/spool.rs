@@ -171,7 +171,7 @@ async fn an_erased_users_spooled_answer_goes_with_the_key() {
 
 #[tokio::test]
 async fn a_spooled_answer_whose_account_was_disconnected_before_the_start_is_ended_at_its_provider() {
-    // RL-37: nothing but the deleted row says then whose tokens these are.
+    // RL-37: nothing but the deleted row says then whose tokens these are. They wait until their end can be noted.
     let mut app = TestApp::start_with(Wishes { spool: true, ..Wishes::default() }).await.expect("SQLite");
     let platform = app.platform().await;
     let id = held(&app, &platform).await;
@@ -185,7 +185,15 @@ async fn a_spooled_answer_whose_account_was_disconnected_before_the_start_is_end
     let platform = app.at_node(&platform, 0);
     platform.delete(&format!("/v1/connections/{id}")).await.ok();
     let before = app.street.counter("slack/revocations").await;
+    let full = "CREATE TRIGGER full BEFORE INSERT ON revocations BEGIN SELECT RAISE(FAIL, 'the disk is full'); END";
+    app.database.execute(full).await;
     app.put_into_spool(&name, &text);
+    app.until("a round has left it there", async || {
+        app.clock.advance(std::time::Duration::from_secs(1));
+        app.ready().await.1.contains("wait in the spool")
+    })
+    .await;
+    app.database.execute("DROP TRIGGER full").await;
     empties(&app).await;
     assert!(app.street.counter("slack/revocations").await > before, "the late tokens are ended, too");
     app.finish().await;
