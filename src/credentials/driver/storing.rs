@@ -70,7 +70,9 @@ impl Driver {
         }
         let new = self.sealed(tokens, &row, integration.as_ref())?;
         // Before the credential, as everybody who locks both, or two of them would wait for each other.
-        if let Some(troubled) = integration.as_ref().filter(|one| !one.is_well()) {
+        // What was answered before it was saved says nothing about what it says now.
+        let is_news = |one: &&IntegrationRow| !one.is_well() && tokens.received_at.0 >= one.updated_at;
+        if let Some(troubled) = integration.as_ref().filter(is_news) {
             integration_resume(&mut tx, ONE_CREDENTIAL, &row.tenant_id, &troubled.id).await?;
         }
         let answer = AnswerTo { fence: claimed.fence, consents: claimed.consents, only_fence };
