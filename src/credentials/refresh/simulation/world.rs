@@ -169,6 +169,8 @@ pub struct World {
     tally: Tally,
     broken: Option<Broken>,
     trace: Option<Trace>,
+    /// Moments in a row at which a node had no end of things to do.
+    spins: u32,
     /// Everything is told as it happens.
     pub aloud: bool,
 }
@@ -230,6 +232,7 @@ impl World {
             tally: Tally::default(),
             broken: None,
             trace: None,
+            spins: 0,
             aloud: false,
         };
         world.row.keep = plan.keep;

@@ -11,6 +11,11 @@ fn bound(clocks: Clocks) -> Duration {
     Duration::from_secs(60 * if clocks == Clocks::Jumping { 150 } else { 75 })
 }
 
+/// More than a node has ever to do at one moment.
+const MOST_TURNS: u32 = 60;
+/// So many moments on end with more to do than that are no chance.
+const MOST_SPINS: u32 = 100;
+
 impl World {
     /// No more faults. Within the bound everything is settled (I9), and what is stored works (I2).
     pub(super) fn calm(&mut self) {
@@ -59,14 +64,17 @@ impl World {
         if matches!(&self.row.integration, Integration::Faulty { code, .. } if *code == Code::REFUSED_WAVE) {
             self.mend_integration();
         }
+        let mut spins = false;
         for index in 0..self.nodes.len() {
-            for _ in 0..60 {
-                if self.broken.is_some() || !self.turn(index) {
-                    break;
-                }
+            let mut turns = 0;
+            while turns < MOST_TURNS && self.broken.is_none() && self.turn(index) {
                 self.examine();
+                turns += 1;
             }
+            spins |= turns == MOST_TURNS;
         }
+        self.spins = if spins { self.spins + 1 } else { 0 };
+        self.must(self.spins < MOST_SPINS, "I9", "a node asks the same again and again, and never waits");
         self.provider_turn();
         self.examine();
         self.now = self.next_happening();
