@@ -1,7 +1,7 @@
 //! Integrations: a tenant's OAuth client at a provider. Client id, secret and endpoints are one unit; endpoints come
 //! from the catalogue and only the operator changes them (OA-04).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ const REFRESH_POLICIES: [&str; 3] = ["always", "active", "on_demand"];
 const BELIEVED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// Whoever may set integrations sees them, and whoever may see connections sees what they hang on.
-const TO_SEE_INTEGRATIONS: [Permission; 2] = [Permission::IntegrationsWrite, Permission::ConnectionsRead];
+pub(super) const TO_SEE_INTEGRATIONS: [Permission; 2] = [Permission::IntegrationsWrite, Permission::ConnectionsRead];
 
 /// What a tenant says about its OAuth client.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -153,60 +153,7 @@ pub struct Integration {
     pub updated_at: String,
 }
 
-/// A provider of the catalogue, for people and programs.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ProviderCard {
-    /// Catalogue id.
-    pub id: String,
-    /// How it is called.
-    pub display_name: String,
-    /// Its documentation.
-    #[schema(format = "uri")]
-    pub docs_url: String,
-    /// Whether tests hold what we know of it to its documented answers; otherwise look at it before you rely on it.
-    pub verified: bool,
-    /// What an integration must say in `variables`.
-    pub variables: Vec<VariableCard>,
-    /// Whether people connect by consenting at the provider.
-    pub oauth: bool,
-    /// Secrets that can be handed over directly.
-    pub direct_kinds: Vec<String>,
-    /// Whether access tokens can be injected into a conversation.
-    pub injectable: bool,
-    /// Whether a call in progress can get a fresh token.
-    pub mid_call_refresh: bool,
-    /// Whether disconnecting ends the access at the provider too.
-    pub revocable: bool,
-    /// Whether the caller's tenant has an integration for it.
-    pub integrated: bool,
-}
-
-/// Part of a provider's addresses that differs from tenant to tenant.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct VariableCard {
-    /// Its name.
-    pub name: String,
-    /// One that fits.
-    pub example: String,
-    /// What it is when nothing is said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub default: Option<String>,
-}
-
 impl Connections {
-    /// The catalogue, with what the tenant has set up.
-    ///
-    /// # Errors
-    /// [`ConnectionsError::Denied`].
-    pub async fn provider_list(&self, caller: &Caller) -> Result<Vec<ProviderCard>, ConnectionsError> {
-        let scope = caller.require_any(TO_SEE_INTEGRATIONS)?;
-        let mut tx = self.store.read().await?;
-        let integrated: BTreeSet<String> =
-            integration_list(&mut tx, &scope).await?.into_iter().map(|row| row.provider).collect();
-        Ok(self.providers.all().map(|provider| card(provider.descriptor(), &integrated)).collect())
-    }
-
     /// Sets a tenant's OAuth client. A new secret is used at once; a new client id pauses the connections that were made
     /// with the old one (API.md section 6, point 3). A draft that says nothing changes nothing.
     ///
@@ -573,26 +520,4 @@ fn is_signing_secret(secret: &Secret) -> bool {
 /// Where a secret of an integration stands; `credentials` opens the client secret at the same place.
 pub(super) fn place<'a>(id: &'a str, field: &'static str) -> Place<'a> {
     Place { record_kind: "integration", record_id: id, field, generation: 0 }
-}
-
-fn card(descriptor: &Descriptor, integrated: &BTreeSet<String>) -> ProviderCard {
-    let asked = descriptor.variables.iter().filter(|(_, one)| one.from == VariableSource::Integration);
-    let variables = asked.map(|(name, one)| VariableCard {
-        name: name.clone(),
-        example: one.example.clone(),
-        default: one.default.clone(),
-    });
-    ProviderCard {
-        id: descriptor.id.clone(),
-        display_name: descriptor.display_name.clone(),
-        docs_url: descriptor.docs_url.clone(),
-        verified: descriptor.verified,
-        variables: variables.collect(),
-        oauth: descriptor.capabilities.oauth,
-        direct_kinds: descriptor.capabilities.direct_kinds.clone(),
-        injectable: descriptor.capabilities.injectable,
-        mid_call_refresh: descriptor.capabilities.mid_call_refresh,
-        revocable: descriptor.revocable(),
-        integrated: integrated.contains(&descriptor.id),
-    }
 }

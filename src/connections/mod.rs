@@ -1,6 +1,7 @@
 //! Connections: how an end user's account gets into the vault, what is known of it, and how it leaves.
 
 mod activity;
+mod catalogue;
 mod connect_sessions;
 mod direct;
 mod erase;
@@ -22,13 +23,14 @@ mod view;
 use url::Url;
 
 pub use activity::{Happened, Overview, Refusal};
+pub use catalogue::{BrokerCard, ProviderCard, VariableCard};
 pub use connect_sessions::{Confirmation, ConnectLink, ConnectSession, ConnectVisit, NewConnectSession};
 pub use direct::{DirectDraft, DirectKind};
 pub use erase::{ErasedConnection, Receipt};
 pub use handshakes::{Begin, Begun, Callback, Ending, Finished, RedirectTo, Visitor};
 pub use health::{Health, IntegrationHealth, Need, Pause, Renewal, Trouble};
 pub use import::{Import, ImportAccount, ImportCredential, ImportRow};
-pub use integrations::{Integration, IntegrationDraft, ProviderCard, VariableCard};
+pub use integrations::{Integration, IntegrationDraft};
 pub use manage::{ConnectionChange, Disconnected, ListFilter};
 pub use notices::SlackAnswer;
 pub use offers::{ConsentOffer, Ends, Preview};

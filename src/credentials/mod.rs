@@ -29,7 +29,7 @@ mod testing;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::providers::ApiCall;
+pub use crate::providers::{ApiCall, path_fits};
 pub use broker::{BrokerAnswer, BrokerCall};
 pub use ending::{Hearing, Told};
 pub use read::{Account, IN_MID_CALL, ReadWish, Token, Warm, Which};

@@ -42,8 +42,8 @@ pub enum AttachError {
     /// The provider has no API under this path.
     #[error("the provider has no API under this path")]
     UnknownApi,
-    /// The broker does not forward this method of the provider.
-    #[error("this method may not be called")]
+    /// The broker does not make this call at the provider, whoever asks.
+    #[error("the broker does not make this call; GET /v1/providers says which it makes")]
     MethodNotAllowed,
     /// The body carries a credential of the tool's own.
     #[error("the body must not carry a credential")]
@@ -111,7 +111,7 @@ impl<'a> ApiCall<'a> {
             return Err(AttachError::Path);
         }
         let allowed = match &descriptor.broker {
-            Broker::Paths => true,
+            Broker::Calls(_) => true,
             Broker::Only(list) => list.contains_key(name),
             Broker::AllBut(list) => !list.iter().any(|pattern| covers(pattern, name)),
         };

@@ -271,7 +271,13 @@ impl Provider for Described {
 
     fn attach(&self, call: ApiCall<'_>, kind: CredentialKind, secret: &Secret) -> Result<Request, AttachError> {
         let url = match &self.descriptor.broker {
-            Broker::Paths => call.url(&self.descriptor)?,
+            Broker::Calls(rules) => {
+                let url = call.url(&self.descriptor)?;
+                if !rules.iter().any(|rule| rule.allows(&call.method, call.path)) {
+                    return Err(AttachError::MethodNotAllowed);
+                }
+                url
+            }
             Broker::AllBut(_) | Broker::Only(_) => {
                 let method = call.method_name(&self.descriptor)?;
                 let base = self.descriptor.endpoints.api_base("", call.variables).ok_or(AttachError::UnknownApi)?;

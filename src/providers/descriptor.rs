@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use url::Url;
 
 use super::address::{Address, Variable, VariableSource, Variables};
+use super::calls::CallRule;
 use super::errors::ErrorTable;
 
 /// Providers say lives a little less than round.
@@ -104,7 +105,7 @@ pub struct Descriptor {
     /// Headers that every API call carries, and the one that holds the token.
     #[serde(default)]
     pub api: ApiRules,
-    /// Which API methods the broker may call, for providers whose broker path is a method name.
+    /// Which API calls the broker makes.
     #[serde(default)]
     pub broker: Broker,
 }
@@ -425,17 +426,22 @@ impl Default for ApiRules {
     }
 }
 
-/// Which API methods the broker may call.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// Which API calls the broker makes, as far as an agent's own rules allow them (AG-12).
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Broker {
-    /// Paths, not methods.
-    #[default]
-    Paths,
-    /// Method names, all but these (a trailing `*` stands for any rest).
+    /// These HTTP methods and paths.
+    Calls(Vec<CallRule>),
+    /// The path is the name of a method: all but these (a trailing `*` stands for any rest).
     AllBut(Vec<String>),
-    /// Only these method names; `true` for those that are addressed to a chat, which the room fixes (fact sheet G.26).
+    /// The path is the name of a method: only these; `true` for those that are addressed to a chat, which the room fixes (fact sheet G.26).
     Only(BTreeMap<String, bool>),
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self::Calls(vec![CallRule::reading()])
+    }
 }
 
 impl Descriptor {
@@ -483,7 +489,7 @@ impl Descriptor {
     pub fn carries_chat(&self, method: &str) -> Option<bool> {
         match &self.broker {
             Broker::Only(list) => list.get(method).copied(),
-            Broker::Paths | Broker::AllBut(_) => None,
+            Broker::Calls(_) | Broker::AllBut(_) => None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use figment::Figment;
 use figment::providers::{Format, Toml};
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
@@ -62,7 +62,7 @@ struct Fixture {
     revoke: Vec<String>,
     revoked: Option<String>,
     revoked_with: Option<u16>,
-    /// The broker's path, the address, then headers.
+    /// Method and path for the broker, the address, then headers.
     api: Vec<String>,
     errors: Vec<(u16, String, String)>,
 }
@@ -326,7 +326,9 @@ fn an_api_call_goes_where_the_fixtures_say_with_the_token_where_it_belongs() {
         let variables = descriptor.stored_variables(said.iter().map(String::as_str));
         let provider = Described::new(descriptor, super::loopback::outbound(&[]), Surroundings::system());
         let headers = HeaderMap::new();
-        let call = ApiCall { variables: &variables, ..ApiCall::new(Method::POST, &fixture.api[0], &headers) };
+        let (method, path) = fixture.api[0].split_once(' ').expect("method and path");
+        let method = method.parse().expect("a method");
+        let call = ApiCall { variables: &variables, ..ApiCall::new(method, path, &headers) };
         let request =
             provider.attach(call, CredentialKind::User, &Secret::new(fixture.tokens.access.as_str())).expect(&id);
         assert_eq!(request.url.as_str(), fixture.api[1], "{id}");

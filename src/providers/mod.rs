@@ -7,6 +7,7 @@
 mod address;
 mod answer;
 mod api_call;
+mod calls;
 mod catalogue;
 mod described;
 mod descriptor;
@@ -36,6 +37,7 @@ use url::Url;
 
 pub use self::address::{Variable, VariableKind, VariableSource, Variables};
 pub use self::api_call::{ApiCall, AttachError};
+pub use self::calls::{CallRule, path_fits};
 pub use self::catalogue::CatalogueError;
 use self::described::Described;
 pub use self::descriptor::{Broker, Capabilities, Descriptor, Endpoints, Expiry, Pkce, Replay, RevokeEnds, Rotation};

@@ -64,7 +64,7 @@ fn yes() -> bool {
     true
 }
 
-/// What an agent's tools may ask the broker for.
+/// What an agent's tools may ask the broker for, of what the catalogue allows (`broker` in `GET /v1/providers`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BrokerRule {
@@ -72,7 +72,7 @@ pub struct BrokerRule {
     #[serde(default)]
     #[schema(value_type = Vec<BrokerMethod>)]
     pub methods: Vec<String>,
-    /// Globs: `*` is one segment, `**` the rest.
+    /// Globs: `*` is one segment, `**` the rest. Empty means all that the catalogue allows.
     #[serde(default)]
     pub paths: Vec<String>,
 }

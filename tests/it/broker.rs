@@ -163,6 +163,34 @@ async fn only_what_the_agents_rules_name_is_called() {
 }
 
 #[tokio::test]
+async fn no_rule_of_an_agents_reaches_beyond_what_the_catalogue_allows() {
+    // AG-12: reading and sending, no administration
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let known = platform.read("/v1/providers").await.ok();
+    let google = known["data"].as_array().expect("a list").iter().find(|one| one["id"] == "google").expect("Google");
+    let sends = json!("POST gmail/v1/users/*/messages/send");
+    assert!(google["broker"]["allow"].as_array().expect("a list").contains(&sends), "{google}");
+    let needs = json!([{"provider": "google", "hand_over": "broker"}]);
+    for rule in [json!({}), json!({"methods": ["GET", "POST", "PUT"], "paths": ["**"]})] {
+        let desk = app.desk(&platform, json!({"needs": needs, "broker": {"google": rule}})).await;
+        let tool = tool(&app, &platform, &desk).await;
+        tool.read(MAIL).await.ok();
+        let raw = data_encoding::BASE64URL.encode(b"Subject: hello\r\n\r\nthere");
+        tool.post(&format!("{MAIL}/send"), &json!({ "raw": raw })).await.ok();
+        let before = app.street.counter("google/api_calls").await;
+        for settings in ["forwardingAddresses", "delegates", "filters", "s%65ndAs"] {
+            let path = format!("/v1/broker/google/gmail/v1/users/me/settings/{settings}");
+            let refused = tool.post(&path, &json!({"forwardingEmail": "eve@evil.example"})).await;
+            assert_eq!(refused.problem(), (403, "not_granted".to_owned()), "{rule} {settings}");
+        }
+        assert_eq!(app.street.counter("google/api_calls").await, before);
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_path_that_can_be_read_in_two_ways_goes_nowhere() {
     // AG-12
     let app = TestApp::start().await;
