@@ -39,6 +39,17 @@ CREATE UNIQUE INDEX integrations_provider_key ON integrations (tenant_id, provid
 CREATE INDEX integrations_id_idx ON integrations (id);
 CREATE INDEX integrations_client_idx ON integrations (client) WHERE deleted_at IS NULL;
 
+-- Every client that an integration has had. Tokens that one was granted live on when it gives way to another, or gets another secret.
+CREATE TABLE integration_clients (
+    tenant_id TEXT NOT NULL,
+    integration_id TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    client TEXT NOT NULL,
+    CONSTRAINT integration_clients_pkey PRIMARY KEY (tenant_id, integration_id, revision, client),
+    CONSTRAINT integration_clients_integration_fkey FOREIGN KEY (tenant_id, integration_id) REFERENCES integrations (tenant_id, id)
+) STRICT;
+CREATE INDEX integration_clients_client_idx ON integration_clients (client);
+
 -- One external account of one user (or of the tenant) at one provider.
 CREATE TABLE connections (
     tenant_id TEXT NOT NULL CONSTRAINT connections_tenant_fkey REFERENCES tenants (id),

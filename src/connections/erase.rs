@@ -16,6 +16,7 @@ use crate::keys::Owner;
 use crate::store::bell::{Bell, ring_at_commit};
 use crate::store::connections::{ConnectionFilter, ConnectionRow, connection_delete, connection_list};
 use crate::store::conversations::conversations_end_by_user;
+use crate::store::integrations::integration_list;
 use crate::store::users::{user_by_external_id, user_erase};
 
 /// Revoking at all providers together may take this long.
@@ -57,6 +58,9 @@ impl Connections {
         let scope = caller.require(Permission::UsersWrite)?;
         let now = self.around.now();
         let mut tx = self.store.begin().await?;
+        // All of them, and first: whoever is about to connect this user does so before, or finds nobody.
+        let integrations = integration_list(&mut tx, &scope).await?;
+        self.credentials.lock_clients(&mut tx, &scope, integrations.iter().map(|one| one.id.as_str())).await?;
         let user =
             user_by_external_id(&mut tx, &scope, external_id).await?.ok_or(ConnectionsError::NotFound("user"))?;
         let mut rows: Vec<ConnectionRow> = Vec::new();
@@ -70,8 +74,6 @@ impl Connections {
             }
             rows.extend(more);
         }
-        let integrations = rows.iter().filter_map(|row| row.integration_id.as_deref());
-        self.credentials.lock_clients(&mut tx, &scope, integrations).await?;
         let mut ending: Vec<(String, Vec<Revocation>)> = Vec::new();
         for row in rows {
             let revocations = self.credentials.end(&mut tx, &scope, &row.id).await?;

@@ -1,5 +1,7 @@
 //! From a code to a connection: exchange, compare, seal, one commit.
 
+use std::time::Duration;
+
 use super::telegram::{Chat, PENDING};
 use super::view::{SealedAccount, SealedTarget, account_place, owner_of, target_place};
 use super::{Connection, Connections, ConnectionsError};
@@ -8,7 +10,7 @@ use crate::caller::{Caller, TenantScope};
 use crate::clock::Millis;
 use crate::credentials::NewCredential;
 use crate::ids::ConnectionId;
-use crate::keys::Owner;
+use crate::keys::{KeyError, Owner};
 use crate::providers::{
     Account, Client, Code, CodeGrant, CredentialKind, Exchange, Failure, Provider, RevokeTokens, TokenSet,
 };
@@ -22,9 +24,47 @@ use crate::store::integrations::{IntegrationRow, integration_by_id, integration_
 use crate::store::users::user_by_id;
 use crate::store::{StoreError, Tx, from_json_list, to_json_list};
 
+/// How often it is tried to keep what a code has brought, and the pause between.
+const TRIES: (u32, Duration) = (5, Duration::from_secs(1));
+
+/// What a code has brought, and from whom.
+struct Granted<'a> {
+    integration: &'a IntegrationRow,
+    provider: &'a dyn Provider,
+    exchange: &'a Exchange,
+    chat: Option<Chat>,
+    received_at: Millis,
+}
+
+/// Whether it is certain that nothing was kept, so that nobody has what was granted.
+fn is_kept_nowhere(error: &ConnectionsError) -> bool {
+    match error {
+        ConnectionsError::Gone | ConnectionsError::Keys(KeyError::Destroyed) => true,
+        ConnectionsError::Store(error) => error.is_outage(),
+        _ => false,
+    }
+}
+
 impl Connections {
-    /// Exchanges a code and keeps what it brought. The only place where codes are shown to a provider.
+    /// Exchanges a code and keeps what it brought. The only place where codes are shown to a provider. Goes on when the browser, or
+    /// the platform that waits for it, goes away: a code can be exchanged only once.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::Gone`] when the client or the user went away meanwhile, [`ConnectionsError::Provider`].
     pub(super) async fn exchange(
+        &self,
+        caller: &Caller,
+        scope: &TenantScope,
+        handshake: &HandshakeRow,
+        code: &Secret,
+    ) -> Result<Connection, ConnectionsError> {
+        let (room, caller, scope) = (self.clone(), caller.clone(), scope.clone());
+        let (handshake, code) = (handshake.clone(), code.duplicate());
+        let exchanging = tokio::spawn(async move { room.exchange_now(&caller, &scope, &handshake, &code).await });
+        exchanging.await.unwrap_or_else(|fallen| std::panic::resume_unwind(fallen.into_panic()))
+    }
+
+    async fn exchange_now(
         &self,
         caller: &Caller,
         scope: &TenantScope,
@@ -69,12 +109,37 @@ impl Connections {
             (Some(id), Some(bot)) => Some(self.chat_with(bot, id).await),
             _ => None,
         };
-        let kept =
-            self.keep(caller, scope, handshake, &integration, provider.as_ref(), (&exchange, chat), received_at).await;
-        if matches!(kept, Err(ConnectionsError::Gone)) {
+        let granted =
+            Granted { integration: &integration, provider: provider.as_ref(), exchange: &exchange, chat, received_at };
+        let kept = self.keep_in_time(caller, scope, handshake, &granted).await;
+        if kept.as_ref().is_err_and(is_kept_nowhere) {
             self.give_back(provider.as_ref(), client, &integration, &exchange).await;
         }
-        kept
+        match kept {
+            // Of somebody who is erased there is no key any more.
+            Err(ConnectionsError::Keys(KeyError::Destroyed)) => Err(ConnectionsError::Gone),
+            kept => kept,
+        }
+    }
+
+    /// Tries again for a while, since the code is spent: the database may be away, or busy with somebody else.
+    async fn keep_in_time(
+        &self,
+        caller: &Caller,
+        scope: &TenantScope,
+        handshake: &HandshakeRow,
+        granted: &Granted<'_>,
+    ) -> Result<Connection, ConnectionsError> {
+        for _ in 1..TRIES.0 {
+            match self.keep(caller, scope, handshake, granted).await {
+                Err(ConnectionsError::Store(error)) if error.is_outage() => {
+                    tracing::warn!(error = %error, "what a code has brought is not kept yet");
+                }
+                outcome => return outcome,
+            }
+            self.around.clock.sleep(TRIES.1).await;
+        }
+        self.keep(caller, scope, handshake, granted).await
     }
 
     async fn holds_refresh_token(
@@ -142,28 +207,43 @@ impl Connections {
         self.credentials.is_lived_on(&mut tx, integration, account, shared).await
     }
 
-    #[expect(clippy::too_many_arguments, reason = "everything that one commit puts together")]
+    /// Nothing of the client ends or changes until `tx` does. It must still be the one that was granted all this: what one client was
+    /// granted, or one place, is not shown to another (OA-04).
+    async fn hold_client(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        granted: &Granted<'_>,
+    ) -> Result<(), ConnectionsError> {
+        let Granted { integration, provider, exchange, chat, .. } = granted;
+        let is_shared = |set: &TokenSet| provider.shared_as(set.kind, &exchange.account.id).is_some();
+        if chat.is_some() || exchange.tokens.iter().any(is_shared) {
+            self.credentials.lock_clients(tx, scope, [integration.id.as_str()]).await?;
+        } else {
+            self.credentials.share_clients(tx, scope, [integration.id.as_str()]).await?;
+        }
+        let now = integration_by_id(tx, scope, &integration.id).await?;
+        match now {
+            Some(row) if row.revision == integration.revision => Ok(()),
+            _ => Err(ConnectionsError::Gone),
+        }
+    }
+
     async fn keep(
         &self,
         caller: &Caller,
         scope: &TenantScope,
         handshake: &HandshakeRow,
-        integration: &IntegrationRow,
-        provider: &dyn Provider,
-        (exchange, chat): (&Exchange, Option<Chat>),
-        received_at: Millis,
+        granted: &Granted<'_>,
     ) -> Result<Connection, ConnectionsError> {
+        let Granted { integration, provider, exchange, chat, received_at } = granted;
+        let received_at = *received_at;
         let asked = from_json_list(&handshake.scopes);
-        let granted: Vec<String> =
+        let scopes: Vec<String> =
             exchange.tokens.iter().flat_map(|set| set.scopes.clone().unwrap_or_else(|| asked.clone())).collect();
-        let missing = provider.descriptor().missing_scopes(&asked, &granted);
+        let missing = provider.descriptor().missing_scopes(&asked, &scopes);
         let mut tx = self.store.begin().await?;
-        self.credentials.lock_clients(&mut tx, scope, [integration.id.as_str()]).await?;
-        // What one client was granted, or one place, is not shown to another that it gave way to meanwhile (OA-04).
-        let now = integration_by_id(&mut tx, scope, &integration.id).await?;
-        if now.is_none_or(|row| row.revision != integration.revision) {
-            return Err(ConnectionsError::Gone);
-        }
+        self.hold_client(&mut tx, scope, granted).await?;
         // The user may have been erased while the browser was away.
         user_by_id(&mut tx, scope, &handshake.user_id).await?.ok_or(ConnectionsError::Gone)?;
         let (mut row, is_new) = self.row_for(&mut tx, scope, handshake, integration, &exchange.account).await?;
@@ -192,7 +272,7 @@ impl Connections {
             connection_update(&mut tx, scope, &row).await?;
         }
         let refreshable = exchange.tokens.iter().find(|set| set.refresh_token.is_some());
-        let testing = refreshable.and_then(|set| provider.descriptor().is_testing(set.refresh_expires_in, &granted));
+        let testing = refreshable.and_then(|set| provider.descriptor().is_testing(set.refresh_expires_in, &scopes));
         let tenant = Owner::Tenant(scope.tenant_id().clone());
         let absolute_expiry = provider.descriptor().absolute_expiry;
         for set in &exchange.tokens {

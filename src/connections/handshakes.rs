@@ -182,7 +182,9 @@ impl Connections {
         // What is asked of the person already is not asked of the app, too: Slack refuses some scopes for bots.
         let fixed = &descriptor.scopes.fixed;
         let is_new = |one: &&String| !scopes.contains(one) && !user_scopes.contains(one) && !fixed.contains(one);
-        let more: Vec<String> = extra_scopes.iter().filter(is_new).cloned().collect();
+        // What was asked for before and not granted is asked for again, whoever wanted it (OA-11).
+        let missing = reconnected.as_ref().map(|row| from_json_list(&row.missing_scopes)).unwrap_or_default();
+        let more: Vec<String> = extra_scopes.iter().chain(&missing).filter(is_new).cloned().collect();
         scopes.extend(more);
         let challenge = verifier.as_ref().map(pkce_challenge);
         let variables = descriptor.stored_variables([integration.variables.as_str()]);
@@ -373,6 +375,8 @@ impl Connections {
                 tracing::warn!(provider = handshake.provider, code = %failure.code(), "a code could not be exchanged");
                 self.failed(person, scope, handshake, failure_word(&failure)).await
             }
+            // The client, or the user, went away during the exchange.
+            Err(ConnectionsError::Gone) => self.failed(person, scope, handshake, "integration_changed").await,
             Err(other) => Err(other),
         }
     }

@@ -109,8 +109,13 @@ impl Connections {
         }
         check_pairs(&import.connections, &mut invalid);
         invalid.into_result()?;
-        let mut tx = self.store.begin().await?;
-        self.credentials.lock_clients(&mut tx, &scope, integrations.iter().map(|one| one.id.as_str())).await?;
+        let mut tx = self.store.begin_in_turn_of(&scope).await?;
+        let ids = integrations.iter().map(|one| one.id.as_str());
+        if import.connections.iter().any(|row| self.is_any_shared(row)) {
+            self.credentials.lock_clients(&mut tx, &scope, ids).await?;
+        } else {
+            self.credentials.share_clients(&mut tx, &scope, ids).await?;
+        }
         check_free(&mut tx, &scope, &import.connections).await?;
         let integrations = integration_list(&mut tx, &scope).await?;
         let mut ids = Vec::new();
@@ -200,6 +205,13 @@ impl Connections {
                 Some(Ok(_)) | None => {}
             }
         }
+    }
+
+    /// Whether others of the same place may have one of its credentials, too.
+    fn is_any_shared(&self, row: &ImportRow) -> bool {
+        let Some(known) = self.providers.get(&row.provider) else { return false };
+        let kinds = row.credentials.iter().filter_map(|one| CredentialKind::parse(&one.kind));
+        kinds.into_iter().any(|kind| known.shared_as(kind, &row.account.id).is_some())
     }
 
     async fn import_row(

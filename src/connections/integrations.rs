@@ -237,6 +237,8 @@ impl Connections {
         let row = integration_by_provider(&mut tx, &scope, provider)
             .await?
             .ok_or(ConnectionsError::NotFound("integration"))?;
+        // Whoever is about to connect there does so before, or finds no integration.
+        self.credentials.lock_clients(&mut tx, &scope, [row.id.as_str()]).await?;
         let filter = ConnectionFilter { provider: Some(provider), limit: 1, ..ConnectionFilter::default() };
         if !connection_list(&mut tx, &scope, filter).await?.is_empty() {
             return Err(ConnectionsError::Conflict("a connection that uses this integration"));

@@ -253,17 +253,17 @@ impl Connections {
         tx: &mut Tx,
         scope: &TenantScope,
         row: &ConnectionRow,
-        chat: Chat,
+        chat: &Chat,
     ) -> Result<Option<String>, ConnectionsError> {
-        let TenantsBot { bot, token, is_told } = chat.with;
-        self.keep_bot(tx, scope, row, &Owner::Tenant(scope.tenant_id().clone()), token).await?;
+        let TenantsBot { bot, token, is_told } = &chat.with;
+        self.keep_bot(tx, scope, row, &Owner::Tenant(scope.tenant_id().clone()), token.duplicate()).await?;
         if chat.may_write {
             if let Some(wait) = telegram_start_of(tx, scope, &row.id, self.around.now().0).await? {
                 telegram_start_delete(tx, scope, &wait).await?;
             }
             return Ok(None);
         }
-        let waits = Waits { bot: &bot.username, to_confirm: false, is_told };
+        let waits = Waits { bot: &bot.username, to_confirm: false, is_told: *is_told };
         Ok(Some(self.wait_for_start(tx, scope, &row.id, waits).await?))
     }
 

@@ -444,8 +444,13 @@ impl Driver {
     async fn on_revoke(&mut self, tokens: &Fetched) -> Event<Tokens> {
         let late = (tokens.set.access_token.duplicate(), Some(tokens.refresh_token.duplicate()));
         let is_over = self.room.end_late(&self.name, tokens.revision, late).await;
-        // What came from the spool has a place to wait until that can be done.
-        self.spooled = self.spooled.map(|stays| stays || !is_over);
+        // What is in the spool waits there until that can be done.
+        if !is_over {
+            self.spooled = self.spooled.map(|_| true);
+            if let Some(held) = &mut self.held {
+                held.copy = None;
+            }
+        }
         Event::Revoked
     }
 

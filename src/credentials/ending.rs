@@ -5,24 +5,19 @@
 
 use std::time::Duration;
 
-use super::refresh::Revocation as Ends;
+use super::consents::granted_at;
 use super::revoking::Revocation;
-use super::row::{access_place, integration_of, owner, policy, refresh_place};
+use super::row::{access_place, integration_of, owner, refresh_place};
 use super::{Credentials, ONE_CREDENTIAL};
 use crate::caller::TenantScope;
 use crate::clock::Millis;
-use crate::ids::{RevocationId, TenantId};
+use crate::ids::RevocationId;
 use crate::keys::{KeyError, Owner, Place};
 use crate::providers::CredentialKind;
 use crate::secret::Secret;
-use crate::store::connections::{
-    account_uses, connection_by_id, connections_of_credential_mark, credential_consent_uses, credential_other_uses,
-};
-use crate::store::credentials::{
-    CredentialName, CredentialRow, credential_delete, credential_load, credential_shared_uses,
-    credentials_of_connection_lock,
-};
-use crate::store::integrations::{IntegrationRow, integrations_lock};
+use crate::store::connections::{connection_by_id, connections_of_credential_mark, credential_other_uses};
+use crate::store::credentials::{CredentialRow, credential_delete, credentials_of_connection_lock};
+use crate::store::integrations::integrations_lock;
 use crate::store::notices::{credential_look_into, credential_lose};
 use crate::store::revocations::account_was_revoked;
 use crate::store::{StoreError, Tx};
@@ -69,7 +64,9 @@ impl Credentials {
             if credential_other_uses(tx, scope, &row.id, connection).await? > 0 {
                 continue;
             }
-            if self.consent_is_shared(tx, &row).await? {
+            let integration = integration_of(tx, scope, row.integration_id.as_deref()).await?;
+            let revision = granted_at(&row, integration.as_ref());
+            if self.consent_is_shared(tx, &row, revision).await? {
                 credential_delete(tx, scope, &row.id, self.around.now().0).await?;
                 continue;
             }
@@ -81,11 +78,8 @@ impl Credentials {
             let refresh = self
                 .open_quietly(tx, &owner, refresh_place(&row.id, row.generation), row.refresh_token.as_deref())
                 .await?;
-            let integration = integration_of(tx, scope, row.integration_id.as_deref()).await?;
             credential_delete(tx, scope, &row.id, self.around.now().0).await?;
             let id = RevocationId::new(&self.around).to_string();
-            // What is `misconfigured` was granted to a client of before.
-            let revision = integration.as_ref().filter(|_| row.status != "misconfigured").map_or(0, |one| one.revision);
             revocations.push(Revocation { id, credential: row, integration, revision, access, refresh });
         }
         Ok(revocations)
@@ -151,69 +145,6 @@ impl Credentials {
         let until = told.happened.after(ECHO.0).0;
         let place = (row.tenant_id.as_str(), integration.as_str());
         account_was_revoked(tx, ONE_CREDENTIAL, place, (told.whose, kind.as_str()), (from, until)).await
-    }
-
-    /// Whether another connection lives on what revoking this credential would end: its own tokens, or everything that the account
-    /// has ever granted to the client (fact sheet A.6).
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn is_shared(
-        &self,
-        tx: &mut Tx,
-        scope: &TenantScope,
-        credential: &str,
-        connection: &str,
-    ) -> Result<bool, StoreError> {
-        let name = CredentialName { tenant_id: scope.tenant().to_owned(), id: credential.to_owned() };
-        let Some(row) = credential_load(tx, ONE_CREDENTIAL, &name).await? else { return Ok(false) };
-        Ok(credential_other_uses(tx, scope, &row.id, connection).await? > 0 || self.consent_is_shared(tx, &row).await?)
-    }
-
-    /// Whether revoking a credential, also a deleted one, would take away what another connection lives on.
-    pub(super) async fn consent_is_shared(&self, tx: &mut Tx, row: &CredentialRow) -> Result<bool, StoreError> {
-        let Some(provider) = self.providers.get(&row.provider) else { return Ok(false) };
-        // Of a provider that rotates, too, a token that does not is the only one that the account has for the client (B.4).
-        let whole = match policy(provider.descriptor(), &row.kind).revocation {
-            Ends::Impossible => false,
-            Ends::WholeConsent => true,
-            Ends::OneTokenSet => row.refresh_token.is_none(),
-        };
-        if !whole {
-            return Ok(false);
-        }
-        let Some(shared_as) = &row.shared_as else {
-            return Ok(credential_consent_uses(tx, ONE_CREDENTIAL, &row.tenant_id, &row.id).await? > 0);
-        };
-        // What a workspace has once belongs to no account.
-        let scope = ONE_CREDENTIAL.within(TenantId::stored(row.tenant_id.clone()));
-        let Some(integration) = integration_of(tx, &scope, row.integration_id.as_deref()).await? else {
-            return Ok(false);
-        };
-        let shared = (row.kind.as_str(), shared_as.as_str());
-        Ok(credential_shared_uses(tx, ONE_CREDENTIAL, &integration.client, shared, Some(&row.id)).await? > 0)
-    }
-
-    /// Whether somebody lives on what ending tokens that a client was just granted would take away, or would suffer when the provider
-    /// tells of it: the account, or the workspace that the credential is shared in.
-    ///
-    /// # Errors
-    /// As every statement.
-    pub async fn is_lived_on(
-        &self,
-        tx: &mut Tx,
-        integration: &IntegrationRow,
-        account: &str,
-        shared: Option<(CredentialKind, &str)>,
-    ) -> Result<bool, StoreError> {
-        let uses = match shared {
-            Some((kind, shared_as)) => {
-                let shared = (kind.as_str(), shared_as);
-                credential_shared_uses(tx, ONE_CREDENTIAL, &integration.client, shared, None).await?
-            }
-            None => account_uses(tx, ONE_CREDENTIAL, &integration.client, (&integration.provider, account)).await?,
-        };
-        Ok(uses > 0)
     }
 
     pub(super) async fn open_quietly(

@@ -6,6 +6,7 @@
 
 mod berths;
 mod broker;
+mod consents;
 mod driver;
 mod ending;
 mod exchanging;

@@ -130,7 +130,7 @@ impl Credentials {
         let Some((row, integration)) = self.as_it_stands(&mut tx, &scope, name).await? else { return Ok(None) };
         // A deleted row has no refresh token any more; whether these have one says what their end takes along.
         let credential = CredentialRow { refresh_token: refresh.as_ref().map(|_| Vec::new()), ..row };
-        if self.consent_is_shared(&mut tx, &credential).await? {
+        if self.consent_is_shared(&mut tx, &credential, revision).await? {
             return Ok(None);
         }
         let id = RevocationId::new(&self.around).to_string();
@@ -194,7 +194,7 @@ impl Credentials {
         let place = |field: &'static str| revocation_place(&row.id, field);
         let access = self.open_quietly(&mut tx, &owner, place("access_token"), row.access_token.as_deref()).await?;
         let refresh = self.open_quietly(&mut tx, &owner, place("refresh_token"), row.refresh_token.as_deref()).await?;
-        let is_used_again = self.consent_is_shared(&mut tx, &credential).await?
+        let is_used_again = self.consent_is_shared(&mut tx, &credential, row.revision).await?
             || self.is_shared_anew(&mut tx, &scope, &credential).await?;
         if is_used_again || (access.is_none() && refresh.is_none()) {
             revocation_delete(&mut tx, UNFINISHED, &row.tenant_id, &row.id).await?;

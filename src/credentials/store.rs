@@ -18,7 +18,7 @@ use crate::store::credentials::{
     credential_refill, credential_replace, credential_shared_lock, credentials_of_connection,
     credentials_of_connection_lock,
 };
-use crate::store::integrations::{IntegrationRow, integrations_lock};
+use crate::store::integrations::{IntegrationRow, integrations_lock, integrations_share};
 use crate::store::telling::connections_of_credential_recover;
 use crate::store::{StoreError, Tx, to_json_list};
 
@@ -74,6 +74,21 @@ impl Credentials {
     ) -> Result<(), StoreError> {
         let names: Vec<_> = integrations.into_iter().map(|id| (scope.tenant(), id)).collect();
         integrations_lock(tx, ONE_CREDENTIAL, &names).await.map(drop)
+    }
+
+    /// Waits until nobody ends anything of the clients of these integrations, or changes them; who keeps something there besides does
+    /// not wait. For what nobody shares; as [`Self::lock_clients`] otherwise.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn share_clients<'i>(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        integrations: impl IntoIterator<Item = &'i str>,
+    ) -> Result<(), StoreError> {
+        let ids: Vec<_> = integrations.into_iter().collect();
+        integrations_share(tx, scope, &ids).await
     }
 
     /// Keeps a token set for a connection, in place of the one of the same kind that it had. What is shared is kept once: whoever

@@ -1,6 +1,6 @@
 //! Connections: one external account of one user at one provider, and which credentials it uses.
 
-use super::integrations::IntegrationRow;
+use super::integrations::{ClientOf, IntegrationRow};
 use super::{StoreError, Tx, sql};
 use crate::caller::{SystemScope, TenantScope};
 
@@ -414,41 +414,52 @@ pub async fn connection_leave_credential(
 pub async fn credential_consent_uses(
     tx: &mut Tx,
     _: SystemScope,
-    tenant: &str,
+    client: ClientOf<'_>,
     credential: &str,
 ) -> Result<i64, StoreError> {
     let (count,) = sql!(
         tx,
         one (i64,),
         "SELECT count(*) FROM connection_credentials u JOIN connections c ON c.tenant_id = u.tenant_id AND c.id = u.connection_id
-         JOIN integrations i ON i.tenant_id = c.tenant_id AND i.id = c.integration_id
-         JOIN integrations j ON j.client = i.client AND j.deleted_at IS NULL
+         JOIN integration_clients a ON a.tenant_id = $1 AND a.integration_id = $2
+         AND CASE WHEN $3 = 0 THEN a.revision < (SELECT revision FROM integrations WHERE tenant_id = $1 AND id = $2) ELSE a.revision = $3 END
+         JOIN integration_clients b ON b.client = a.client
+         JOIN integrations j ON j.tenant_id = b.tenant_id AND j.id = b.integration_id AND j.revision = b.revision AND j.deleted_at IS NULL
          JOIN connections o ON o.tenant_id = j.tenant_id AND o.provider = c.provider AND o.account_id = c.account_id
          AND o.integration_id = j.id AND NOT (o.tenant_id = c.tenant_id AND o.id = c.id)
-         WHERE u.tenant_id = $1 AND u.credential_id = $2 AND o.deleted_at IS NULL AND o.status NOT IN ('needs_reauth', 'misconfigured', 'revoked')",
-        tenant,
+         WHERE u.tenant_id = $1 AND u.credential_id = $4 AND o.deleted_at IS NULL
+         AND (o.status NOT IN ('needs_reauth', 'misconfigured', 'revoked') OR o.reason = 'rotation_response_lost')",
+        client.tenant,
+        client.integration,
+        client.revision,
         credential
     )?;
     Ok(count)
 }
 
-/// How many live connections of an account there are at integrations with a client, in any tenant; those that have ended at the
-/// provider are not counted.
+/// How many live connections of an account there are whose integrations have a client, in any tenant; those whose tokens are dead are
+/// not counted.
 ///
 /// # Errors
 /// As every statement.
 pub async fn account_uses(
     tx: &mut Tx,
     _: SystemScope,
-    client: &str,
+    client: ClientOf<'_>,
     (provider, account): (&str, &str),
 ) -> Result<i64, StoreError> {
     let (count,) = sql!(
         tx,
         one (i64,),
-        "SELECT count(*) FROM integrations i JOIN connections o ON o.tenant_id = i.tenant_id AND o.provider = $2 AND o.account_id = $3 AND o.integration_id = i.id
-         WHERE i.client = $1 AND i.deleted_at IS NULL AND o.deleted_at IS NULL AND o.status NOT IN ('needs_reauth', 'misconfigured', 'revoked')",
-        client,
+        "SELECT count(*) FROM integration_clients a JOIN integration_clients b ON b.client = a.client
+         JOIN integrations j ON j.tenant_id = b.tenant_id AND j.id = b.integration_id AND j.revision = b.revision AND j.deleted_at IS NULL
+         JOIN connections o ON o.tenant_id = j.tenant_id AND o.provider = $4 AND o.account_id = $5 AND o.integration_id = j.id
+         WHERE a.tenant_id = $1 AND a.integration_id = $2
+         AND CASE WHEN $3 = 0 THEN a.revision < (SELECT revision FROM integrations WHERE tenant_id = $1 AND id = $2) ELSE a.revision = $3 END
+         AND o.deleted_at IS NULL AND (o.status NOT IN ('needs_reauth', 'misconfigured', 'revoked') OR o.reason = 'rotation_response_lost')",
+        client.tenant,
+        client.integration,
+        client.revision,
         provider,
         account
     )?;

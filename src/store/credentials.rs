@@ -1,5 +1,6 @@
 //! Credentials: one secret token set each. What a refresh writes of them stands in [`refresh_rows`](super::refresh_rows).
 
+use super::integrations::ClientOf;
 use super::{Connection, StoreError, Tx, sql};
 use crate::caller::{SystemScope, TenantScope};
 
@@ -202,23 +203,29 @@ pub async fn credential_shared_lock(
     )
 }
 
-/// How many living credentials there are, besides one, that are shared as `shared_as` at integrations with a client, in any tenant.
+/// How many living credentials there are, besides one, that are shared as `shared_as` at integrations that have a client, in any tenant.
 ///
 /// # Errors
 /// As every statement.
 pub async fn credential_shared_uses(
     tx: &mut Tx,
     _: SystemScope,
-    client: &str,
+    client: ClientOf<'_>,
     (kind, shared_as): (&str, &str),
     besides: Option<&str>,
 ) -> Result<i64, StoreError> {
     let (count,) = sql!(
         tx,
         one (i64,),
-        "SELECT count(*) FROM integrations i JOIN credentials k ON k.tenant_id = i.tenant_id AND k.integration_id = i.id AND k.kind = $2 AND k.shared_as = $3
-         WHERE i.client = $1 AND i.deleted_at IS NULL AND k.deleted_at IS NULL AND k.status = 'active' AND ($4 IS NULL OR k.id <> $4)",
-        client,
+        "SELECT count(*) FROM integration_clients a JOIN integration_clients b ON b.client = a.client
+         JOIN integrations j ON j.tenant_id = b.tenant_id AND j.id = b.integration_id AND j.revision = b.revision AND j.deleted_at IS NULL
+         JOIN credentials k ON k.tenant_id = j.tenant_id AND k.integration_id = j.id AND k.kind = $4 AND k.shared_as = $5
+         WHERE a.tenant_id = $1 AND a.integration_id = $2
+         AND CASE WHEN $3 = 0 THEN a.revision < (SELECT revision FROM integrations WHERE tenant_id = $1 AND id = $2) ELSE a.revision = $3 END
+         AND k.deleted_at IS NULL AND (k.status = 'active' OR k.reason = 'rotation_response_lost') AND ($6 IS NULL OR k.id <> $6)",
+        client.tenant,
+        client.integration,
+        client.revision,
         kind,
         shared_as,
         besides

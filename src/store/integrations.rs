@@ -148,6 +148,17 @@ pub async fn integration_note_testing(
     Ok(())
 }
 
+/// The client that an integration had at a revision of it: the one that tokens of then were granted to.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientOf<'a> {
+    /// `ten_…`.
+    pub tenant: &'a str,
+    /// `int_…`.
+    pub integration: &'a str,
+    /// 0 stands for all before the present one.
+    pub revision: i64,
+}
+
 /// Adds an integration. A pause that the provider has asked its client for goes on (RL-09).
 ///
 /// # Errors
@@ -178,7 +189,7 @@ pub async fn integration_insert(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         &row.signing_secret,
         &row.client
     )?;
-    Ok(())
+    note_client(tx, scope, row).await
 }
 
 /// Changes an integration and marks it well: a new secret is used at once (API.md section 6, point 3). A pause that the provider has
@@ -212,6 +223,19 @@ pub async fn integration_update(tx: &mut Tx, scope: &TenantScope, row: &Integrat
         &row.variables,
         &row.signing_secret,
         &row.client
+    )?;
+    note_client(tx, scope, row).await
+}
+
+/// Notes which client an integration has now, for the days when it has another.
+async fn note_client(tx: &mut Tx, scope: &TenantScope, row: &IntegrationRow) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "INSERT INTO integration_clients (tenant_id, integration_id, revision, client)
+         SELECT tenant_id, id, revision, client FROM integrations WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL ON CONFLICT DO NOTHING",
+        scope.tenant(),
+        &row.id
     )?;
     Ok(())
 }
@@ -401,6 +425,27 @@ pub async fn integrations_lock(
             &names
         )
     }
+}
+
+/// As [`integrations_lock`] for a tenant's own integrations, but together with whoever else does the same: who locks waits for all of
+/// them, and they wait for nobody but those who lock. They must not write to these rows afterwards.
+///
+/// # Errors
+/// As every statement.
+pub async fn integrations_share(tx: &mut Tx, scope: &TenantScope, integrations: &[&str]) -> Result<(), StoreError> {
+    // SQLite has one writer, which this transaction is.
+    if matches!(tx.connection(), Connection::Sqlite(_)) {
+        return Ok(());
+    }
+    let ids = to_json(&integrations)?;
+    sql!(
+        tx,
+        all (String,),
+        "SELECT id FROM integrations WHERE tenant_id = $1 AND id IN (SELECT e FROM jsonb_array_elements_text($2::jsonb) AS list (e)) ORDER BY tenant_id, id FOR SHARE",
+        scope.tenant(),
+        &ids
+    )
+    .map(drop)
 }
 
 /// How the queue of a client stands after a round.

@@ -8,7 +8,7 @@ use crate::store::connections::{
     credential_account, credential_consent_uses, credential_other_uses,
 };
 use crate::store::credentials::credentials_of_connection;
-use crate::store::integrations::integration_by_provider;
+use crate::store::integrations::{ClientOf, integration_by_provider, integration_update};
 use crate::store::refresh_rows::credential_needs_reauth;
 
 const ALL: ConnectionFilter<'_> = ConnectionFilter { user: None, provider: None, status: None, after: "", limit: 50 };
@@ -275,14 +275,14 @@ async fn a_consent_is_used_by_every_connection_of_its_account_that_works() {
             account_id: "account of con_1".to_owned(),
             ..connection_row(id, Some(user))
         };
-        let uses = async |tx: &mut Tx| credential_consent_uses(tx, TEST, A, "crd_1").await.unwrap();
-        let client = integration_by_provider(&mut tx, &a(), "google").await.unwrap().expect("one").client;
-        let of_account = async |tx: &mut Tx, client: &str, account: &str| {
-            account_uses(tx, TEST, client, ("google", account)).await.unwrap()
+        let google = integration_by_provider(&mut tx, &a(), "google").await.unwrap().expect("one");
+        let at = |revision: i64| ClientOf { tenant: A, integration: &google.id, revision };
+        let uses = async |tx: &mut Tx| credential_consent_uses(tx, TEST, at(google.revision), "crd_1").await.unwrap();
+        let of_account = async |tx: &mut Tx, revision: i64, account: &str| {
+            account_uses(tx, TEST, at(revision), ("google", account)).await.unwrap()
         };
-        assert_eq!(of_account(&mut tx, &client, "account of con_1").await, 1, "its own");
-        assert_eq!(of_account(&mut tx, "another", "account of con_1").await, 0);
-        assert_eq!(of_account(&mut tx, &client, "nobody's").await, 0);
+        assert_eq!(of_account(&mut tx, google.revision, "account of con_1").await, 1, "its own");
+        assert_eq!(of_account(&mut tx, google.revision, "nobody's").await, 0);
         connection_insert(&mut tx, &a(), &connection_row("con_2", Some(OTHER))).await.unwrap();
         assert_eq!(uses(&mut tx).await, 0, "another account's");
         let by_hand = ConnectionRow { integration_id: None, ..same("con_3", OTHER) };
@@ -291,15 +291,40 @@ async fn a_consent_is_used_by_every_connection_of_its_account_that_works() {
         assert!(connection_delete(&mut tx, &a(), "con_3", NOW).await.unwrap());
         connection_insert(&mut tx, &a(), &same("con_4", OTHER)).await.unwrap();
         assert_eq!(uses(&mut tx).await, 1);
-        assert_eq!(credential_consent_uses(&mut tx, TEST, B, "crd_1").await.unwrap(), 0);
+        let other = ClientOf { tenant: B, ..at(google.revision) };
+        assert_eq!(credential_consent_uses(&mut tx, TEST, other, "crd_1").await.unwrap(), 0);
         assert!(connection_delete(&mut tx, &a(), "con_1", NOW).await.unwrap());
         assert_eq!(uses(&mut tx).await, 1, "of a late answer's, too");
         for status in ["needs_reauth", "misconfigured"] {
             let ended = ConnectionRow { status: status.to_owned(), ..same("con_4", OTHER) };
             connection_update(&mut tx, &a(), &ended).await.unwrap();
             assert_eq!(uses(&mut tx).await, 0, "{status}");
-            assert_eq!(of_account(&mut tx, &client, "account of con_1").await, 0, "{status}");
+            assert_eq!(of_account(&mut tx, google.revision, "account of con_1").await, 0, "{status}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_has_had_the_client_of_a_grant_lives_on_it_and_whoever_has_the_next_does_not() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        connect(&mut tx, "con_1", "crd_1").await;
+        let mine = integration_by_provider(&mut tx, &a(), "google").await.unwrap().expect("one");
+        let of = async |tx: &mut Tx, revision: i64| {
+            let client = ClientOf { tenant: A, integration: &mine.id, revision };
+            account_uses(tx, TEST, client, ("google", "account of con_1")).await.unwrap() > 0
+        };
+        let saved =
+            |revision: i64, client: &str| IntegrationRow { revision, client: client.to_owned(), ..mine.clone() };
+        integration_update(&mut tx, &a(), &saved(mine.revision, "with another secret")).await.unwrap();
+        assert!(of(&mut tx, mine.revision).await, "a new secret ends nothing");
+        integration_update(&mut tx, &a(), &saved(mine.revision + 1, "another")).await.unwrap();
+        assert!(of(&mut tx, mine.revision + 1).await, "it is connected there now");
+        assert!(!of(&mut tx, mine.revision).await && !of(&mut tx, 0).await, "nobody has the former client any more");
+        integration_update(&mut tx, &a(), &saved(mine.revision + 2, "with another secret")).await.unwrap();
+        assert!(of(&mut tx, mine.revision).await && of(&mut tx, 0).await, "somebody has it again");
+        assert!(!of(&mut tx, mine.revision + 1).await);
     })
     .await;
 }

@@ -7,7 +7,7 @@ use crate::store::credentials::{
     credential_shared_lock, credential_shared_uses, credentials_of_connection, credentials_of_connection_lock,
     credentials_of_integration_pause,
 };
-use crate::store::integrations::{integration_by_id, integration_pause};
+use crate::store::integrations::{ClientOf, integration_by_id, integration_pause};
 use crate::store::reading::{ReadableRow, credentials_readable};
 
 async fn keep(store: &Store) {
@@ -65,15 +65,16 @@ async fn what_connections_share_is_there_once_and_stays_until_the_last_leaves_it
         assert_conflict(&store, async |tx| credential_insert(tx, &a(), &bot("crd_3")).await).await;
 
         let mut tx = store.begin().await.unwrap();
-        let integration = integration_by_id(&mut tx, &a(), &client).await.unwrap().expect("one");
-        let uses = async |tx: &mut Tx, client: &str, shared: (&str, &str), besides: Option<&str>| {
-            credential_shared_uses(tx, TEST, client, shared, besides).await.unwrap()
+        let revision = integration_by_id(&mut tx, &a(), &client).await.unwrap().expect("one").revision;
+        let granted = ClientOf { tenant: A, integration: &client, revision };
+        let uses = async |tx: &mut Tx, granted: ClientOf<'_>, shared: (&str, &str), besides: Option<&str>| {
+            credential_shared_uses(tx, TEST, granted, shared, besides).await.unwrap()
         };
-        assert_eq!(uses(&mut tx, &integration.client, ("bot", "T1"), None).await, 1);
-        assert_eq!(uses(&mut tx, &integration.client, ("bot", "T1"), Some("crd_2")).await, 0, "itself");
-        assert_eq!(uses(&mut tx, &integration.client, ("bot", "T1"), Some("crd_1")).await, 1);
-        assert_eq!(uses(&mut tx, &integration.client, ("bot", "T2"), None).await, 0);
-        assert_eq!(uses(&mut tx, "another", ("bot", "T1"), None).await, 0);
+        assert_eq!(uses(&mut tx, granted, ("bot", "T1"), None).await, 1);
+        assert_eq!(uses(&mut tx, granted, ("bot", "T1"), Some("crd_2")).await, 0, "itself");
+        assert_eq!(uses(&mut tx, granted, ("bot", "T1"), Some("crd_1")).await, 1);
+        assert_eq!(uses(&mut tx, granted, ("bot", "T2"), None).await, 0);
+        assert_eq!(uses(&mut tx, ClientOf { tenant: B, ..granted }, ("bot", "T1"), None).await, 0);
         assert_eq!(shared(&mut tx, &a(), "bot", "T1").await.as_deref(), Some("crd_2"));
         for (scope, kind, shared_as) in [(a(), "user", "T1"), (a(), "bot", "T2"), (b(), "bot", "T1")] {
             assert_eq!(shared(&mut tx, &scope, kind, shared_as).await, None, "{kind} {shared_as}");

@@ -1,15 +1,16 @@
 //! Integrations: one per provider, paused, resumed, slowed down and probed.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::*;
 use crate::store::integrations::{
     Pace, Refusals, integration_accept, integration_by_id, integration_by_provider, integration_count_refusal,
     integration_delete, integration_limit_rate, integration_list, integration_note_testing, integration_pause,
     integration_resume, integration_strain, integration_take_probe, integration_update, integrations_lock,
-    integrations_set_pace,
+    integrations_set_pace, integrations_share,
 };
-use crate::store::to_json_object;
+use crate::store::{sql, to_json_object};
 
 async fn seen(tx: &mut Tx) -> IntegrationRow {
     integration_by_id(tx, &a(), &format!("int_{A}")).await.expect("an answer").expect("an integration")
@@ -310,6 +311,44 @@ async fn the_plans_of_the_sweep_are_made_by_one_node_at_a_time() {
         assert_eq!((row.pace_at, row.retry_credit, row.retried_at), (9, 8, None));
         integration_delete(&mut tx, &a(), "int_ten_a", NOW).await.unwrap();
         assert!(integrations_lock(&mut tx, TEST, &[(A, "int_ten_a")]).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn those_who_keep_something_at_a_client_do_not_wait_for_each_other_and_who_ends_something_waits_for_them() {
+    in_a_house(async |store| {
+        let mut one = store.begin().await.unwrap();
+        integrations_share(&mut one, &a(), &["int_ten_a"]).await.unwrap();
+        if store.kind() == "sqlite" {
+            return one.roll_back().await.unwrap();
+        }
+        let mut two = store.begin().await.unwrap();
+        integrations_share(&mut two, &a(), &["int_ten_a", "int_ten_b"]).await.unwrap();
+        let have_gone = AtomicBool::new(false);
+        let ends = async {
+            let mut tx = store.begin().await.unwrap();
+            integrations_lock(&mut tx, TEST, &[(A, "int_ten_a")]).await.unwrap();
+            assert!(have_gone.load(Relaxed));
+            tx.commit().await.unwrap();
+        };
+        let go = async {
+            let waiting = async || {
+                let mut tx = store.read().await.unwrap();
+                sql!(
+                    tx,
+                    one(i64,),
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                )
+                .unwrap()
+                .0
+            };
+            while waiting().await == 0 {}
+            have_gone.store(true, Relaxed);
+            one.commit().await.unwrap();
+            two.commit().await.unwrap();
+        };
+        tokio::join!(ends, go);
     })
     .await;
 }

@@ -80,6 +80,22 @@ async fn those_that_delete_many_rows_take_turns() {
 }
 
 #[tokio::test]
+async fn a_tenant_moves_in_one_thing_at_a_time() {
+    in_a_house(async |store| {
+        let at_it = AtomicUsize::new(0);
+        let turn = async |n: usize| {
+            let mut tx = store.begin_in_turn_of(&a()).await.unwrap();
+            assert_eq!(at_it.fetch_add(1, Relaxed), 0, "alone");
+            tenant_insert(&mut tx, TEST, &tenant_row(&format!("ten_{n}"), &format!("t{n}"))).await.unwrap();
+            at_it.fetch_sub(1, Relaxed);
+            tx.commit().await.unwrap();
+        };
+        join_all((0..4).map(turn)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_closed_database_is_unavailable_not_defective() {
     in_a_house(async |store| {
         store.close().await;
