@@ -227,7 +227,7 @@ impl Platform {
     /// # Errors
     /// As [`PlatformError`].
     pub async fn connect(&self, provider: &str) -> Result<(String, String), PlatformError> {
-        self.inside.connect(provider).await
+        self.inside.connect(provider, "redirect").await
     }
 
     /// How a connect session stands.
@@ -381,8 +381,12 @@ impl Inside {
         Ok(())
     }
 
-    async fn connect(&self, provider: &str) -> Result<(String, String), PlatformError> {
-        let body = json!({"user": USER, "providers": [provider], "return_url": format!("{}connected", self.base)});
+    async fn connect(&self, provider: &str, mode: &str) -> Result<(String, String), PlatformError> {
+        let back = match mode {
+            "popup" => self.base.origin().ascii_serialization(),
+            _ => format!("{}connected", self.base),
+        };
+        let body = json!({"user": USER, "providers": [provider], "mode": mode, "return_url": back});
         let made = self.vault.post("v1/connect-sessions", body).await?;
         let url = text(&made, "url")?;
         self.remember("connect link", url.rsplit('/').next().unwrap_or_default());

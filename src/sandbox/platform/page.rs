@@ -32,6 +32,8 @@ pub(super) fn router(inside: Arc<Inside>) -> Router {
         .route("/panels", get(panels))
         .route("/connected", get(connected))
         .route("/connect/{provider}", post(connect))
+        .route("/popup/connect", post(popup_connect))
+        .route("/popup/back", post(popup_back))
         .route("/telegram/start", post(press_start))
         .route("/portal", post(portal))
         .route("/expire", post(expire))
@@ -104,6 +106,11 @@ impl Account {
     fn who(&self) -> String {
         let known = ["/account/email", "/account/name", "/account/id"].into_iter().map(|place| self.text(place));
         known.into_iter().find(|name| !name.is_empty()).unwrap_or_default()
+    }
+
+    /// Whether there is a page of the provider's to agree on.
+    fn by_consent(&self) -> bool {
+        self.provider != "telegram"
     }
 
     fn is_active(&self) -> bool {
@@ -268,9 +275,32 @@ async fn connect(State(inside): Shared, Path(provider): Path<String>) -> Respons
         let made = inside.connect_telegram().await;
         return back(&inside, made.map(|_| "The vault waits for you to press Start in Telegram.".to_owned()));
     }
-    match inside.connect(&provider).await {
+    match inside.connect(&provider, "redirect").await {
         Ok((_, url)) => Redirect::to(&url).into_response(),
         Err(error) => back(&inside, Err(error)),
+    }
+}
+
+/// What the button asks for.
+#[derive(Deserialize)]
+struct InPopup {
+    provider: String,
+}
+
+async fn popup_connect(State(inside): Shared, Json(wish): Json<InPopup>) -> Response {
+    match inside.connect(&wish.provider, "popup").await {
+        Ok((_, url)) => Json(json!({ "url": url })).into_response(),
+        Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+    }
+}
+
+async fn popup_back(State(inside): Shared, Json(with): Json<Return>) -> Response {
+    let (Some(session), Some(code)) = (with.connect_session, with.completion_code) else {
+        return (StatusCode::BAD_REQUEST, "Nothing was connected.").into_response();
+    };
+    match inside.confirm(&session, &code).await {
+        Ok(made) => Json(json!({"provider": made["provider"], "account": made["account"]})).into_response(),
+        Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
 }
 

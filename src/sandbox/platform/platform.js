@@ -75,6 +75,32 @@ say.addEventListener("submit", (event) => {
 });
 for (const button of document.querySelectorAll("[data-say]")) button.addEventListener("click", () => tell(button.dataset.say));
 
+// The button of the guide (docs/CONNECT.md): connecting without leaving this page.
+const post = async (path, body) => {
+  const answer = await fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer.json();
+};
+async function connect(provider) {
+  // At once: a popup that comes later than the click is blocked.
+  const popup = window.open("about:blank", "_blank", "popup,width=480,height=720");
+  const vault = new URL(document.body.dataset.vault).origin;
+  const ended = new Promise((resolve) => window.addEventListener("message", function hear({ origin, data }) {
+    if (origin !== vault || data?.source !== "valetkey") return;
+    window.removeEventListener("message", hear);
+    resolve(data);
+  }));
+  popup.location = (await post("/popup/connect", { provider })).url;
+  const { state, connect_session, completion_code } = await ended;
+  if (state === "awaiting_confirmation") await post("/popup/back", { connect_session, completion_code });
+  refresh();
+}
+document.body.classList.add("scripted");
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-connect]");
+  if (button) connect(button.dataset.connect).catch((error) => line("note", error.message));
+});
+
 // Quiet forms do their work without leaving a conversation.
 document.addEventListener("submit", async (event) => {
   const form = event.target;
