@@ -102,8 +102,6 @@ pub struct ConnectVisit {
     pub popup: bool,
     /// What may be connected.
     pub offers: Vec<ConsentOffer>,
-    /// Origins of the platform whose pages may be shown in place of ours; none where nobody else confirms who it was.
-    pub stands_in: Vec<String>,
     /// Where the browser goes afterwards.
     pub returns_to: Option<String>,
     /// When the link ends.
@@ -217,7 +215,6 @@ impl Connections {
             holder,
             popup: row.mode == "popup",
             offers,
-            stands_in: if tenant.confirm == "platform" { from_json_list(&tenant.origins) } else { Vec::new() },
             returns_to: row.return_url,
             expires_at: Millis(row.expires_at),
         })

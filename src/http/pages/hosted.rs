@@ -1,18 +1,14 @@
 //! `/connect/{token}`: a platform's one-time link. Looking uses nothing, since mail scanners and previews open links;
 //! Continue does, and only once (WB-12).
-//!
-//! A platform may put a page of its own in place of ours: a form on one of its registered origins that is sent to the link. It says
-//! itself then what is going to be asked for, and as always has to confirm who came back.
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::form::from_another_site;
 use super::page::keep_opener;
 use super::views::{ConnectPage, LinkGone, LinkGonePage, Moment, Offer, Provider, Scope, Way, WebLink};
-use super::{Anyone, LinkForm, Page, handshake_cookie};
+use super::{Anyone, Page, PageForm, handshake_cookie};
 use crate::connections::{ConnectVisit, ConnectionsError};
 use crate::http::{Code, House, Problem};
 use crate::secret::Secret;
@@ -21,14 +17,8 @@ use crate::secret::Secret;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Chosen {
-    /// May be absent where there is one.
-    provider: Option<String>,
-    #[serde(default = "consent")]
+    provider: String,
     way: String,
-}
-
-fn consent() -> String {
-    "consent".to_owned()
 }
 
 /// `GET /connect/{token}`.
@@ -56,30 +46,20 @@ pub(super) async fn submit(
     Path(token): Path<String>,
     headers: HeaderMap,
     anyone: Anyone,
-    form: LinkForm<Chosen>,
+    PageForm(chosen): PageForm<Chosen>,
 ) -> Result<Response, Problem> {
-    let LinkForm { value: chosen, sent_by } = form;
     if chosen.way != "consent" {
         return Err(Problem::new(Code::Malformed, "this link offers consent at a provider only"));
     }
     let token = Secret::new(token);
-    let visit = match house.connections.connect_visit(&token).await {
-        Ok(visit) => visit,
+    let popup = match house.connections.connect_visit(&token).await {
+        Ok(visit) => visit.popup,
         Err(ConnectionsError::Gone) => return gone(&house, anyone, &token).await,
         Err(error) => return Err(error.into()),
     };
-    if sent_by.is_some_and(|origin| !visit.stands_in.contains(&origin)) {
-        return Err(from_another_site());
-    }
-    let provider = match (chosen.provider, visit.offers.as_slice()) {
-        (Some(provider), _) => provider,
-        (None, [only]) => only.provider.clone(),
-        (None, _) => return Err(Problem::new(Code::Malformed, "the form does not say which provider")),
-    };
-    let popup = visit.popup;
     let (browser, cookie) = handshake_cookie::for_beginning(&house, &headers)?;
     let origin = anyone.context.origin().clone();
-    let begun = match house.connections.connect_start(&token, &provider, &browser, origin).await {
+    let begun = match house.connections.connect_start(&token, &chosen.provider, &browser, origin).await {
         Ok(begun) => begun,
         Err(ConnectionsError::Gone) => return gone(&house, anyone, &token).await,
         Err(error) => return Err(error.into()),

@@ -36,7 +36,7 @@ use tower_sessions::SessionManagerLayer;
 use tower_sessions::cookie::SameSite;
 
 pub use browser::Browser;
-pub use form::{LinkForm, Nothing, PageForm};
+pub use form::{Nothing, PageForm};
 pub(super) use limits::SignInLimits;
 pub use page::Page;
 pub use visitor::{Anyone, EndUser, Member, PageCaller};

@@ -3,7 +3,6 @@
 #![cfg(feature = "sandbox")]
 
 mod attacks;
-mod own_page;
 mod telegram;
 
 use std::time::Duration;
