@@ -44,8 +44,7 @@ pub struct ProviderCard {
 /// What the broker does at a provider: of what is allowed, all but what is `never` done.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct BrokerCard {
-    /// HTTP methods and a path each: `*` is one segment, `**` the rest.
-    #[schema(example = json!(["GET **", "POST gmail/v1/users/*/messages/send"]))]
+    /// HTTP methods and a path each, as in `POST gmail/v1/users/*/messages/send`: `*` is one segment, `**` the rest.
     pub allow: Vec<String>,
     /// Names of methods; a trailing `*` stands for any rest.
     pub never: Vec<String>,

@@ -95,6 +95,7 @@ fn allowed(admitted: &Admitted, request: &BrokerRequest) -> bool {
         let usual = ["GET", "POST"].contains(&request.method.as_str());
         let method =
             if rule.methods.is_empty() { usual } else { rule.methods.iter().any(|one| one == request.method.as_str()) };
-        method && (rule.paths.is_empty() || rule.paths.iter().any(|glob| path_fits(glob, &request.path)))
+        let fits = |paths: &Vec<String>| paths.iter().any(|glob| path_fits(glob, &request.path));
+        method && rule.paths.as_ref().is_none_or(fits)
     })
 }

@@ -76,6 +76,10 @@ const FORWARDED: [HeaderName; 8] = [
 const CREDENTIALS_IN_QUERY: [&str; 6] =
     ["access_token", "oauth_token", "token", "bearer_token", "client_secret", "key"];
 
+/// Query parameters that some providers read in place of the method, or of a header.
+const OVERRIDES_IN_QUERY: [&str; 7] =
+    ["$httpmethod", "$ct", "$key", "_method", "_httpmethod", "x-http-method-override", "x-http-method"];
+
 impl<'a> ApiCall<'a> {
     /// A call without query and body.
     #[must_use]
@@ -130,7 +134,7 @@ impl<'a> ApiCall<'a> {
         headers
     }
 
-    /// The query without parameters that are credentials.
+    /// The query without parameters that are credentials, or would make another call of this one.
     pub(super) fn clean_query(&self) -> Result<Option<String>, AttachError> {
         let Some(query) = self.query.filter(|query| !query.is_empty()) else { return Ok(None) };
         if query.len() > LONGEST || query.bytes().any(|b| b.is_ascii_control()) {
@@ -138,7 +142,8 @@ impl<'a> ApiCall<'a> {
         }
         let mut clean = form_urlencoded::Serializer::new(String::new());
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            if !CREDENTIALS_IN_QUERY.iter().any(|credential| name.eq_ignore_ascii_case(credential)) {
+            let is_one_of = |list: &[&str]| list.iter().any(|one| name.eq_ignore_ascii_case(one));
+            if !is_one_of(&CREDENTIALS_IN_QUERY) && !is_one_of(&OVERRIDES_IN_QUERY) {
                 clean.append_pair(&name, &value);
             }
         }
@@ -169,7 +174,7 @@ pub(super) fn below(base: &Url, path: &str) -> Result<Url, AttachError> {
 
 /// Refuses every path that another server could read differently: dot segments, encoded slashes and dots, empty
 /// segments, backslashes, `@`, control characters, absolute URLs, double encoding (AG-12).
-fn check_path(path: &str) -> Result<(), AttachError> {
+pub(super) fn check_path(path: &str) -> Result<(), AttachError> {
     if path.is_empty() || path.len() > LONGEST || !path.split('/').all(segment_is_plain) {
         return Err(AttachError::Path);
     }
@@ -296,6 +301,10 @@ mod tests {
             seen.as_deref(),
             Ok("https://www.googleapis.com/drive/v3/files?q=name+%3D+%27a%27&fields=files%28id%29")
         );
+        let overridden =
+            "$httpMethod=POST&%24HttpMethod=DELETE&$ct=text/html&$key=k&_method=PUT&X-HTTP-Method-Override=PATCH&q=a";
+        let only_q = Ok("https://www.googleapis.com/drive/v3/files?q=a");
+        assert_eq!(url("drive/v3/files", Some(overridden)).as_deref(), only_q, "what was allowed is what is called");
         assert_eq!(url("drive/v3/files", Some("token=x")).as_deref(), Ok("https://www.googleapis.com/drive/v3/files"));
         assert_eq!(url("drive/v3/files", Some("a=\r\n")), Err(AttachError::Path));
     }

@@ -72,9 +72,10 @@ pub struct BrokerRule {
     #[serde(default)]
     #[schema(value_type = Vec<BrokerMethod>)]
     pub methods: Vec<String>,
-    /// Globs: `*` is one segment, `**` the rest. Empty means all that the catalogue allows.
-    #[serde(default)]
-    pub paths: Vec<String>,
+    /// Globs: `*` is one segment, `**` the rest. Absent means all that the catalogue allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub paths: Option<Vec<String>>,
 }
 
 /// What a tenant says about an agent.
@@ -302,7 +303,7 @@ fn check_names(agent_id: &str, draft: &AgentDraft, invalid: &mut Invalid) {
         }
     }
     for (provider, rule) in &draft.broker {
-        for (index, path) in rule.paths.iter().enumerate() {
+        for (index, path) in rule.paths.iter().flatten().enumerate() {
             if path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part.is_empty() || part == "..") {
                 invalid.add(
                     format!("broker.{provider}.paths[{index}]"),
