@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use utoipa::ToSchema;
 
+use super::exchange::to_its_end;
 use super::handshakes::{completion_end, place};
 use super::integrations::{SCOPE_FORM, is_scope};
 use super::offers::ConsentOffer;
@@ -302,13 +303,25 @@ impl Connections {
         let sealed = handshake.code.clone().ok_or(ConnectionsError::Gone)?;
         let code = self.keys.open_secret(&mut tx, &owner, place(&handshake.id, "code"), &sealed).await?;
         tx.commit().await?;
-        let outcome = self.exchange(caller, &scope, &handshake, &code).await;
+        let (room, caller, id) = (self.clone(), caller.clone(), id.clone());
+        to_its_end(async move { room.connect_confirmed(&caller, &scope, &id, &handshake, &code).await }).await
+    }
+
+    async fn connect_confirmed(
+        &self,
+        caller: &Caller,
+        scope: &TenantScope,
+        id: &ConnectSessionId,
+        handshake: &HandshakeRow,
+        code: &Secret,
+    ) -> Result<Connection, ConnectionsError> {
+        let outcome = self.exchange(caller, scope, handshake, code).await;
         let (state, connection) = match &outcome {
             Ok(connection) => ("completed", Some(connection.id.as_str())),
             Err(_) => ("denied", None),
         };
         let mut tx = self.store.begin().await?;
-        connect_session_set_state(&mut tx, &scope, id.as_str(), state, connection).await?;
+        connect_session_set_state(&mut tx, scope, id.as_str(), state, connection).await?;
         tx.commit().await?;
         outcome
     }

@@ -58,7 +58,8 @@ impl Connections {
         let scope = caller.require(Permission::UsersWrite)?;
         let now = self.around.now();
         let mut tx = self.store.begin().await?;
-        // All of them, and first: whoever is about to connect this user does so before, or finds nobody.
+        user_by_external_id(&mut tx, &scope, external_id).await?.ok_or(ConnectionsError::NotFound("user"))?;
+        // All of them, and before the user is read: whoever is about to connect this user does so before, or finds nobody.
         let integrations = integration_list(&mut tx, &scope).await?;
         self.credentials.lock_clients(&mut tx, &scope, integrations.iter().map(|one| one.id.as_str())).await?;
         let user =

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tracing::Instrument;
+
 use super::telegram::{Chat, PENDING};
 use super::view::{SealedAccount, SealedTarget, account_place, owner_of, target_place};
 use super::{Connection, Connections, ConnectionsError};
-use crate::audit::{Action, Event};
+use crate::audit::{Action, AuditError, Event};
 use crate::caller::{Caller, TenantScope};
 use crate::clock::Millis;
 use crate::credentials::NewCredential;
@@ -36,35 +38,41 @@ struct Granted<'a> {
     received_at: Millis,
 }
 
+/// What the database had to say, if that was it.
+fn trouble(error: &ConnectionsError) -> Option<&StoreError> {
+    match error {
+        ConnectionsError::Store(error)
+        | ConnectionsError::Keys(KeyError::Store(error))
+        | ConnectionsError::Audit(AuditError::Store(error)) => Some(error),
+        _ => None,
+    }
+}
+
 /// Whether it is certain that nothing was kept, so that nobody has what was granted.
 fn is_kept_nowhere(error: &ConnectionsError) -> bool {
-    match error {
-        ConnectionsError::Gone | ConnectionsError::Keys(KeyError::Destroyed) => true,
-        ConnectionsError::Store(error) => error.is_outage(),
-        _ => false,
+    let is_over = matches!(error, ConnectionsError::Gone | ConnectionsError::Keys(KeyError::Destroyed));
+    is_over || trouble(error).is_some_and(StoreError::is_outage)
+}
+
+/// Does something that began with what works only once, whoever waits for it and goes away.
+pub(super) async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(done) => done,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only with the whole runtime, which polls nobody any more.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
 impl Connections {
-    /// Exchanges a code and keeps what it brought. The only place where codes are shown to a provider. Goes on when the browser, or
-    /// the platform that waits for it, goes away: a code can be exchanged only once.
+    /// Exchanges a code and keeps what it brought. The only place where codes are shown to a provider. To be called in
+    /// [`to_its_end`].
     ///
     /// # Errors
     /// [`ConnectionsError::Gone`] when the client or the user went away meanwhile, [`ConnectionsError::Provider`].
     pub(super) async fn exchange(
-        &self,
-        caller: &Caller,
-        scope: &TenantScope,
-        handshake: &HandshakeRow,
-        code: &Secret,
-    ) -> Result<Connection, ConnectionsError> {
-        let (room, caller, scope) = (self.clone(), caller.clone(), scope.clone());
-        let (handshake, code) = (handshake.clone(), code.duplicate());
-        let exchanging = tokio::spawn(async move { room.exchange_now(&caller, &scope, &handshake, &code).await });
-        exchanging.await.unwrap_or_else(|fallen| std::panic::resume_unwind(fallen.into_panic()))
-    }
-
-    async fn exchange_now(
         &self,
         caller: &Caller,
         scope: &TenantScope,
@@ -122,7 +130,8 @@ impl Connections {
         }
     }
 
-    /// Tries again for a while, since the code is spent: the database may be away, or busy with somebody else.
+    /// Tries again for a while, since the code is spent: the database may be away, busy with somebody else, or have somebody's row who
+    /// was quicker, which is then made again. So is one's own after a commit of which nothing was heard.
     async fn keep_in_time(
         &self,
         caller: &Caller,
@@ -132,10 +141,11 @@ impl Connections {
     ) -> Result<Connection, ConnectionsError> {
         for _ in 1..TRIES.0 {
             match self.keep(caller, scope, handshake, granted).await {
-                Err(ConnectionsError::Store(error)) if error.is_outage() => {
-                    tracing::warn!(error = %error, "what a code has brought is not kept yet");
-                }
-                outcome => return outcome,
+                Ok(connection) => return Ok(connection),
+                Err(error) => match trouble(&error) {
+                    None | Some(StoreError::Defect(_)) => return Err(error),
+                    Some(trouble) => tracing::warn!(error = %trouble, "what a code has brought is not kept yet"),
+                },
             }
             self.around.clock.sleep(TRIES.1).await;
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::exchange::to_its_end;
 use super::integrations::place as integration_place;
 use super::{BY_SECRET, Connection, Connections, ConnectionsError};
 use crate::audit::{Action, Event};
@@ -182,9 +183,7 @@ impl Connections {
         // What is asked of the person already is not asked of the app, too: Slack refuses some scopes for bots.
         let fixed = &descriptor.scopes.fixed;
         let is_new = |one: &&String| !scopes.contains(one) && !user_scopes.contains(one) && !fixed.contains(one);
-        // What was asked for before and not granted is asked for again, whoever wanted it (OA-11).
-        let missing = reconnected.as_ref().map(|row| from_json_list(&row.missing_scopes)).unwrap_or_default();
-        let more: Vec<String> = extra_scopes.iter().chain(&missing).filter(is_new).cloned().collect();
+        let more: Vec<String> = extra_scopes.iter().filter(is_new).cloned().collect();
         scopes.extend(more);
         let challenge = verifier.as_ref().map(pkce_challenge);
         let variables = descriptor.stored_variables([integration.variables.as_str()]);
@@ -308,7 +307,10 @@ impl Connections {
         let tenant = tenant_own(&mut self.store.read().await?, &scope).await?;
         let platform = tenant.ok_or(ConnectionsError::UnknownState)?.name;
         let finished = match self.judge(&scope, &handshake, callback).await? {
-            Ok(code) => self.go_on(&person, &scope, handshake, code).await?,
+            Ok(code) => {
+                let (room, person, scope) = (self.clone(), person.clone(), scope.clone());
+                to_its_end(async move { room.go_on(&person, &scope, handshake, code).await }).await?
+            }
             Err("access_denied") => {
                 let redirect = self.end_session(&scope, &handshake, "denied", None).await?;
                 self.note_failure(&person, &handshake, "access_denied").await?;
@@ -375,7 +377,7 @@ impl Connections {
                 tracing::warn!(provider = handshake.provider, code = %failure.code(), "a code could not be exchanged");
                 self.failed(person, scope, handshake, failure_word(&failure)).await
             }
-            // The client, or the user, went away during the exchange.
+            // The client went away during the exchange, or the user, who does not read this any more.
             Err(ConnectionsError::Gone) => self.failed(person, scope, handshake, "integration_changed").await,
             Err(other) => Err(other),
         }

@@ -19,7 +19,7 @@ use crate::secret::Secret;
 use crate::store::connections::{ConnectionRow, connection_by_account, connection_insert};
 use crate::store::integrations::{IntegrationRow, integration_list};
 use crate::store::users::{user_by_external_id, user_ensure};
-use crate::store::{Tx, to_json_list};
+use crate::store::{StoreError, Tx, to_json_list};
 
 /// At most this many connections in one import.
 const MOST_ROWS: usize = 10_000;
@@ -120,7 +120,14 @@ impl Connections {
         let integrations = integration_list(&mut tx, &scope).await?;
         let mut ids = Vec::new();
         for row in import.connections {
-            ids.push(self.import_row(caller, &mut tx, &scope, &integrations, row).await?);
+            let id = self.import_row(caller, &mut tx, &scope, &integrations, row).await;
+            ids.push(id.map_err(|error| match error {
+                // Its user has connected it just now.
+                ConnectionsError::Store(StoreError::Conflict(_)) => {
+                    ConnectionsError::Conflict("one of these connections")
+                }
+                error => error,
+            })?);
         }
         tx.commit().await?;
         if import.check {

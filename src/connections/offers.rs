@@ -88,17 +88,11 @@ impl Connections {
         Some(ConsentOffer { provider: integration.provider.clone(), scopes, leads_to })
     }
 
-    /// How an account of a provider can be connected, where `missing` scopes were asked for before. Asks Telegram for the name of the
-    /// platform's bot.
+    /// How an account of a provider can be connected. Asks Telegram for the name of the platform's bot.
     ///
     /// # Errors
     /// [`ConnectionsError::NotFound`] when it cannot be connected at this tenant at all.
-    pub async fn preview(
-        &self,
-        caller: &Caller,
-        provider: &str,
-        missing: &[String],
-    ) -> Result<Preview, ConnectionsError> {
+    pub async fn preview(&self, caller: &Caller, provider: &str) -> Result<Preview, ConnectionsError> {
         let scope = caller.require(Permission::ConnectionsWrite)?;
         let known = self.providers.get(provider).ok_or(ConnectionsError::NotFound("provider"))?;
         let descriptor = known.descriptor();
@@ -107,7 +101,7 @@ impl Connections {
         drop(tx);
         let own_bot = descriptor.capabilities.direct_kinds.iter().any(|kind| kind == "bot_token");
         let has_platform_bot = integration.as_ref().is_some_and(|row| row.bot_token.is_some());
-        let consent = integration.and_then(|row| self.consent_offer(&row, missing));
+        let consent = integration.and_then(|row| self.consent_offer(&row, &[]));
         let platform_bot = if own_bot && has_platform_bot { self.platform_bot_name(&scope).await? } else { None };
         if consent.is_none() && !own_bot {
             return Err(ConnectionsError::NotFound("integration"));
