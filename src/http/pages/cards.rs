@@ -77,6 +77,7 @@ impl<'a> Desk<'a> {
         };
         let scopes = connection.credentials.iter().flat_map(|one| one.scopes.iter().map(String::as_str));
         let missing = connection.missing_scopes.iter().map(String::as_str);
+        let asks_again = !connection.missing_scopes.is_empty() && self.asks_again(connection).await;
         let account = account_of(connection);
         let detail = connection.account.name.clone().filter(|name| *name != account);
         Ok(ConnectionCard {
@@ -87,6 +88,7 @@ impl<'a> Desk<'a> {
             is_default: connection.default,
             scopes: Scope::list(&connection.provider, scopes),
             missing: Scope::list(&connection.provider, missing),
+            asks_again,
             health: self.health(connection.health, connection, &account),
             connected: self.moment(Millis::parse_rfc3339(&connection.created_at).unwrap_or(self.now)),
             last_used: last_used.map(|use_| LastUse {
@@ -97,6 +99,13 @@ impl<'a> Desk<'a> {
             expires: connection.credentials.first().and_then(|one| one.expires).map(|at| self.moment(at)),
             account,
         })
+    }
+
+    /// Whether reconnecting asks for some of what was not granted. What a platform wants besides its integration, it asks for itself.
+    async fn asks_again(&self, connection: &Connection) -> bool {
+        let preview = self.house.connections.preview(self.caller, &connection.provider).await;
+        let consent = preview.ok().and_then(|preview| preview.consent);
+        consent.is_some_and(|consent| consent.scopes.iter().any(|scope| connection.missing_scopes.contains(scope)))
     }
 
     pub(super) fn credential(&self, connection: &Connection, one: &CredentialView, shared: bool) -> CredentialRow {

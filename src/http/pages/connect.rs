@@ -137,8 +137,7 @@ async fn preview(
     reconnects: Option<&Connection>,
     token_error: Option<String>,
 ) -> Result<Page, Problem> {
-    let missing = reconnects.map(|connection| connection.missing_scopes.as_slice()).unwrap_or_default();
-    let known = house.connections.preview(&user.caller, provider, missing).await?;
+    let known = house.connections.preview(&user.caller, provider).await?;
     let shown = Provider::new(provider, &house.connections.provider_name(provider));
     let offer = |way, scopes| Offer { provider: shown.clone(), way, scopes };
     let mut offers = Vec::new();

@@ -266,7 +266,11 @@ async fn no_is_an_answer_and_a_part_is_shown_as_such_oa_11_oa_16() {
     let arrived = browser.get(&back).await;
     let page = browser.get(arrived.header("location")).await;
     assert!(page.text.contains("Not allowed."), "{}", page.text);
-    assert!(browser.get("/connections").await.text.contains("Agents also need what was not granted"));
+    let card = browser.get("/connections").await.text;
+    assert!(
+        card.contains("Agents also need what was not granted") && card.contains("Allow it at <bdi>Google</bdi>"),
+        "{card}"
+    );
 }
 
 #[tokio::test]

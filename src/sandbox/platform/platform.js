@@ -84,9 +84,10 @@ const post = async (path, body) => {
 async function connect(provider) {
   // At once: a popup that comes later than the click is blocked.
   const popup = window.open("about:blank", "_blank", "popup,width=480,height=720");
+  if (!popup) throw new Error("Your browser has blocked the popup.");
   const vault = new URL(document.body.dataset.vault).origin;
-  const ended = new Promise((resolve) => window.addEventListener("message", function hear({ origin, data }) {
-    if (origin !== vault || data?.source !== "valetkey") return;
+  const ended = new Promise((resolve) => window.addEventListener("message", function hear({ origin, source, data }) {
+    if (origin !== vault || source !== popup || data?.source !== "valetkey") return;
     window.removeEventListener("message", hear);
     resolve(data);
   }));

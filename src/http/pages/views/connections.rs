@@ -37,6 +37,8 @@ pub struct ConnectionCard {
     pub scopes: Vec<Scope>,
     /// What agents need and was not granted.
     pub missing: Vec<Scope>,
+    /// Whether reconnecting asks for some of it.
+    pub asks_again: bool,
     /// How it is.
     pub health: Health,
     /// When it was connected.
@@ -219,6 +221,7 @@ pub(super) mod samples {
                 ],
             ),
             missing: vec![],
+            asks_again: false,
             health: Health::Working(Renewal::Automatic),
             connected: moment("2 May 2026"),
             last_used: Some(LastUse { agent: "Front desk".into(), at: moment("3 minutes ago") }),
@@ -237,6 +240,7 @@ pub(super) mod samples {
             is_default: false,
             scopes: Scope::list("slack", ["chat:write", "channels:read", "search:read", "odd:new.scope"]),
             missing: Scope::list("slack", ["channels:history"]),
+            asks_again: true,
             health: Health::NeedsYou(Need::AccessRefused),
             last_used: Some(LastUse { agent: "Stand-up notes".into(), at: moment("2 days ago") }),
             renewed: Some(moment("2 days ago")),
@@ -255,6 +259,7 @@ pub(super) mod samples {
             is_default: false,
             scopes: vec![],
             missing: vec![],
+            asks_again: false,
             health: Health::AwaitingStart(Start {
                 connection: "con_tg".into(),
                 bot: "@acme_reminders_bot".into(),
