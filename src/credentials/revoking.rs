@@ -173,8 +173,7 @@ impl Credentials {
             let outcome = self.revoke_one(&revocation).await.unwrap_or(Err("not_revocable".to_owned()));
             let is_over = outcome.is_ok() || now.0 >= row.expires_at || self.is_elsewhere(&revocation);
             confirmed += u64::from(outcome.is_ok());
-            if is_over {
-                self.forget(&revocation).await;
+            if is_over && self.forget(&revocation).await {
                 let caller = Caller::system("revocations", TenantId::stored(row.tenant_id));
                 self.tell(&caller, &revocation.credential, outcome).await;
             }
@@ -253,16 +252,19 @@ impl Credentials {
         tx.commit().await
     }
 
-    async fn forget(&self, revocation: &Revocation) {
+    /// False when somebody else was quicker, or when it will be revoked, and told of, once more.
+    async fn forget(&self, revocation: &Revocation) -> bool {
         let row = &revocation.credential;
         let done = async {
             let mut tx = self.store.begin().await?;
-            revocation_delete(&mut tx, UNFINISHED, &row.tenant_id, &revocation.id).await?;
-            tx.commit().await
+            let is_first = revocation_delete(&mut tx, UNFINISHED, &row.tenant_id, &revocation.id).await?;
+            tx.commit().await?;
+            Ok::<_, StoreError>(is_first)
         };
-        if let Err(error) = done.await {
+        done.await.unwrap_or_else(|error| {
             tracing::warn!(credential = %row.id, error = %error, "what is revoked will be revoked once more");
-        }
+            matches!(error, StoreError::CommitUnknown(_))
+        })
     }
 
     async fn tell(&self, caller: &Caller, row: &CredentialRow, outcome: Result<(), String>) {

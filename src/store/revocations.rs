@@ -71,13 +71,12 @@ pub async fn revocations_claim(
     )
 }
 
-/// It is done, or given up.
+/// It is done, or given up. False when somebody else has said so.
 ///
 /// # Errors
 /// As every statement.
-pub async fn revocation_delete(tx: &mut Tx, _: SystemScope, tenant: &str, id: &str) -> Result<(), StoreError> {
-    sql!(tx, execute, "DELETE FROM revocations WHERE tenant_id = $1 AND id = $2", tenant, id)?;
-    Ok(())
+pub async fn revocation_delete(tx: &mut Tx, _: SystemScope, tenant: &str, id: &str) -> Result<bool, StoreError> {
+    Ok(sql!(tx, execute, "DELETE FROM revocations WHERE tenant_id = $1 AND id = $2", tenant, id)? == 1)
 }
 
 /// Notes that its provider is about to be asked to end tokens of a credential, which may be deleted; for the first time, or again

@@ -44,9 +44,10 @@ async fn a_revocation_is_taken_up_by_one_node_and_comes_again_more_and_more_seld
             assert_eq!((row.attempts, row.next_attempt_at - now), (attempts, minutes * 60_000));
             now = row.next_attempt_at;
         }
-        revocation_delete(&mut tx, TEST, B, "rvk_1").await.unwrap();
+        assert!(!revocation_delete(&mut tx, TEST, B, "rvk_1").await.unwrap());
         assert_eq!(revocations_claim(&mut tx, TEST, now, 9).await.unwrap().len(), 2);
-        revocation_delete(&mut tx, TEST, A, "rvk_1").await.unwrap();
+        assert!(revocation_delete(&mut tx, TEST, A, "rvk_1").await.unwrap());
+        assert!(!revocation_delete(&mut tx, TEST, A, "rvk_1").await.unwrap(), "once");
         let rest = revocations_claim(&mut tx, TEST, now + 3_600_000, 9).await.unwrap();
         assert_eq!(ids(&rest, |row| &row.id), ["rvk_2"]);
     })
