@@ -63,36 +63,27 @@ async fn writers_wait_for_each_other_and_none_is_lost() {
     .await;
 }
 
+/// Of four who begin like this, only one is at it at a time.
+async fn assert_turns(begin: impl AsyncFn() -> Result<Tx, StoreError>) {
+    let at_it = AtomicUsize::new(0);
+    let turn = async |n: usize| {
+        let mut tx = begin().await.unwrap();
+        assert_eq!(at_it.fetch_add(1, Relaxed), 0, "alone");
+        tenant_insert(&mut tx, TEST, &tenant_row(&format!("ten_{n}"), &format!("t{n}"))).await.unwrap();
+        at_it.fetch_sub(1, Relaxed);
+        tx.commit().await.unwrap();
+    };
+    join_all((0..4).map(turn)).await;
+}
+
 #[tokio::test]
 async fn those_that_delete_many_rows_take_turns() {
-    in_a_house(async |store| {
-        let at_it = AtomicUsize::new(0);
-        let turn = async |n: usize| {
-            let mut tx = store.begin_in_turn(TEST).await.unwrap();
-            assert_eq!(at_it.fetch_add(1, Relaxed), 0, "alone");
-            tenant_insert(&mut tx, TEST, &tenant_row(&format!("ten_{n}"), &format!("t{n}"))).await.unwrap();
-            at_it.fetch_sub(1, Relaxed);
-            tx.commit().await.unwrap();
-        };
-        join_all((0..4).map(turn)).await;
-    })
-    .await;
+    in_a_house(async |store| assert_turns(async || store.begin_in_turn(TEST).await).await).await;
 }
 
 #[tokio::test]
 async fn a_tenant_moves_in_one_thing_at_a_time() {
-    in_a_house(async |store| {
-        let at_it = AtomicUsize::new(0);
-        let turn = async |n: usize| {
-            let mut tx = store.begin_in_turn_of(&a()).await.unwrap();
-            assert_eq!(at_it.fetch_add(1, Relaxed), 0, "alone");
-            tenant_insert(&mut tx, TEST, &tenant_row(&format!("ten_{n}"), &format!("t{n}"))).await.unwrap();
-            at_it.fetch_sub(1, Relaxed);
-            tx.commit().await.unwrap();
-        };
-        join_all((0..4).map(turn)).await;
-    })
-    .await;
+    in_a_house(async |store| assert_turns(async || store.begin_in_turn_of(&a()).await).await).await;
 }
 
 #[tokio::test]
