@@ -196,7 +196,7 @@ async function scripts({ somebody, watch, keep }) {
   let pages = 0;
   const look = async (tab, path, status = 200) => {
     if (status !== 200) watch.expect(status);
-    // The icon comes last; a page that is left before it has come would count as a failed request.
+    // Whatever a text has it ask for late is heard, too.
     const answer = await tab.goto(`${given.base}${path}`, { waitUntil: 'networkidle' });
     if (answer.status() !== status) throw new Error(`${path}: ${answer.status()}`);
     // What waits for a person is waited for by hand.
