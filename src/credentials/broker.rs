@@ -1,14 +1,13 @@
 //! Using a credential without letting it out: the vault makes the call itself (AG-12).
 
-use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 
 use super::read::{PATIENCE, ReadWish, Which};
 use super::refresh::Wish;
 use super::{CredentialError, Credentials};
 use crate::audit::Action;
 use crate::caller::{Caller, Permission};
-use crate::outbound::{Limits, Response};
+use crate::outbound::{Chunks, Incoming, Limits, OutboundError};
 use crate::providers::ApiCall;
 use std::time::Duration;
 
@@ -27,20 +26,27 @@ pub struct BrokerCall<'a> {
     pub conversation: Option<&'a str>,
 }
 
-/// The provider's answer, filtered.
-#[derive(Debug)]
+/// The provider's answer, filtered. It is passed on as it comes and never kept as a whole.
 pub struct BrokerAnswer {
     /// HTTP status.
     pub status: u16,
     /// The few headers that go on.
     pub headers: HeaderMap,
     /// The body.
-    pub body: Bytes,
+    pub body: Chunks,
 }
 
 /// Headers of the provider's answer that go on: what describes the body, and when to come again.
-const FORWARDED: [http::HeaderName; 4] =
-    [http::header::CONTENT_TYPE, http::header::CONTENT_LANGUAGE, http::header::ETAG, http::header::RETRY_AFTER];
+/// `Content-Length` does not: whether a body is whole is told by its end.
+const FORWARDED: [HeaderName; 7] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_RANGE,
+    header::LAST_MODIFIED,
+    header::ETAG,
+    header::RETRY_AFTER,
+];
 
 impl Credentials {
     /// Makes a call with the connection's credential. A 401 brings one forced refresh and one repetition, since the
@@ -62,27 +68,27 @@ impl Credentials {
             forever_is_fine: true,
         };
         let token = self.read_in(caller, &scope, want).await?;
-        let request = provider.attach(broker.call.clone(), token.kind, &token.secret)?.limits(Limits::api());
-        let answer = self.outbound.send(request).await?;
+        let request = provider.attach(broker.call.clone(), token.kind, &token.secret)?.limits(Limits::passed_on());
+        let answer = self.outbound.open(request).await?;
         if answer.status != 401 || !token.refreshable {
-            return Ok(filtered(answer));
+            return Ok(filtered(answer)?);
         }
         want.wish = Wish::newer_than(token.generation);
-        let Ok(newer) = self.read_in(caller, &scope, want).await else { return Ok(filtered(answer)) };
+        let Ok(newer) = self.read_in(caller, &scope, want).await else { return Ok(filtered(answer)?) };
         if newer.generation == token.generation {
-            return Ok(filtered(answer));
+            return Ok(filtered(answer)?);
         }
-        let request = provider.attach(broker.call, newer.kind, &newer.secret)?.limits(Limits::api());
-        Ok(filtered(self.outbound.send(request).await?))
+        let request = provider.attach(broker.call, newer.kind, &newer.secret)?.limits(Limits::passed_on());
+        Ok(filtered(self.outbound.open(request).await?)?)
     }
 }
 
-fn filtered(answer: Response) -> BrokerAnswer {
+fn filtered(answer: Incoming) -> Result<BrokerAnswer, OutboundError> {
     let mut headers = HeaderMap::new();
     for name in FORWARDED {
         if let Some(value) = answer.headers.get(&name) {
             headers.insert(name, value.clone());
         }
     }
-    BrokerAnswer { status: answer.status, headers, body: Bytes::copy_from_slice(&answer.body) }
+    Ok(BrokerAnswer { status: answer.status, headers, body: answer.chunks()? })
 }

@@ -82,7 +82,7 @@ async fn refresh(State(house): State<House>, proof: Proof, request: Request) -> 
         ("X-Valetkey-Account" = Option<String>, Header, description = "Id, e-mail or label of one of several accounts"),
     ),
     request_body(content_type = "*/*", description = "For the provider, at most 1 MiB. May be absent"),
-    responses((status = "default", description = "The provider's answer with its own status, filtered", content_type = "*/*")),
+    responses((status = "default", description = "The provider's answer with its own status, filtered, as it comes: at most 16 MiB in 60 seconds. One that is cut short ends the connection", content_type = "*/*")),
     security(("ticket" = [], "workspace" = [])),
 )]
 async fn broker(
@@ -103,7 +103,7 @@ async fn broker(
         BrokerRequest { provider, path, query: uri.query().map(str::to_owned), method, headers, body, account };
     let answer = house.conversations.broker(admitted, wanted).await?;
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut response = (status, answer.headers, Body::from(answer.body)).into_response();
+    let mut response = (status, answer.headers, Body::from_stream(answer.body)).into_response();
     // The provider's own error body is for the tool to read.
     response.extensions_mut().insert(AsItIs);
     Ok(response)

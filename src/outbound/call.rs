@@ -1,4 +1,4 @@
-//! One HTTP call, from the request to the whole answer, and what its errors mean.
+//! One HTTP call, from the request to the answer, and what its errors mean.
 
 use std::error::Error as StdError;
 use std::io;
@@ -8,7 +8,8 @@ use ::http::header::CONTENT_TYPE;
 use super::answer::Response;
 use super::door::Waiting;
 use super::guard::LookupError;
-use super::http::{Request, Wiped};
+use super::http::Request;
+use super::incoming::Incoming;
 use super::{Cause, Outbound, OutboundError, Refusal};
 use crate::clock;
 use crate::crash::crash_point;
@@ -20,6 +21,15 @@ impl Outbound {
     /// [`OutboundError`]. After [`OutboundError::Refused`] and [`OutboundError::NotSent`] nothing of
     /// the request can have reached the application; after the others it may have had its effect.
     pub async fn send(&self, request: Request) -> Result<Response, OutboundError> {
+        self.open(request).await?.whole().await
+    }
+
+    /// Sends the request once and reads the answer's head; its body can be read piece by piece, so that a large one is
+    /// never in memory as a whole.
+    ///
+    /// # Errors
+    /// As [`Outbound::send`].
+    pub async fn open(&self, request: Request) -> Result<Incoming, OutboundError> {
         let reach = self.reach(&request.url)?;
         if !matches!(request.url.scheme(), "http" | "https") {
             return Err(Refusal::Scheme.into());
@@ -37,18 +47,8 @@ impl Outbound {
         crash_point!(AfterSend);
         let status = answer.status().as_u16();
         let headers = std::mem::take(answer.headers_mut());
-        match clock::awake_deadline(limits.body, read(&mut answer, limits.max_bytes)).await {
-            Ok(Ok(body)) => Ok(Response { status, headers, body: body.into_inner() }),
-            Ok(Err(Unread::TooLarge)) if !(200..300).contains(&status) => Err(OutboundError::TooLarge { status }),
-            Ok(Err(_)) | Err(clock::Elapsed) => Err(OutboundError::Unknown(Cause::Truncated { status })),
-        }
+        Ok(Incoming { status, headers, answer, limits })
     }
-}
-
-/// Why a body was not read to its end.
-enum Unread {
-    TooLarge,
-    CutShort,
 }
 
 fn wire(request: Request) -> Result<reqwest::Request, OutboundError> {
@@ -67,21 +67,6 @@ fn wire(request: Request) -> Result<reqwest::Request, OutboundError> {
         });
     }
     Ok(wire)
-}
-
-async fn read(answer: &mut reqwest::Response, max_bytes: usize) -> Result<Wiped, Unread> {
-    let announced = answer.content_length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-    if announced.is_some_and(|length| length > max_bytes) {
-        return Err(Unread::TooLarge);
-    }
-    let mut body = Wiped::with_capacity(announced.unwrap_or(4096).min(max_bytes));
-    while let Some(chunk) = answer.chunk().await.map_err(|_| Unread::CutShort)? {
-        if body.len() + chunk.len() > max_bytes {
-            return Err(Unread::TooLarge);
-        }
-        body.push(&chunk);
-    }
-    Ok(body)
 }
 
 /// What a failed call means. The client's own error names the URL, so it ends here.

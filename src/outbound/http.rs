@@ -96,6 +96,13 @@ impl Limits {
     pub const fn api() -> Self {
         Self { head: Duration::from_secs(10), body: Duration::from_secs(10), max_bytes: 1024 * 1024 }
     }
+
+    /// What is passed on piece by piece, such as a file that a tool reads: 10 s, then 60 s, 16 MiB
+    /// (docs/decisions/0017-answers-that-are-passed-on.md).
+    #[must_use]
+    pub const fn passed_on() -> Self {
+        Self { head: Duration::from_secs(10), body: Duration::from_secs(60), max_bytes: 16 * 1024 * 1024 }
+    }
 }
 
 impl Request {

@@ -12,6 +12,7 @@ mod door;
 mod errors;
 mod guard;
 mod http;
+mod incoming;
 mod socket;
 #[cfg(test)]
 mod testing;
@@ -29,6 +30,7 @@ pub use self::answer::{NotJson, Response};
 pub use self::door::{Door, Knock, Left};
 pub use self::errors::{Cause, OutboundError, OutboundSetupError, Refusal};
 pub use self::http::{Body, FormValue, Limits, Request};
+pub use self::incoming::{Chunks, Incoming};
 pub use self::socket::{MaybeTls, Socket, SocketLimits};
 
 use self::guard::{Guard, Lookup, Reach};

@@ -30,7 +30,8 @@
 //! `garbage` (the work is done, the body unreadable), `http_429:SECONDS`, `http_502_html`, `invalid_grant`,
 //! `invalid_client`, `ok_false:ERROR` (nothing is done; each in the provider's own shape), `expires_in_string`,
 //! `no_refresh_token`, `swap_subject` (another account than was chosen), `fewer_scopes`, `stray_headers` (a cookie and
-//! other headers that are no part of the answer).
+//! other headers that are no part of the answer), `large:KIB` (a body of that size in place of the answer's), `cut_short`
+//! (the work is done, the body breaks off).
 //! "Commit" means that the provider has carried the request out.
 
 use axum::extract::State;

@@ -2,9 +2,13 @@
 //! faults, do the work, answer. A fault "after commit" happens when the work is done, so the provider
 //! has moved on and the house does not know.
 
+use std::convert::Infallible;
+use std::io;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -57,6 +61,8 @@ pub(super) enum Fault {
     SwapSubject,
     FewerScopes,
     StrayHeaders,
+    Large(usize),
+    CutShort,
     OkFalse(String),
 }
 
@@ -68,6 +74,7 @@ impl Fault {
         Some(match (name, argument) {
             ("delay_ms", _) => Self::Delay(number()?),
             ("late_ms", _) => Self::Late(number()?),
+            ("large", _) => Self::Large(argument?.parse().ok()?),
             ("http_429", _) => Self::TooMany(number()?),
             ("ok_false", Some(error)) => Self::OkFalse(error.to_owned()),
             ("drop_after_commit", None) => Self::DropAfterCommit,
@@ -82,6 +89,7 @@ impl Fault {
             ("swap_subject", None) => Self::SwapSubject,
             ("fewer_scopes", None) => Self::FewerScopes,
             ("stray_headers", None) => Self::StrayHeaders,
+            ("cut_short", None) => Self::CutShort,
             _ => return None,
         })
     }
@@ -163,8 +171,27 @@ pub(super) async fn answered(
         Some(Fault::ServerErrorAfterCommit) => json(500, &json!({"error": "internal_failure"})),
         Some(Fault::Garbage) => (done.status(), [("content-type", "application/json")], "{\"access_to").into_response(),
         Some(Fault::StrayHeaders) => (STRAY_HEADERS, done).into_response(),
+        Some(Fault::Large(kib)) => (done.status(), large(kib)).into_response(),
+        Some(Fault::CutShort) => (done.status(), cut_short()).into_response(),
         _ => done,
     }
+}
+
+/// Spaces that come as they are made, so that nobody knows how many before the end.
+fn large(kib: usize) -> Body {
+    let spaces = stream::iter(0..kib).map(|_| Ok::<_, Infallible>(Bytes::from_static(&[b' '; 1024])));
+    Body::from_stream(spaces)
+}
+
+/// The beginning of a body; the connection ends where the rest would have come.
+fn cut_short() -> Body {
+    let beginning = stream::iter([Ok(Bytes::from_static(b"{\"half\":"))]);
+    let end = stream::once(async {
+        // The beginning leaves first.
+        tokio::task::yield_now().await;
+        Err(io::Error::other("planted by the sandbox"))
+    });
+    Body::from_stream(beginning.chain(end))
 }
 
 /// Headers that describe nothing of an answer's body, as front servers and trackers add them.

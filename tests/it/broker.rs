@@ -75,6 +75,30 @@ async fn of_the_providers_headers_only_those_about_the_body_go_on() {
 }
 
 #[tokio::test]
+async fn a_large_answer_is_passed_on_and_one_that_breaks_off_is_not_taken_for_whole() {
+    // AG-12, SS-05
+    let app = TestApp::start().await;
+    let platform = app.platform().await;
+    app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+    let desk = desk(&app, &platform, &["google"]).await;
+    let started = app.start_websocket(&platform, &desk, "u-1").await;
+    let tool = app.tool_of(&started, &desk);
+    app.street.fault("google", "api", "large:3000", 1).await;
+    let got = tool.read(MAIL).await;
+    assert_eq!((got.status, got.text.len()), (200, 3000 * 1024), "more than any other answer may have");
+
+    let proof = &started["initiation"]["dynamic_variables"]["secret__valetkey_authorization"];
+    let proof = proof.as_str().expect("a header");
+    let headers = format!("Authorization: {proof}\r\nX-Valetkey-Workspace: {}\r\n", desk.tool_header);
+    let whole = app.raw_get(MAIL, &headers).await;
+    assert!(whole.ends_with("\r\n0\r\n\r\n"), "this is how a whole one ends: {whole}");
+    app.street.fault("google", "api", "cut_short", 1).await;
+    let part = app.raw_get(MAIL, &headers).await;
+    assert!(!part.ends_with("\r\n0\r\n\r\n"), "{part}");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn slack_takes_the_method_name_for_a_path() {
     // AG-12
     let app = TestApp::start_with(Wishes { slack_without_rotation: true, ..Wishes::default() }).await.expect("SQLite");
