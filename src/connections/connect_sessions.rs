@@ -233,6 +233,20 @@ impl Connections {
         Ok(tenant_own(&mut tx, &scope).await?.map(|tenant| tenant.name))
     }
 
+    /// Whether a page of `origin` may stand in for ours at this link, whatever has become of it: the platform has registered that
+    /// origin, and confirms itself who came back (OA-02, OA-15).
+    ///
+    /// # Errors
+    /// As every statement.
+    pub async fn may_stand_in(&self, token: &Secret, origin: &str) -> Result<bool, ConnectionsError> {
+        let mut tx = self.store.read().await?;
+        let row = connect_session_by_token(&mut tx, BY_SECRET, &hash_of(token.expose())).await?;
+        let Some(row) = row else { return Ok(false) };
+        let scope = visitor(&row, Origin::default()).require(Permission::ConnectionsRead)?;
+        let tenant = tenant_own(&mut tx, &scope).await?.filter(|tenant| tenant.confirm == "platform");
+        Ok(tenant.is_some_and(|tenant| from_json_list(&tenant.origins).iter().any(|one| one == origin)))
+    }
+
     /// Uses a link and begins the handshake: "Continue".
     ///
     /// # Errors

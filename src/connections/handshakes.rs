@@ -31,11 +31,11 @@ const MOST_LIVE_OF_USER: i64 = 20;
 /// and that all users of a tenant may have together.
 const MOST_LIVE_OF_TENANT: i64 = 10_000;
 
-/// The secret that binds a handshake to a browser: a cookie's value.
+/// Who comes back, as the browser tells it.
 #[derive(Clone, Copy, Debug)]
 pub struct Visitor<'a> {
-    /// The cookie's value.
-    pub browser: &'a Secret,
+    /// The cookies' values; the one that the handshake was begun with must be among them.
+    pub browser: &'a [Secret],
     /// Who is signed in there, if anybody.
     pub caller: Option<&'a Caller>,
 }
@@ -458,7 +458,7 @@ pub(super) fn place<'a>(id: &'a str, field: &'static str) -> Place<'a> {
 
 /// Why a callback does not belong to the handshake whose state it brings.
 fn mismatch(handshake: &HandshakeRow, callback: &Callback, visitor: Visitor<'_>) -> Option<&'static str> {
-    if hash_of(visitor.browser.expose()) != handshake.browser_hash {
+    if visitor.browser.iter().all(|held| hash_of(held.expose()) != handshake.browser_hash) {
         return Some("other_browser");
     }
     if callback.provider != handshake.provider || callback.integration != handshake.integration_id {

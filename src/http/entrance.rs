@@ -235,7 +235,11 @@ fn as_page(context: &RequestContext, problem: &Problem) -> Response {
     let nobody = || Frame { csrf: String::new(), viewer: Viewer::Nobody, notice: None };
     let view = ErrorPage {
         frame: context.0.frame.get().cloned().unwrap_or_else(nobody),
-        kind: ErrorKind::of(problem.status().as_u16()),
+        kind: match problem.code() {
+            // Of pages, only forms are refused for this.
+            Code::IdentityMismatch => ErrorKind::OtherSite,
+            _ => ErrorKind::of(problem.status().as_u16()),
+        },
         request_id: context.origin().request_id.clone(),
         retry_after: problem.retry_seconds(),
     };

@@ -8,7 +8,7 @@ import { DESKTOP, PHONE, Watch } from './watch.mjs';
 import { screens, setup } from './screens.mjs';
 
 const given = JSON.parse(await text(process.stdin));
-const stories = { whole, keyboard, hosted, popup, button, setup, screens, scripts, blunder };
+const stories = { whole, keyboard, hosted, popup, button, own_page, setup, screens, scripts, blunder };
 const story = stories[process.argv[2]];
 if (!story) {
   process.stderr.write(`person.mjs: the stories are ${Object.keys(stories).join(', ')}\n`);
@@ -186,6 +186,29 @@ async function button({ somebody, keep }) {
   await consent(page, given.account, 'Allow');
   await closed;
   await platform.getByRole('button', { name: `Connected: ${given.account}` }).waitFor();
+}
+
+/** A page of the platform's own in place of the vault's, once from where it may stand and once from where it may not. */
+async function own_page({ somebody, keep }) {
+  watch.allow(given.origin);
+  watch.allow(given.elsewhere);
+  const context = await somebody();
+  // From https to the plain http of this test a browser does not say where a form comes from, unless the page wants it to.
+  const body = `<!doctype html><title>Platform</title><meta name="referrer" content="origin"><link rel="icon" href="data:,"><h1>Platform</h1>${given.form}`;
+  for (const origin of [given.origin, given.elsewhere]) {
+    await context.route(`${origin}/**`, (route) => route.fulfill({ contentType: 'text/html', body }));
+  }
+  const page = keep(await context.newPage());
+  watch.expect(403);
+  await page.goto(`${given.elsewhere}/settings`);
+  await page.getByRole('button', { name: 'Continue to Google' }).click();
+  await arrive(page, 'That came from another site');
+  await page.goto(`${given.origin}/settings`);
+  await page.getByRole('button', { name: 'Continue to Google' }).click();
+  await consent(page, given.account, 'Allow');
+  await page.waitForURL(`${given.origin}/**`);
+  const { searchParams } = new URL(page.url());
+  return { completion_code: searchParams.get('completion_code'), connect_session: searchParams.get('connect_session') };
 }
 
 /** Pages with texts that could be taken for scripts: nothing runs, and nothing is asked of anybody else. */

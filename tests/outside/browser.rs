@@ -122,14 +122,14 @@ impl Stage {
     }
 
     /// Codes that Google was asked to exchange, and connections of anybody.
-    async fn exchanges_and_connections(&self) -> (u64, usize) {
+    pub async fn exchanges_and_connections(&self) -> (u64, usize) {
         let counters = self.sandbox.ask("/counters").await.expect("counters");
         let exchanges = counters["google"]["token_requests"]["authorization_code"].as_u64().unwrap_or_default();
         let list = self.platform.ok("GET", "/v1/connections", None).await;
         (exchanges, list["data"].as_array().expect("a list").len())
     }
 
-    async fn confirm(&self, told: &Value) {
+    pub async fn confirm(&self, told: &Value) {
         let session = told["connect_session"].as_str().expect("a session");
         let confirm = json!({"user": "u-42", "completion_code": told["completion_code"]});
         let path = format!("/v1/connect-sessions/{session}/confirm");

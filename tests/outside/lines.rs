@@ -8,15 +8,20 @@ use valetkey::sandbox::person::Person;
 
 use crate::browser::{ACCOUNT, Chromium, Stage};
 use crate::node::{skipped, told};
-use crate::site::{ORIGIN, follow_to_platform};
+use crate::site::{ORIGIN, RETURN_URL, follow_to_platform};
 use crate::support::Kind;
 
 const GUIDE: &str = include_str!("../../docs/CONNECT.md");
 
-/// The block of this language.
+/// The first block of this language.
 fn lines(language: &str) -> &'static str {
-    let block = GUIDE.split(&format!("```{language}\n")).nth(1).and_then(|rest| rest.split("```").next());
-    block.expect("a block of this language")
+    blocks(language).next().expect("a block of this language")
+}
+
+fn blocks(language: &str) -> impl Iterator<Item = &'static str> {
+    let fence = format!("```{language}\n");
+    let after: Vec<&str> = GUIDE.split(&fence).skip(1).collect();
+    after.into_iter().map(|rest| rest.split("```").next().unwrap_or_default())
 }
 
 /// A language: its name in the guide, who runs it, and what calls its functions with the words of the command line.
@@ -66,6 +71,21 @@ async fn the_button_of_the_guide_connects_in_a_popup() {
     chromium.play(&stage.site.known, "button", given).await;
     let list = stage.platform.ok("GET", "/v1/connections?user=u-42", None).await;
     assert_eq!(list["data"][0]["status"], "active", "{list}");
+    stage.finish(None).await;
+}
+
+// OA-15
+#[tokio::test]
+async fn the_form_of_the_guide_connects_from_a_page_of_the_platforms_own() {
+    let Some(chromium) = Chromium::find() else { return };
+    let stage = Stage::set(Surroundings::system()).await;
+    let link = stage.link(json!({"return_url": RETURN_URL})).await;
+    let form = blocks("html").nth(1).expect("a form");
+    let form = form.replace("https://vault.example/connect/…", link["url"].as_str().expect("a link"));
+    let given = json!({"base": stage.site.base(), "origin": ORIGIN, "elsewhere": "https://elsewhere.example", "form": form, "account": ACCOUNT});
+    let told = chromium.play(&stage.site.known, "own_page", given).await;
+    stage.confirm(&told).await;
+    assert_eq!(stage.exchanges_and_connections().await, (1, 1));
     stage.finish(None).await;
 }
 

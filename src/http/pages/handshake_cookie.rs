@@ -12,10 +12,17 @@ use crate::secret::Secret;
 const COOKIE: &str = "__Host-valetkey-handshake";
 /// Random bytes in a value.
 const BYTES: usize = 32;
+/// Random bytes in the name of a cookie that is for one handshake only.
+const NAME_BYTES: usize = 6;
 
-/// What the browser presents; an empty text, which nothing was begun with, when it presents nothing.
-pub(super) fn presented(headers: &HeaderMap) -> Secret {
-    held(headers).unwrap_or_else(|| Secret::new(""))
+/// What the browser presents; nothing was begun with nothing.
+pub(super) fn presented(headers: &HeaderMap) -> Vec<Secret> {
+    let jar = CookieJar::from_headers(headers);
+    let ours = jar.iter().filter(|cookie| {
+        let rest = cookie.name().strip_prefix(COOKIE);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    });
+    ours.filter_map(|cookie| ours_of(cookie.value())).collect()
 }
 
 /// The value to begin a handshake with, and the header that gives it to the browser. A browser keeps its value while
@@ -24,17 +31,37 @@ pub(super) fn presented(headers: &HeaderMap) -> Secret {
 /// # Errors
 /// Never in practice: the value is plain text.
 pub(super) fn for_beginning(house: &House, headers: &HeaderMap) -> Result<(Secret, HeaderValue), Problem> {
-    let value = held(headers).unwrap_or_else(|| Secret::new(BASE64URL_NOPAD.encode(&house.around.random::<BYTES>())));
-    let cookie =
-        format!("{COOKIE}={}; Path=/; Max-Age={}; Secure; HttpOnly; SameSite=Lax", value.expose(), house.ttl.handshake);
-    let mut cookie = HeaderValue::from_str(&cookie).map_err(Problem::internal)?;
-    cookie.set_sensitive(true);
-    Ok((value, cookie))
+    let held = CookieJar::from_headers(headers).get(COOKIE).and_then(|cookie| ours_of(cookie.value()));
+    let value = held.unwrap_or_else(|| fresh(house));
+    let header = header(house, COOKIE, &value)?;
+    Ok((value, header))
 }
 
-fn held(headers: &HeaderMap) -> Option<Secret> {
-    let jar = CookieJar::from_headers(headers);
-    let value = jar.get(COOKIE)?.value();
+/// As [`for_beginning`], for a form that another site has sent: browsers send no cookies along with it, so that whatever they hold
+/// already must not be replaced. It gets a name of its own.
+///
+/// # Errors
+/// Never in practice: the value is plain text.
+pub(super) fn for_beginning_elsewhere(house: &House) -> Result<(Secret, HeaderValue), Problem> {
+    let value = fresh(house);
+    let name = format!("{COOKIE}-{}", BASE64URL_NOPAD.encode(&house.around.random::<NAME_BYTES>()));
+    let header = header(house, &name, &value)?;
+    Ok((value, header))
+}
+
+fn fresh(house: &House) -> Secret {
+    Secret::new(BASE64URL_NOPAD.encode(&house.around.random::<BYTES>()))
+}
+
+fn header(house: &House, name: &str, value: &Secret) -> Result<HeaderValue, Problem> {
+    let age = house.ttl.handshake;
+    let cookie = format!("{name}={}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite=Lax", value.expose());
+    let mut cookie = HeaderValue::from_str(&cookie).map_err(Problem::internal)?;
+    cookie.set_sensitive(true);
+    Ok(cookie)
+}
+
+fn ours_of(value: &str) -> Option<Secret> {
     let decoded = BASE64URL_NOPAD.decode(value.as_bytes()).ok()?;
     (decoded.len() == BYTES).then(|| Secret::new(value))
 }
@@ -44,15 +71,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_value_of_ours_is_taken_up() {
+    fn only_values_of_ours_are_taken_up() {
         let of = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("cookie", HeaderValue::from_str(text).expect("a header"));
-            presented(&headers).expose().to_owned()
+            let mut values: Vec<_> = presented(&headers).iter().map(|value| value.expose().to_owned()).collect();
+            values.sort();
+            values
         };
-        let ours = "A".repeat(43);
-        assert_eq!(of(&format!("__Host-valetkey=x; {COOKIE}={ours}")), ours);
-        assert_eq!(of(&format!("{COOKIE}=short")), "");
-        assert_eq!(of("other=1"), "");
+        let (ours, other) = ("A".repeat(43), "E".repeat(43));
+        assert_eq!(of(&format!("__Host-valetkey=x; {COOKIE}={ours}")), [&*ours]);
+        assert_eq!(of(&format!("{COOKIE}={ours}; {COOKIE}-abc={other}")), [&*ours, &*other]);
+        for text in [format!("{COOKIE}=short"), format!("{COOKIE}s={ours}"), "other=1".to_owned()] {
+            assert!(of(&text).is_empty(), "{text}");
+        }
     }
 }

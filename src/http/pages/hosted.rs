@@ -1,24 +1,34 @@
 //! `/connect/{token}`: a platform's one-time link. Looking uses nothing, since mail scanners and previews open links;
 //! Continue does, and only once (WB-12).
+//!
+//! A platform may put a page of its own in place of ours: a form on one of its registered origins that is sent to the link. It says
+//! itself then what is going to be asked for, and as always has to confirm who came back.
 
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::form::{form_from_elsewhere, from_another_site, other_site};
 use super::page::keep_opener;
-use super::views::{ConnectPage, LinkGone, LinkGonePage, Moment, Offer, Provider, Scope, Way, WebLink};
+use super::views::{ConnectPage, Frame, LinkGone, LinkGonePage, Moment, Offer, Provider, Scope, Viewer, Way, WebLink};
 use super::{Anyone, Page, PageForm, handshake_cookie};
 use crate::connections::{ConnectVisit, ConnectionsError};
-use crate::http::{Code, House, Problem};
+use crate::http::{Code, House, Problem, RequestContext};
 use crate::secret::Secret;
 
 /// What somebody chose.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Chosen {
-    provider: String,
+    /// May be absent where there is one.
+    provider: Option<String>,
+    #[serde(default = "consent")]
     way: String,
+}
+
+fn consent() -> String {
+    "consent".to_owned()
 }
 
 /// `GET /connect/{token}`.
@@ -30,7 +40,7 @@ pub(super) async fn show(
     let secret = Secret::new(&*token);
     let visit = match house.connections.connect_visit(&secret).await {
         Ok(visit) if !visit.offers.is_empty() => visit,
-        Ok(_) | Err(ConnectionsError::Gone) => return gone(&house, anyone, &secret).await,
+        Ok(_) | Err(ConnectionsError::Gone) => return gone(&house, anyone.frame, &anyone.context, &secret).await,
         Err(error) => return Err(error.into()),
     };
     let mut page = Page::of(&view(&house, anyone, token, &visit).await?);
@@ -40,32 +50,60 @@ pub(super) async fn show(
     Ok(if visit.popup { page.keeps_opener() } else { page }.into_response())
 }
 
-/// `POST /connect/{token}`: Continue.
+/// `POST /connect/{token}`: Continue, on our page or on one that stands in for it.
 pub(super) async fn submit(
     State(house): State<House>,
     Path(token): Path<String>,
-    headers: HeaderMap,
-    anyone: Anyone,
-    PageForm(chosen): PageForm<Chosen>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let token = Secret::new(token);
+    let (mut parts, body) = request.into_parts();
+    let Some(site) = other_site(&parts.headers, &house.origin()) else {
+        let anyone = Anyone::from_request_parts(&mut parts, &house).await?;
+        let headers = parts.headers.clone();
+        let PageForm(chosen) = PageForm::from_request(Request::from_parts(parts, body), &house).await?;
+        let cookie = handshake_cookie::for_beginning(&house, &headers)?;
+        return begin(&house, anyone.frame, &anyone.context, &token, chosen, cookie).await;
+    };
+    // Browsers send no cookies along, so that nobody's session is looked at or touched.
+    if !house.connections.may_stand_in(&token, &site).await? {
+        return Err(from_another_site());
+    }
+    let context = RequestContext::from_request_parts(&mut parts, &house).await?;
+    let chosen = form_from_elsewhere(Request::from_parts(parts, body)).await?;
+    let frame = Frame { csrf: String::new(), viewer: Viewer::Nobody, notice: None };
+    let cookie = handshake_cookie::for_beginning_elsewhere(&house)?;
+    begin(&house, frame, &context, &token, chosen, cookie).await
+}
+
+async fn begin(
+    house: &House,
+    frame: Frame,
+    context: &RequestContext,
+    token: &Secret,
+    chosen: Chosen,
+    (browser, cookie): (Secret, HeaderValue),
 ) -> Result<Response, Problem> {
     if chosen.way != "consent" {
         return Err(Problem::new(Code::Malformed, "this link offers consent at a provider only"));
     }
-    let token = Secret::new(token);
-    let popup = match house.connections.connect_visit(&token).await {
-        Ok(visit) => visit.popup,
-        Err(ConnectionsError::Gone) => return gone(&house, anyone, &token).await,
+    let visit = match house.connections.connect_visit(token).await {
+        Ok(visit) => visit,
+        Err(ConnectionsError::Gone) => return gone(house, frame, context, token).await,
         Err(error) => return Err(error.into()),
     };
-    let (browser, cookie) = handshake_cookie::for_beginning(&house, &headers)?;
-    let origin = anyone.context.origin().clone();
-    let begun = match house.connections.connect_start(&token, &chosen.provider, &browser, origin).await {
+    let provider = match (&chosen.provider, visit.offers.as_slice()) {
+        (Some(provider), _) => provider,
+        (None, [only]) => &only.provider,
+        (None, _) => return Err(Problem::new(Code::Malformed, "the form does not say which provider")),
+    };
+    let begun = match house.connections.connect_start(token, provider, &browser, context.origin().clone()).await {
         Ok(begun) => begun,
-        Err(ConnectionsError::Gone) => return gone(&house, anyone, &token).await,
+        Err(ConnectionsError::Gone) => return gone(house, frame, context, token).await,
         Err(error) => return Err(error.into()),
     };
     let mut response = ([(header::SET_COOKIE, cookie)], Redirect::to(begun.authorize_url.as_str())).into_response();
-    if popup {
+    if visit.popup {
         keep_opener(&mut response);
     }
     Ok(response)
@@ -97,13 +135,13 @@ async fn view(house: &House, anyone: Anyone, token: String, visit: &ConnectVisit
 }
 
 /// 410. An unknown link is told like an expired one, so that nobody learns which links there were.
-async fn gone(house: &House, anyone: Anyone, token: &Secret) -> Result<Response, Problem> {
+async fn gone(house: &House, frame: Frame, context: &RequestContext, token: &Secret) -> Result<Response, Problem> {
     let platform = house.connections.connect_used(token).await?;
     let view = LinkGonePage {
-        frame: anyone.frame,
+        frame,
         reason: if platform.is_some() { LinkGone::Used } else { LinkGone::Expired },
         platform,
-        request_id: anyone.context.origin().request_id.clone(),
+        request_id: context.origin().request_id.clone(),
     };
     Ok(Page::of(&view).status(StatusCode::GONE).into_response())
 }

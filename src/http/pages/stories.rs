@@ -3,6 +3,7 @@
 #![cfg(feature = "sandbox")]
 
 mod attacks;
+mod own_page;
 mod telegram;
 
 use std::time::Duration;

@@ -25,6 +25,8 @@ pub enum ErrorKind {
     BadRequest,
     /// 403
     Forbidden,
+    /// 403: a form that another site's page has sent.
+    OtherSite,
     /// 404: also for what is another's.
     NotFound,
     /// 410
@@ -39,9 +41,10 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind there is.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::BadRequest,
         Self::Forbidden,
+        Self::OtherSite,
         Self::NotFound,
         Self::Gone,
         Self::TooMany,
@@ -68,7 +71,7 @@ impl ErrorKind {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
-            Self::Forbidden => 403,
+            Self::Forbidden | Self::OtherSite => 403,
             Self::NotFound => 404,
             Self::Gone => 410,
             Self::TooMany => 429,
@@ -83,6 +86,7 @@ impl ErrorKind {
         match self {
             Self::BadRequest => "That request was not complete",
             Self::Forbidden => "You may not open this page",
+            Self::OtherSite => "That came from another site",
             Self::NotFound => "There is nothing here",
             Self::Gone => "This is gone",
             Self::TooMany => "Too many attempts",
@@ -99,6 +103,9 @@ impl ErrorKind {
                 "The page was open for too long, or what was sent was not complete. Nothing was changed."
             }
             Self::Forbidden => "You are signed in, but this needs a permission that you do not have.",
+            Self::OtherSite => {
+                "The page that you came from may not send this form, so nothing was done. Be careful with that page."
+            }
             Self::NotFound => "The address may be mistyped, or the thing is no longer there.",
             Self::Gone => "It worked once, and that once is over.",
             Self::TooMany => "There were too many attempts in a short time, so we slow down. Nothing was changed.",
@@ -113,6 +120,7 @@ impl ErrorKind {
         match self {
             Self::BadRequest => "Go back, reload the page and try once more.",
             Self::Forbidden => "Ask an owner of your tenant, or sign in as somebody else.",
+            Self::OtherSite => "If you had a link, open the link itself. Otherwise begin again from your start page.",
             Self::NotFound => "Begin again from your start page.",
             Self::Gone => "Ask the platform you came from for a new link.",
             Self::TooMany => "Wait a little, then try again.",
