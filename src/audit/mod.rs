@@ -23,9 +23,12 @@ use crate::crypto::signature::mac;
 use crate::ids::{AuditId, EventId};
 use crate::shutdown::Shutdown;
 pub use crate::store::audit::AuditRow as Entry;
-use crate::store::audit::{AuditRow, audit_insert, audit_list, outbox_insert};
+use crate::store::audit::{AuditRow, audit_insert, audit_insert_all, audit_list, outbox_insert};
 use crate::store::{Store, StoreError, Tx};
 use writer::Writer;
+
+/// Entries in one statement.
+const MOST_AT_ONCE: usize = 500;
 
 /// The entry could not be made durable, so what it stands for must not happen.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,25 @@ impl Audit {
     pub async fn record(&self, tx: &mut Tx, caller: &Caller, event: &Event<'_>) -> Result<(), StoreError> {
         let row = self.row(caller, event);
         audit_insert(tx, &row).await?;
+        self.tell(tx, &row, event).await
+    }
+
+    /// [`Self::record`] for many events at once.
+    ///
+    /// # Errors
+    /// As every statement; the caller must then give its work up too.
+    pub async fn record_all(&self, tx: &mut Tx, caller: &Caller, events: &[Event<'_>]) -> Result<(), StoreError> {
+        for some in events.chunks(MOST_AT_ONCE) {
+            let rows: Vec<_> = some.iter().map(|event| self.row(caller, event)).collect();
+            audit_insert_all(tx, &rows.iter().collect::<Vec<_>>()).await?;
+            for (row, event) in rows.iter().zip(some) {
+                self.tell(tx, row, event).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, tx: &mut Tx, row: &AuditRow, event: &Event<'_>) -> Result<(), StoreError> {
         if let Some(kind) = event.action.outbox_kind().filter(|_| event.outcome == Outcome::Allowed) {
             let id = EventId::new(&self.around);
             outbox_insert(tx, &row.tenant_id, id.as_str(), row.at, kind, event.object_id, event.user).await?;

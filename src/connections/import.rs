@@ -1,28 +1,29 @@
 //! Import: connections that were made elsewhere move in, all or nothing.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::view::{CredentialKindName, SealedAccount, account_place, owner_of};
+use super::moving_in::MovedIn;
+use super::view::CredentialKindName;
 use super::{Connection, Connections, ConnectionsError};
-use crate::audit::{Action, Event};
-use crate::caller::{Caller, Permission, TenantScope};
-use crate::clock::Millis;
-use crate::credentials::NewCredential;
-use crate::ids::{ConnectionId, UserId};
+use crate::caller::{Caller, Permission};
+use crate::clock::{Millis, deadline};
 use crate::invalid::Invalid;
-use crate::keys::Owner;
 use crate::providers::CredentialKind;
 use crate::secret::Secret;
-use crate::store::connections::{ConnectionRow, connection_by_account, connection_insert};
+use crate::store::StoreError;
 use crate::store::integrations::{IntegrationRow, integration_list};
-use crate::store::users::{user_by_external_id, user_ensure};
-use crate::store::{StoreError, Tx, to_json_list};
 
 /// At most this many connections in one import.
 const MOST_ROWS: usize = 10_000;
+/// Checks that wait for a provider at the same time,
+const CHECKS_AT_ONCE: usize = 8;
+/// and how long an import waits for all of them.
+const CHECK_LIMIT: Duration = Duration::from_secs(60);
 
 /// Connections to move in.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -31,7 +32,8 @@ pub struct Import {
     /// In the order of the answer.
     #[schema(min_items = 1, max_items = 10_000)]
     pub connections: Vec<ImportRow>,
-    /// Refresh every refreshable credential once before answering.
+    /// Refresh every refreshable credential once before answering, for a minute at most; what is not reached by then is refreshed when
+    /// it is due.
     #[serde(default)]
     pub check: bool,
 }
@@ -116,34 +118,41 @@ impl Connections {
         } else {
             self.credentials.share_clients(&mut tx, &scope, ids).await?;
         }
-        check_free(&mut tx, &scope, &import.connections).await?;
         let integrations = integration_list(&mut tx, &scope).await?;
-        let mut ids = Vec::new();
-        for row in import.connections {
-            let id = self.import_row(caller, &mut tx, &scope, &integrations, row).await;
-            ids.push(id.map_err(|error| match error {
-                // Its user has connected it just now.
-                ConnectionsError::Store(StoreError::Conflict(_)) => {
-                    ConnectionsError::Conflict("one of these connections")
-                }
-                error => error,
-            })?);
-        }
+        let moved = self.move_in(caller, &mut tx, &scope, &integrations, import.connections).await;
+        let moved = moved.map_err(|error| match error {
+            // Its user has connected it just now.
+            ConnectionsError::Store(StoreError::Conflict(_)) => ConnectionsError::Conflict("one of these connections"),
+            error => error,
+        })?;
         tx.commit().await?;
         if import.check {
-            for id in &ids {
-                // A failed check shows in the connection's own health; the import itself has happened.
-                if let Err(error) = self.credentials.refresh_now(caller, id).await {
+            self.check_moved(caller, moved.iter().map(|one| one.id.clone()).collect()).await;
+        }
+        let mut tx = self.store.read().await?;
+        let mut views = Vec::with_capacity(moved.len());
+        for MovedIn { id, seen } in moved {
+            views.push(match seen.filter(|_| !import.check) {
+                Some(seen) => seen,
+                None => self.connection_in(&mut tx, &scope, &id).await?,
+            });
+        }
+        Ok(views)
+    }
+
+    /// Refreshes what has moved in. A failed check shows in the connection's own health; the import itself has happened.
+    async fn check_moved(&self, caller: &Caller, ids: Vec<String>) {
+        let checks = futures_util::stream::iter(ids).for_each_concurrent(CHECKS_AT_ONCE, |id| {
+            let (room, caller) = (self.credentials.clone(), caller.clone());
+            async move {
+                if let Err(error) = room.refresh_now(&caller, &id).await {
                     tracing::info!(connection = id, error = %error, "an imported connection could not be refreshed");
                 }
             }
+        });
+        if deadline(CHECK_LIMIT, checks).await.is_err() {
+            tracing::info!("an import's check has ended before the last of its connections");
         }
-        let mut tx = self.store.read().await?;
-        let mut views = Vec::new();
-        for id in &ids {
-            views.push(self.connection_in(&mut tx, &scope, id).await?);
-        }
-        Ok(views)
     }
 
     fn check_row(&self, integrations: &[IntegrationRow], index: usize, row: &ImportRow, invalid: &mut Invalid) {
@@ -220,66 +229,6 @@ impl Connections {
         let kinds = row.credentials.iter().filter_map(|one| CredentialKind::parse(&one.kind));
         kinds.into_iter().any(|kind| known.shared_as(kind, &row.account.id).is_some())
     }
-
-    async fn import_row(
-        &self,
-        caller: &Caller,
-        tx: &mut Tx,
-        scope: &TenantScope,
-        integrations: &[IntegrationRow],
-        row: ImportRow,
-    ) -> Result<String, ConnectionsError> {
-        let now = self.around.now();
-        let user = user_ensure(tx, scope, UserId::new(&self.around).as_str(), &row.user, now.0).await?;
-        let integration = integrations.iter().find(|one| one.provider == row.provider);
-        let mut connection = ConnectionRow {
-            tenant_id: scope.tenant().to_owned(),
-            id: ConnectionId::new(&self.around).to_string(),
-            is_default: i64::from(self.is_first(tx, scope, Some(&user.id), &row.provider).await?),
-            user_id: Some(user.id),
-            provider: row.provider.clone(),
-            integration_id: integration.map(|one| one.id.clone()),
-            account_id: row.account.id,
-            account: None,
-            target: None,
-            label: row.label.trim().chars().filter(|c| !c.is_control()).take(100).collect(),
-            status: "active".to_owned(),
-            reason: None,
-            missing_scopes: to_json_list(&[]),
-            created_at: now.0,
-            updated_at: now.0,
-            last_used_at: None,
-        };
-        let owner = owner_of(&connection);
-        let account = SealedAccount { email: row.account.email, name: row.account.name };
-        connection.account = Some(self.keys.seal_json(tx, &owner, account_place(&connection.id), &account).await?);
-        connection_insert(tx, scope, &connection).await?;
-        let tenant = Owner::Tenant(scope.tenant_id().clone());
-        for credential in row.credentials {
-            let kind = CredentialKind::parse(&credential.kind).unwrap_or(CredentialKind::User);
-            let known = self.providers.get(&row.provider);
-            let shared_as = known.as_ref().and_then(|known| known.shared_as(kind, &connection.account_id));
-            let new = NewCredential {
-                owner: if shared_as.is_some() { &tenant } else { &owner },
-                shared_as,
-                integration: connection.integration_id.as_deref(),
-                provider: &row.provider,
-                kind,
-                access_token: credential.access_token,
-                refresh_token: credential.refresh_token,
-                token_type: "Bearer".to_owned(),
-                scopes: credential.scopes,
-                obtained_at: now,
-                expires_at: credential.expires_at.as_deref().and_then(|text| Millis::parse_rfc3339(text).ok()),
-                refresh_expires_at: None,
-            };
-            self.credentials.keep(tx, scope, &connection.id, new).await?;
-        }
-        let event = Event::done(Action::ConnectionImported, "connection", &connection.id)
-            .of_user(connection.user_id.as_deref());
-        self.audit.record(tx, caller, &event).await?;
-        Ok(connection.id)
-    }
 }
 
 /// An account is there once in one import.
@@ -290,19 +239,6 @@ fn check_pairs(rows: &[ImportRow], invalid: &mut Invalid) {
             invalid.add(format!("connections[{index}].account.id"), "must be there once only for a user and provider");
         }
     }
-}
-
-/// Whoever is connected already keeps what there is.
-async fn check_free(tx: &mut Tx, scope: &TenantScope, rows: &[ImportRow]) -> Result<(), ConnectionsError> {
-    let mut taken = Invalid::default();
-    for (index, row) in rows.iter().enumerate() {
-        let Some(user) = user_by_external_id(tx, scope, &row.user).await? else { continue };
-        if connection_by_account(tx, scope, Some(&user.id), &row.provider, &row.account.id).await?.is_some() {
-            let field = format!("connections[{index}].account.id");
-            taken.add(field, "is connected for this user already; disconnect it first");
-        }
-    }
-    taken.into_result().map_err(ConnectionsError::AlreadyConnected)
 }
 
 /// What a token must be, for [`is_token`].

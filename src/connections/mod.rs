@@ -11,6 +11,7 @@ mod health;
 mod import;
 mod integrations;
 mod manage;
+mod moving_in;
 mod notices;
 mod offers;
 mod refreshing;

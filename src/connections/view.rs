@@ -16,7 +16,7 @@ use crate::providers::{Variable, VariableSource, Variables};
 use crate::schema::words;
 use crate::store::connections::ConnectionRow;
 use crate::store::credentials::{CredentialRow, credentials_of_connection};
-use crate::store::integrations::integration_by_id;
+use crate::store::integrations::{IntegrationRow, integration_by_id};
 use crate::store::users::user_by_id;
 use crate::store::{Tx, from_json_list, to_json_object};
 
@@ -168,6 +168,18 @@ pub(super) struct SealedTarget {
     pub(super) variables: BTreeMap<String, String>,
 }
 
+/// What makes a connection, beside its own row.
+pub(super) struct Beside<'a> {
+    /// The tenant's own id of the user.
+    pub(super) user: Option<String>,
+    pub(super) account: SealedAccount,
+    /// `user` before `bot`.
+    pub(super) credentials: Vec<CredentialRow>,
+    pub(super) integration: Option<&'a IntegrationRow>,
+    pub(super) bot: Option<String>,
+    pub(super) pressed_by: Option<Presser>,
+}
+
 pub(super) fn account_place(id: &str) -> Place<'_> {
     Place { record_kind: "connection", record_id: id, field: "account", generation: 0 }
 }
@@ -209,19 +221,25 @@ impl Connections {
             bot = self.opened_target(tx, &row).await?.bot.map(|name| format!("@{name}"));
             pressed_by = self.presser(tx, scope, &row).await?;
         }
+        Ok(self.seen(row, Beside { user, account, credentials, integration: integration.as_ref(), bot, pressed_by }))
+    }
+
+    /// A connection, of what is known of it.
+    pub(super) fn seen(&self, row: ConnectionRow, beside: Beside<'_>) -> Connection {
+        let Beside { user, account, credentials, integration, bot, pressed_by } = beside;
         let now = self.around.now();
         let last_error = credentials.iter().find_map(|credential| last_error(credential, now));
-        let status = integration.as_ref().map(|one| one.status.as_str());
+        let status = integration.map(|one| one.status.as_str());
         let degraded = credentials.iter().any(|credential| is_degraded(credential, status, now));
         let views = credentials.into_iter().map(|credential| {
-            let health = Health::of_credential(&credential, integration.as_ref(), now);
+            let health = Health::of_credential(&credential, integration, now);
             credential_view(credential, health)
         });
         let credentials: Vec<_> = views.collect();
         // `user` comes before `bot`: what acts as the person says how the connection is.
         let first = credentials.first().map(|one| one.health);
         let health = Health::of_connection(&row.status, row.reason.as_deref(), first);
-        Ok(Connection {
+        Connection {
             explanation: health.explanation(&self.provider_name(&row.provider)),
             health,
             user,
@@ -243,7 +261,7 @@ impl Connections {
             status: row.status,
             reason: row.reason,
             user_id: row.user_id,
-        })
+        }
     }
 
     pub(super) async fn opened_target(

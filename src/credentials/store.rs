@@ -319,7 +319,13 @@ impl Credentials {
         look_at(row, integration, &policy(provider.descriptor(), &row.kind), self.around.now(), jitter)
     }
 
-    fn row_of(&self, scope: &TenantScope, id: &str, new: &NewCredential<'_>, tokens: &NewTokens) -> CredentialRow {
+    pub(super) fn row_of(
+        &self,
+        scope: &TenantScope,
+        id: &str,
+        new: &NewCredential<'_>,
+        tokens: &NewTokens,
+    ) -> CredentialRow {
         let (owner_kind, owner_id) = new.owner.to_row();
         CredentialRow {
             tenant_id: scope.tenant().to_owned(),

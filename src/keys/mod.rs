@@ -229,8 +229,7 @@ impl Keys {
         place: Place<'_>,
         value: &impl Serialize,
     ) -> Result<Vec<u8>, KeyError> {
-        let bytes = zeroize::Zeroizing::new(serde_json::to_vec(value).map_err(|_| KeyError::Refused)?);
-        self.sealer(tx, owner).await?.seal_bytes(place, &bytes)
+        self.sealer(tx, owner).await?.seal_json(place, value)
     }
 
     /// [`Self::open_secret`] for a small record.
@@ -326,22 +325,12 @@ impl Keys {
             // A task that began before the erasure must not seal anew for somebody who is gone.
             return Err(KeyError::Destroyed);
         }
-        let (tenant_key_id, tenant_key) = self.tenant_key(tx, &tenant).await?;
-        let id = DataKeyId::new(&self.around).to_string();
-        let key = Key32::generate(self.around.entropy.as_ref());
-        let place = data_key_place(&id);
-        let wrapped = wrap(
-            &tenant_key,
-            &context(&tenant, owner.kind(), &owner_id, place, &tenant_key_id),
-            &key,
-            self.around.entropy.as_ref(),
-        )
-        .map_err(|_| KeyError::Refused)?;
-        let row = DataKeyRow { id: id.clone(), tenant_key_id, wrapped: Some(wrapped.into_bytes()) };
+        let parent = self.tenant_key(tx, &tenant).await?;
+        let (key, row) = self.new_data_key(owner, &parent)?;
         if data_key_insert(tx, BELOW_THE_GATES, tenant.as_str(), owner.kind(), &owner_id, &row, self.around.now().0)
             .await?
         {
-            return Ok((id, key));
+            return Ok((row.id, key));
         }
         // Somebody made the owner's key at the same time; theirs counts.
         let row = data_key_active(tx, BELOW_THE_GATES, tenant.as_str(), owner.kind(), &owner_id)
@@ -349,6 +338,20 @@ impl Keys {
             .ok_or(KeyError::Destroyed)?;
         let key = self.unwrap_data_key(tx, owner, &row).await?;
         Ok((row.id, key))
+    }
+
+    fn new_data_key(
+        &self,
+        owner: &Owner,
+        (tenant_key_id, tenant_key): &(String, Arc<Key32>),
+    ) -> Result<(Key32, DataKeyRow), KeyError> {
+        let id = DataKeyId::new(&self.around).to_string();
+        let key = Key32::generate(self.around.entropy.as_ref());
+        let (tenant, owner_id) = (owner.tenant(), owner.id());
+        let context = context(&tenant, owner.kind(), &owner_id, data_key_place(&id), tenant_key_id);
+        let wrapped = wrap(tenant_key, &context, &key, self.around.entropy.as_ref()).map_err(|_| KeyError::Refused)?;
+        let row = DataKeyRow { id, tenant_key_id: tenant_key_id.clone(), wrapped: Some(wrapped.into_bytes()) };
+        Ok((key, row))
     }
 
     async fn unwrap_data_key(&self, tx: &mut Tx, owner: &Owner, row: &DataKeyRow) -> Result<Key32, KeyError> {

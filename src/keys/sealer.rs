@@ -1,11 +1,17 @@
 //! An owner's key at hand for a while, so that a value can be sealed while the database is away.
 
-use super::{KeyError, Keys, Owner, Place, context};
+use std::collections::{HashMap, HashSet};
+
+use serde::Serialize;
+
+use super::{BELOW_THE_GATES, KeyError, Keys, Owner, Place, context};
 use crate::clock::Surroundings;
 use crate::crypto::Key32;
 use crate::crypto::envelope::seal;
+use crate::ids::{TenantId, UserId};
 use crate::secret::Secret;
 use crate::store::Tx;
+use crate::store::imports::{UserKeyRow, user_keys_active, user_keys_insert};
 
 /// Seals values of one owner without asking the database. What it seals after the owner was erased opens nowhere.
 pub struct Sealer {
@@ -36,6 +42,15 @@ impl Sealer {
         self.seal_bytes(place, secret.expose().as_bytes())
     }
 
+    /// [`Self::seal`] for a small record.
+    ///
+    /// # Errors
+    /// [`KeyError::Refused`] when it is too large to be sealed.
+    pub fn seal_json(&self, place: Place<'_>, value: &impl Serialize) -> Result<Vec<u8>, KeyError> {
+        let bytes = zeroize::Zeroizing::new(serde_json::to_vec(value).map_err(|_| KeyError::Refused)?);
+        self.seal_bytes(place, &bytes)
+    }
+
     pub(super) fn seal_bytes(&self, place: Place<'_>, plaintext: &[u8]) -> Result<Vec<u8>, KeyError> {
         let (tenant, owner_id) = (self.owner.tenant(), self.owner.id());
         let context = context(&tenant, self.owner.kind(), &owner_id, place, &self.key_id);
@@ -52,5 +67,44 @@ impl Keys {
     pub async fn sealer(&self, tx: &mut Tx, owner: &Owner) -> Result<Sealer, KeyError> {
         let (key_id, key) = self.data_key(tx, owner).await?;
         Ok(Sealer { owner: owner.clone(), key_id, key, around: self.around.clone() })
+    }
+
+    /// [`Self::sealer`] for many users of a tenant, by `usr_…`.
+    ///
+    /// # Errors
+    /// [`KeyError::Destroyed`] when one of them was erased.
+    pub async fn sealers(
+        &self,
+        tx: &mut Tx,
+        tenant: &TenantId,
+        users: &[&str],
+    ) -> Result<HashMap<String, Sealer>, KeyError> {
+        let owner_of = |user: &str| Owner::User(tenant.clone(), UserId::stored(user.to_owned()));
+        let mut rows = user_keys_active(tx, BELOW_THE_GATES, tenant.as_str(), users).await?;
+        let known: HashSet<&str> = rows.iter().map(|row| row.owner_id.as_str()).collect();
+        let new: Vec<&str> = users.iter().copied().filter(|user| !known.contains(user)).collect();
+        if !new.is_empty() {
+            let parent = self.tenant_key(tx, tenant).await?;
+            let keys: Result<Vec<_>, KeyError> = new
+                .iter()
+                .map(|user| {
+                    let (_, key) = self.new_data_key(&owner_of(user), &parent)?;
+                    Ok(UserKeyRow { owner_id: (*user).to_owned(), key })
+                })
+                .collect();
+            user_keys_insert(tx, BELOW_THE_GATES, tenant.as_str(), &keys?, self.around.now().0).await?;
+            // Somebody may have made one at the same time; theirs counts.
+            rows.extend(user_keys_active(tx, BELOW_THE_GATES, tenant.as_str(), &new).await?);
+        }
+        let mut sealers = HashMap::with_capacity(rows.len());
+        for UserKeyRow { owner_id, key: row } in rows {
+            let owner = owner_of(&owner_id);
+            let key = self.unwrap_data_key(tx, &owner, &row).await?;
+            sealers.insert(owner_id, Sealer { owner, key_id: row.id, key, around: self.around.clone() });
+        }
+        if users.iter().any(|user| !sealers.contains_key(*user)) {
+            return Err(KeyError::Destroyed);
+        }
+        Ok(sealers)
     }
 }

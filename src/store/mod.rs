@@ -2,8 +2,8 @@
 //!
 //! One SQL text runs on both databases. Column types are chosen so that it can: ids and JSON are `TEXT`,
 //! times are milliseconds UTC in `BIGINT`, sealed values are `BLOB`/`BYTEA`, and the current time is always
-//! an argument. What differs stands here and in [`bell`]: opening, migrating, `BEGIN IMMEDIATE`; and in [`due`] and
-//! [`integrations`], where the sweep passes lists and skips locked rows.
+//! an argument. What differs stands here and in [`bell`]: opening, migrating, `BEGIN IMMEDIATE`; and in [`due`], [`integrations`],
+//! [`imports`] and a few others, where lists are passed and locked rows are skipped.
 //!
 //! Every function on a tenant's rows takes a [`TenantScope`](crate::caller::TenantScope), which only a passed
 //! gate gives; the few that must look across tenants take a [`SystemScope`](crate::caller::SystemScope) and
@@ -26,6 +26,7 @@ pub mod due;
 pub mod handshakes;
 pub mod health;
 pub mod idempotency;
+pub mod imports;
 pub mod integrations;
 pub mod keys;
 pub mod logins;

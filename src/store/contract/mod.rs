@@ -12,6 +12,7 @@ mod coverage;
 mod credentials;
 mod due;
 mod health;
+mod imports;
 mod integrations;
 mod keys;
 mod notices;
