@@ -115,11 +115,7 @@ impl Described {
     /// not of its kind.
     fn with_secret(&self, mut request: Request, kind: CredentialKind, secret: &Secret) -> Option<Request> {
         let api = &self.descriptor.api;
-        for (name, value) in &api.headers {
-            if let Ok(name) = HeaderName::try_from(name.as_str()) {
-                request = request.header(name, value);
-            }
-        }
+        request = api.beside(request);
         if matches!(kind, CredentialKind::Basic | CredentialKind::Header) {
             return direct::with_secret(request, kind, secret);
         }

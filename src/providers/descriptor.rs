@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use http::HeaderName;
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer};
 use url::Url;
@@ -10,6 +11,7 @@ use url::Url;
 use super::address::{Address, Variable, VariableSource, Variables};
 use super::calls::CallRule;
 use super::errors::ErrorTable;
+use crate::outbound::Request;
 
 /// Providers say lives a little less than round.
 const ABOUT: Duration = Duration::from_secs(3600);
@@ -418,6 +420,15 @@ pub struct ApiRules {
     pub scheme: String,
     /// Headers that every call needs (`Notion-Version`).
     pub headers: BTreeMap<String, String>,
+}
+
+impl ApiRules {
+    /// Adds what every call needs.
+    pub(super) fn beside(&self, request: Request) -> Request {
+        let named =
+            self.headers.iter().filter_map(|(name, value)| Some((HeaderName::try_from(name.as_str()).ok()?, value)));
+        named.fold(request, |request, (name, value)| request.header(name, value))
+    }
 }
 
 impl Default for ApiRules {

@@ -156,8 +156,12 @@ pub(super) async fn revoke(
     let request = match descriptor.revoke.style {
         // With client authentication (RFC 7009 section 2.1).
         RevokeStyle::None | RevokeStyle::Rfc7009 => {
-            let fields = vec![("token", token.duplicate()), ("token_type_hint", Secret::new(hint))];
-            authenticated(Request::post(url), descriptor, client, fields)
+            let mut fields = vec![("token", token.duplicate())];
+            // Where it is no form, it is not the RFC's either, and nobody knows of hints.
+            if descriptor.token_body == TokenBody::Form {
+                fields.push(("token_type_hint", Secret::new(hint)));
+            }
+            descriptor.api.beside(authenticated(Request::post(url), descriptor, client, fields))
         }
         RevokeStyle::Bearer => Request::post(url).bearer(token),
         RevokeStyle::DeletePath => Request::new(Method::DELETE, url),
