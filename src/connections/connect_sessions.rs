@@ -55,7 +55,7 @@ pub struct NewConnectSession {
     /// Catalogue ids; empty means every integration.
     #[serde(default)]
     pub providers: Vec<String>,
-    /// More scopes, by provider.
+    /// More scopes, by provider; where people and apps are asked apart (Slack), of the person.
     #[serde(default)]
     pub scopes: BTreeMap<String, Vec<String>>,
     /// A registered return URL, or for a popup a registered origin.

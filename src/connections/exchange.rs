@@ -87,7 +87,7 @@ impl Connections {
             .ok_or(ConnectionsError::Gone)?;
         let secret = self.client_secret(&mut tx, &integration).await?;
         let (verifier, nonce) = self.open_verifier(&mut tx, handshake).await?;
-        let refresh_token_held = self.holds_refresh_token(&mut tx, scope, handshake).await?;
+        let refresh_token_held = self.holds_refresh_token(&mut tx, scope, handshake.connection_id.as_deref()).await?;
         drop(tx);
         let grant = CodeGrant {
             redirect_uri: &handshake.redirect_uri,
@@ -152,13 +152,14 @@ impl Connections {
         self.keep(caller, scope, handshake, granted).await
     }
 
-    async fn holds_refresh_token(
+    /// Whether a connection that is made again can go on with the refresh token that it has.
+    pub(super) async fn holds_refresh_token(
         &self,
         tx: &mut Tx,
         scope: &TenantScope,
-        handshake: &HandshakeRow,
+        reconnects: Option<&str>,
     ) -> Result<bool, StoreError> {
-        let Some(id) = &handshake.connection_id else { return Ok(false) };
+        let Some(id) = reconnects else { return Ok(false) };
         let rows = credentials_of_connection(tx, scope, id).await?;
         // As it is kept: what was given to another client, or is refused, does not go on.
         Ok(rows.iter().any(|row| row.refresh_token.is_some() && row.status == "active"))

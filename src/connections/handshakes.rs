@@ -174,17 +174,19 @@ impl Connections {
             return Err(ConnectionsError::TooMany);
         }
         let reconnected = self.reconnected(&mut tx, scope, begin).await?;
+        let reconnects = begin.reconnects.map(ConnectionId::as_str);
+        let holds_refresh_token = self.holds_refresh_token(&mut tx, scope, reconnects).await?;
         let state = mint_handle(&self.around);
         let nonce = mint_handle(&self.around);
         let verifier = (descriptor.pkce == Pkce::S256).then(|| mint_handle(&self.around));
         let redirect_uri = self.redirect_uri(begin.provider, &integration.id);
         let mut scopes = from_json_list(&integration.scopes);
-        let user_scopes = from_json_list(&integration.user_scopes);
-        // What is asked of the person already is not asked of the app, too: Slack refuses some scopes for bots.
+        let mut user_scopes = from_json_list(&integration.user_scopes);
+        // Nothing is asked of both for this alone. What more is wanted is wanted to act as the person (fact sheet B.4).
         let fixed = &descriptor.scopes.fixed;
         let is_new = |one: &&String| !scopes.contains(one) && !user_scopes.contains(one) && !fixed.contains(one);
         let more: Vec<String> = extra_scopes.iter().filter(is_new).cloned().collect();
-        scopes.extend(more);
+        if descriptor.tells_user_scopes_apart() { &mut user_scopes } else { &mut scopes }.extend(more);
         let challenge = verifier.as_ref().map(pkce_challenge);
         let variables = descriptor.stored_variables([integration.variables.as_str()]);
         let request = AuthorizeRequest {
@@ -197,8 +199,7 @@ impl Connections {
             user_scopes: &user_scopes,
             // An id of several parts is ours, and none that the provider's sign-in page knows.
             login_hint: reconnected.as_ref().map(|row| row.account_id.as_str()).filter(|id| !id.contains('/')),
-            // A refresh token is stored only where a connection is made again and still works.
-            force_consent: reconnected.as_ref().is_none_or(|row| row.status != "active"),
+            force_consent: !holds_refresh_token,
             variables: &variables,
         };
         let authorize_url = provider.authorize_url(&request).ok_or_else(|| {

@@ -2,6 +2,7 @@
 //! and against the pretend providers.
 #![cfg(feature = "sandbox")]
 
+mod asking;
 mod attacks;
 mod own_page;
 mod telegram;
