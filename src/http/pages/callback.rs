@@ -118,7 +118,6 @@ fn not_ours(house: &House, anyone: Anyone, provider: &str) -> Response {
         platform,
         provider: Provider::new(provider, &house.connections.provider_name(provider)),
         outcome: Outcome::Failed(Failure::NotOurs),
-        returns_to: None,
         popup: None,
     };
     Page::of(&page).status(StatusCode::BAD_REQUEST).into_response()

@@ -148,7 +148,6 @@ fn page(house: &House, anyone: Anyone, kept: Kept, outcome: Outcome) -> Page {
         platform: kept.platform,
         provider: Provider::new(&kept.provider, &house.connections.provider_name(&kept.provider)),
         outcome,
-        returns_to: None,
         popup,
     });
     if is_popup { page.with_script().keeps_opener() } else { page }

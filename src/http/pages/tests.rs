@@ -151,7 +151,8 @@ async fn a_portal_link_is_used_by_its_button_only_and_once_wb_12() {
     let tenant = house.tenant("Acme Voice").await;
     let mut platform = house.platform(&tenant, &["connections:write", "users:write"]).await;
     platform.json("PUT", "/v1/users/u-42", &json!({"display_name": "Ada Example"})).await;
-    let made = platform.json("POST", "/v1/portal-sessions", &json!({"user": "u-42"})).await;
+    let wish = json!({"user": "u-42", "return_url": "https://app.example/back"});
+    let made = platform.json("POST", "/v1/portal-sessions", &wish).await;
     assert_eq!(made.status, StatusCode::CREATED);
     let url = made.json()["url"].as_str().expect("url").to_owned();
     let path = url.strip_prefix("https://vault.example").expect("our own address").to_owned();
@@ -163,6 +164,10 @@ async fn a_portal_link_is_used_by_its_button_only_and_once_wb_12() {
     assert_eq!((entered.status, entered.header("location")), (StatusCode::SEE_OTHER, "/connections"));
     let settings = browser.get("/settings").await.text;
     assert!(settings.contains("Ada Example") && settings.contains("u-42"));
+    assert!(
+        settings.contains("href=\"https://app.example/back\" rel=\"noreferrer\">Back to <bdi>Acme Voice"),
+        "{settings}"
+    );
 
     let mut second = house.client();
     assert_eq!(second.get(&path).await.status, StatusCode::GONE);

@@ -77,6 +77,8 @@ pub enum Viewer {
         name: String,
         /// The tenant's name as the person knows it.
         platform: String,
+        /// Where the platform wants its person back, after a visit by a portal session.
+        returns_to: Option<WebLink>,
     },
     /// A person who works at a tenant.
     Member {
@@ -155,7 +157,16 @@ impl Frame {
     pub fn person(&self) -> Option<(&str, &str)> {
         match &self.viewer {
             Viewer::Nobody => None,
-            Viewer::EndUser { name, platform } | Viewer::Member { name, platform, .. } => Some((name, platform)),
+            Viewer::EndUser { name, platform, .. } | Viewer::Member { name, platform, .. } => Some((name, platform)),
+        }
+    }
+
+    /// The way back to the platform, for whoever came from there.
+    #[must_use]
+    pub fn returns_to(&self) -> Option<&WebLink> {
+        match &self.viewer {
+            Viewer::EndUser { returns_to, .. } => returns_to.as_ref(),
+            Viewer::Nobody | Viewer::Member { .. } => None,
         }
     }
 

@@ -6,7 +6,7 @@ use axum::http::{Method, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use url::form_urlencoded;
 
-use super::views::{Frame, Notice, Viewer};
+use super::views::{Frame, Notice, Viewer, WebLink};
 use super::{Browser, SESSION_COOKIE};
 use crate::accounts::{AccountsError, Presence, Visitor};
 use crate::caller::Caller;
@@ -154,7 +154,8 @@ fn viewer(visitor: Option<&Visitor>) -> Viewer {
     if visitor.member.is_some() {
         Viewer::Member { name, platform, has_connections: visitor.end_user.is_some() }
     } else {
-        Viewer::EndUser { name, platform }
+        let returns_to = visitor.return_url.as_deref().and_then(WebLink::parse);
+        Viewer::EndUser { name, platform, returns_to }
     }
 }
 

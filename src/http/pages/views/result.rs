@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{Frame, Place, Provider, Scope, Start, Tone, WebLink};
+use super::{Frame, Place, Provider, Scope, Start, Tone};
 
 /// The last page of a handshake, behind the clean URL that the callback redirects to.
 #[derive(Clone, Debug, Template)]
@@ -16,8 +16,6 @@ pub struct ResultPage {
     pub provider: Provider,
     /// How it ended.
     pub outcome: Outcome,
-    /// Where to go on: the platform's return URL. A signed-in viewer gets a link to `/connections` anyway.
-    pub returns_to: Option<WebLink>,
     /// Set in a popup: what `static/valetkey.js` sends to the opener. Without scripts the page says to close it.
     pub popup: Option<PopupMessage>,
 }
@@ -186,7 +184,8 @@ impl ResultPage {
 
 #[cfg(test)]
 mod samples {
-    use super::super::tests::{EVIL, LONG, RTL, end_user, google, nobody, telegram};
+    use super::super::WebLink;
+    use super::super::tests::{EVIL, LONG, RTL, end_user, google, nobody, telegram, visitor};
     use super::*;
     use crate::connections::Presser;
 
@@ -200,14 +199,10 @@ mod samples {
                 platform: "Acme Voice".into(),
                 provider: google(),
                 outcome: Outcome::Connected { account: account.clone(), granted: granted.clone(), refused: vec![] },
-                returns_to: None,
                 popup: None,
             };
-            let hosted = Self {
-                frame: nobody(),
-                returns_to: WebLink::parse("https://app.acme.example/settings/accounts"),
-                ..good.clone()
-            };
+            let hosted = Self { frame: nobody(), ..good.clone() };
+            let visiting = Self { frame: visitor(), ..good.clone() };
             let partly = Self { outcome: Outcome::Connected { account, granted, refused }, ..hosted.clone() };
             let waiting = Self { outcome: Outcome::AwaitingConfirmation, ..hosted.clone() };
             let start = Self {
@@ -233,7 +228,6 @@ mod samples {
             let denied = Self { outcome: Outcome::Denied, ..hosted.clone() };
             let popup = Self {
                 outcome: Outcome::AwaitingConfirmation,
-                returns_to: None,
                 popup: Some(PopupMessage {
                     target_origin: "https://app.acme.example".into(),
                     connect_session: "cns_1".into(),
@@ -252,7 +246,7 @@ mod samples {
                 },
                 ..hosted.clone()
             };
-            let mut all = vec![good, partly, waiting, start, pressed, denied, popup, odd];
+            let mut all = vec![good, visiting, partly, waiting, start, pressed, denied, popup, odd];
             all.extend(Failure::ALL.map(|failure| Self { outcome: Outcome::Failed(failure), ..hosted.clone() }));
             all
         }

@@ -30,7 +30,13 @@ pub(super) fn nobody() -> Frame {
 }
 
 pub(super) fn end_user() -> Frame {
-    frame(Viewer::EndUser { name: "Ada Example".into(), platform: "Acme Voice".into() })
+    frame(Viewer::EndUser { name: "Ada Example".into(), platform: "Acme Voice".into(), returns_to: None })
+}
+
+/// Somebody whom a platform has sent for a visit.
+pub(super) fn visitor() -> Frame {
+    let returns_to = WebLink::parse("https://app.acme.example/settings/accounts");
+    frame(Viewer::EndUser { name: "u-42".into(), platform: "Acme Voice".into(), returns_to })
 }
 
 pub(super) fn member() -> Frame {
