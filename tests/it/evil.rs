@@ -49,7 +49,12 @@ impl Evil {
     fn settings(&self) -> Wishes {
         let url = |path: &str| self.base.join(path).expect("a path").to_string();
         let leak = |path: &str| -> &'static str { url(path).leak() };
-        let pages = [("authorize_url", "authorize"), ("userinfo_url", "user"), ("revoke_url", "revoke")];
+        let pages = [
+            ("authorize_url", "authorize"),
+            ("userinfo_url", "user"),
+            ("revoke_url", "revoke"),
+            ("api_base_url", "api"),
+        ];
         Wishes {
             providers: pages.map(|(name, path)| ("github", name, leak(path))).to_vec(),
             token_endpoint: Some(("github", url("token"))),
@@ -212,5 +217,32 @@ async fn a_secret_is_not_carried_on_to_where_a_token_endpoint_redirects() {
     assert_eq!(heard.len(), 5, "one token request each: {heard:?}");
     assert!(heard.iter().all(|line| line.starts_with("POST /token ")), "{heard:?}");
     assert!(connections(&platform, "u-1").await.is_empty());
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_is_not_carried_on_to_where_an_api_or_a_revocation_redirects() {
+    // AG-12, OA-18
+    let evil = Evil::open().await;
+    let (app, platform) = street(&evil).await;
+    let row = json!({"user": "u-1", "provider": "github", "account": {"id": "7"},
+        "credentials": [{"kind": "user", "access_token": "gho_vkcanary-moved"}]});
+    let moved = platform.post("/v1/connections/import", &json!({"connections": [row]})).await.ok();
+    let rules =
+        json!({"needs": [{"provider": "github", "hand_over": "broker"}], "broker": {"github": {"paths": ["**"]}}});
+    let desk = app.desk(&platform, rules).await;
+    let started = app.start_websocket(&platform, &desk, "u-1").await;
+    let tool = app.tool_of(&started, &desk);
+    for status in [301, 302, 303, 307, 308] {
+        evil.mind.lock().expect("lock").redirects = StatusCode::from_u16(status).ok();
+        let got = tool.read("/v1/broker/github/user/repos").await;
+        assert_eq!((got.status, got.header("location")), (status, ""), "{}", got.text);
+    }
+    let path = format!("/v1/connections/{}", moved["data"][0]["id"].as_str().expect("an id"));
+    assert_eq!(platform.delete(&path).await.ok()["revoked"], false);
+    let heard = evil.heard();
+    let (reads, rest) = heard.split_at(5);
+    assert!(reads.iter().all(|line| line.starts_with("GET /api/user/repos ")), "{heard:?}");
+    assert!(rest.len() == 1 && rest[0].starts_with("DELETE /revoke"), "{heard:?}");
     app.finish().await;
 }
