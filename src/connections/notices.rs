@@ -163,6 +163,8 @@ impl Connections {
 
     async fn hear(&self, integration: &IntegrationRow, notice: &Notice) -> Result<(), ConnectionsError> {
         if notice.effects.is_empty() {
+            // Such as what Google sends when an operator asks whether its events arrive.
+            tracing::info!(integration = integration.id, "a provider's notice has arrived that changes nothing here");
             return Ok(());
         }
         let caller = Caller::system("notices", TenantId::stored(integration.tenant_id.clone()));
