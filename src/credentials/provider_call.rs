@@ -10,7 +10,7 @@ use super::row::{client_secret_place, owner, refresh_place};
 use crate::clock::{Millis, Stopwatch, timed_awake};
 use crate::crash::crash_point;
 use crate::ids::TenantId;
-use crate::keys::{KeyError, Owner, Sealer};
+use crate::keys::{KeyError, Opened, Owner, Sealer, Stored};
 use crate::outbound::{Knock, Left};
 use crate::providers::{self, Client, CredentialKind, RevokeTokens, TokenSet};
 use crate::secret::Secret;
@@ -113,23 +113,24 @@ impl Credentials {
         let mut tx = self.store.read().await?;
         let tenant = Owner::Tenant(TenantId::stored(row.tenant_id.clone()));
         let client_secret = match &integration.client_secret {
-            None if kind.is_minted() => Some(Secret::new("")),
+            None if kind.is_minted() => None,
             None => return Ok(Err(Code::new("client_secret_missing"))),
-            Some(sealed) => {
-                match self.keys.open_secret(&mut tx, &tenant, client_secret_place(&integration.id), sealed).await {
-                    Err(KeyError::Store(error)) => return Err(KeyError::Store(error)),
-                    opened => opened.ok(),
-                }
+            Some(sealed) => Some(Stored { owner: &tenant, place: client_secret_place(&integration.id), sealed }),
+        };
+        let place = refresh_place(&row.id, row.generation);
+        let refresh_token = Stored { owner: &owner(row), place, sealed: refresh_token };
+        // With what seals the answer, before the refresh token is spent: that can then be done whatever becomes of the database.
+        let Opened { own, beside } = self.keys.open_for_successor(&mut tx, refresh_token, client_secret).await?;
+        let client_secret = match beside {
+            None => Secret::new(""),
+            Some(Ok(client_secret)) => client_secret,
+            Some(Err(KeyError::Store(error))) => return Err(KeyError::Store(error)),
+            Some(Err(error)) => {
+                tracing::error!(integration = %integration.id, error = %error, "a stored client secret cannot be opened");
+                return Ok(Err(Code::new("client_secret_unreadable")));
             }
         };
-        let Some(client_secret) = client_secret else {
-            tracing::error!(integration = %integration.id, "a stored client secret cannot be opened");
-            return Ok(Err(Code::new("client_secret_unreadable")));
-        };
-        let refresh_token =
-            self.keys.open_secret(&mut tx, &owner(row), refresh_place(&row.id, row.generation), refresh_token).await?;
-        // Taken out before the refresh token is spent: the answer can then be sealed whatever becomes of the database.
-        let sealer = self.keys.sealer(&mut tx, &owner(row)).await?;
+        let (refresh_token, sealer) = own?;
         Ok(Ok(ForRefresh { client_secret, refresh_token, sealer }))
     }
 

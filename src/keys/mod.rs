@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 pub use cursors::Cursors;
 pub use root::{EnvironmentKey, FileKey, KeyProvider, KnownRootKey, RootKeyStatus, generate_key_file, root_key_status};
 use root::{RootKey, RootKeys};
-pub use sealer::Sealer;
+pub use sealer::{Opened, Sealer, Stored};
 pub use tokens::{fingerprint_of, hash_of, looks_right, mint, mint_handle};
 
 use crate::caller::SystemScope;
@@ -401,6 +401,17 @@ impl Keys {
         let context = context(tenant, "tenant", tenant.as_str(), tenant_key_place(&row.id), root.id());
         Ok(unwrap_key(root.key(), &context, &Sealed::from_stored(row.wrapped.clone()))?)
     }
+}
+
+fn open_secret_with(
+    (key_id, key): (&str, &Key32),
+    owner: &Owner,
+    place: Place<'_>,
+    sealed: &Sealed,
+) -> Result<Secret, KeyError> {
+    let (tenant, owner_id) = (owner.tenant(), owner.id());
+    let bytes = open(key, &context(&tenant, owner.kind(), &owner_id, place, key_id), sealed)?;
+    Secret::from_utf8(bytes.to_vec()).ok_or(KeyError::Refused)
 }
 
 fn data_key_place(id: &str) -> Place<'_> {

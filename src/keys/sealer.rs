@@ -4,14 +4,15 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::{BELOW_THE_GATES, KeyError, Keys, Owner, Place, context};
+use super::{BELOW_THE_GATES, KeyError, Keys, Owner, Place, context, open_secret_with};
 use crate::clock::Surroundings;
 use crate::crypto::Key32;
-use crate::crypto::envelope::seal;
+use crate::crypto::envelope::{Sealed, seal};
 use crate::ids::{TenantId, UserId};
 use crate::secret::Secret;
-use crate::store::Tx;
 use crate::store::imports::{UserKeyRow, user_keys_active, user_keys_insert};
+use crate::store::keys::{DataKeyRow, data_keys_for_refresh};
+use crate::store::{StoreError, Tx};
 
 /// Seals values of one owner without asking the database. What it seals after the owner was erased opens nowhere.
 pub struct Sealer {
@@ -59,7 +60,82 @@ impl Sealer {
     }
 }
 
+/// A sealed value, and where it belongs.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// Whose it is.
+    pub owner: &'a Owner,
+    /// Where it is kept.
+    pub place: Place<'a>,
+    /// As it is kept.
+    pub sealed: &'a [u8],
+}
+
+/// What [`Keys::open_for_successor`] has opened. One may be readable where the other is not.
+#[derive(Debug)]
+pub struct Opened {
+    /// The value that is to be replaced, and what seals its successor.
+    pub own: Result<(Secret, Sealer), KeyError>,
+    /// The value that is needed beside it.
+    pub beside: Option<Result<Secret, KeyError>>,
+}
+
 impl Keys {
+    /// Opens a value and takes out what its successor is sealed with, and opens another value of the same tenant beside it, if there is
+    /// one; all their keys come in one round trip.
+    ///
+    /// # Errors
+    /// As every statement. What became of each value is told in [`Opened`].
+    pub async fn open_for_successor(
+        &self,
+        tx: &mut Tx,
+        own: Stored<'_>,
+        beside: Option<Stored<'_>>,
+    ) -> Result<Opened, StoreError> {
+        let (tenant, owner_id) = (own.owner.tenant(), own.owner.id());
+        let other = beside.map(|it| (it.owner.id(), Sealed::from_stored(it.sealed.to_vec())));
+        // A damaged value names no key, and no key is called nothing.
+        let asked = beside.zip(other.as_ref()).map_or(("", "", ""), |(it, (id, sealed))| {
+            (it.owner.kind(), id.as_str(), sealed.key_id().unwrap_or_default())
+        });
+        let owner = (own.owner.kind(), owner_id.as_str());
+        let rows = data_keys_for_refresh(tx, BELOW_THE_GATES, tenant.as_str(), owner, asked).await?;
+        let key = |is_active| rows.iter().find(|row| row.is_active == is_active).map(|row| &row.key);
+        let beside = match beside {
+            Some(it) => Some(self.open_by(tx, it, key(false)).await),
+            None => None,
+        };
+        Ok(Opened { own: self.open_own(tx, own, key(true)).await, beside })
+    }
+
+    /// Opens a value whose key was looked up before; none was found where the value is damaged or its key was destroyed.
+    async fn open_by(&self, tx: &mut Tx, it: Stored<'_>, row: Option<&DataKeyRow>) -> Result<Secret, KeyError> {
+        let sealed = Sealed::from_stored(it.sealed.to_vec());
+        sealed.key_id()?;
+        let row = row.ok_or(KeyError::Destroyed)?;
+        let key = self.unwrap_data_key(tx, it.owner, row).await?;
+        open_secret_with((&row.id, &key), it.owner, it.place, &sealed)
+    }
+
+    async fn open_own(
+        &self,
+        tx: &mut Tx,
+        own: Stored<'_>,
+        active: Option<&DataKeyRow>,
+    ) -> Result<(Secret, Sealer), KeyError> {
+        let (key_id, key) = match active {
+            Some(row) => (row.id.clone(), self.unwrap_data_key(tx, own.owner, row).await?),
+            None => self.data_key(tx, own.owner).await?,
+        };
+        let sealed = Sealed::from_stored(own.sealed.to_vec());
+        let secret = if sealed.key_id()? == key_id {
+            open_secret_with((&key_id, &key), own.owner, own.place, &sealed)?
+        } else {
+            self.open_secret(tx, own.owner, own.place, own.sealed).await?
+        };
+        Ok((secret, Sealer { owner: own.owner.clone(), key_id, key, around: self.around.clone() }))
+    }
+
     /// Takes the owner's key out. Makes it when the owner has none yet, so `tx` must be able to write then.
     ///
     /// # Errors

@@ -104,6 +104,64 @@ async fn what_was_sealed_opens_for_its_owner_and_place_also_after_a_restart() {
     .await;
 }
 
+/// What a refresh opens: a user's token, and beside it a secret of the tenant's.
+async fn opened_for_successor(keys: &Keys, store: &Store, own: &[u8], beside: Option<&[u8]>) -> Opened {
+    let (owner, other) = (user("ten_a", "usr_1"), Owner::Tenant(tenant("ten_a")));
+    let own = Stored { owner: &owner, place: PLACE, sealed: own };
+    let beside = beside.map(|sealed| Stored { owner: &other, place: PLACE, sealed });
+    let mut tx = store.begin().await.unwrap();
+    let opened = keys.open_for_successor(&mut tx, own, beside).await.unwrap();
+    tx.commit().await.unwrap();
+    opened
+}
+
+#[tokio::test]
+async fn a_token_opens_with_what_seals_its_successor_and_each_value_for_itself() {
+    on_both(async |store: Store| {
+        let keys = cabinet(&store).await;
+        let owner = user("ten_a", "usr_1");
+        let token = seal_in(&keys, &store, &owner, PLACE).await;
+        let secret = seal_in(&keys, &store, &Owner::Tenant(tenant("ten_a")), PLACE).await;
+
+        let Opened { own, beside } = opened_for_successor(&keys, &store, &token, Some(&secret)).await;
+        let (opened, sealer) = own.unwrap();
+        assert_eq!((opened.expose(), beside.unwrap().unwrap().expose()), (CANARY, CANARY));
+        let next = sealer.seal(PLACE, &Secret::new("next")).unwrap();
+        assert_eq!(open_in(&keys, &store, &owner, PLACE, &next).await.unwrap().expose(), "next");
+
+        let alone = opened_for_successor(&keys, &store, &token, None).await;
+        assert!(alone.own.is_ok() && alone.beside.is_none());
+        let swapped = opened_for_successor(&keys, &store, &secret, Some(&token)).await;
+        assert!(matches!(swapped.own, Err(KeyError::Destroyed)), "another owner's value");
+        assert!(matches!(swapped.beside, Some(Err(KeyError::Destroyed))));
+        let damaged = opened_for_successor(&keys, &store, &token, Some(b"damaged")).await;
+        assert!(matches!(damaged.beside, Some(Err(KeyError::Refused))) && damaged.own.is_ok());
+        let damaged = opened_for_successor(&keys, &store, b"damaged", Some(&secret)).await;
+        assert!(matches!(damaged.own, Err(KeyError::Refused)) && matches!(damaged.beside, Some(Ok(_))));
+
+        // Sealed by a key that has a successor.
+        let mut tx = store.begin().await.unwrap();
+        sql!(tx, execute, "UPDATE data_keys SET state = 'retiring' WHERE owner_id = 'usr_1'").unwrap();
+        tx.commit().await.unwrap();
+        for _ in 0..2 {
+            let (opened, sealer) = opened_for_successor(&keys, &store, &token, None).await.own.unwrap();
+            assert_eq!(opened.expose(), CANARY);
+            let next = sealer.seal(PLACE, &Secret::new("next")).unwrap();
+            assert_ne!(
+                Sealed::from_stored(next).key_id().unwrap(),
+                Sealed::from_stored(token.clone()).key_id().unwrap()
+            );
+        }
+
+        let mut tx = store.begin().await.unwrap();
+        keys.destroy(&mut tx, &owner).await.unwrap();
+        tx.commit().await.unwrap();
+        let erased = opened_for_successor(&keys, &store, &token, Some(&secret)).await;
+        assert!(matches!(erased.own, Err(KeyError::Destroyed)) && matches!(erased.beside, Some(Ok(_))));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn small_records_come_back_as_they_were() {
     on_both(async |store: Store| {

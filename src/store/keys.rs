@@ -164,6 +164,42 @@ pub async fn data_key_by_id(
     )
 }
 
+/// A data key that one of two questions was about.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct AskedKeyRow {
+    /// Whether it is the first owner's active key; the other one otherwise.
+    pub is_active: bool,
+    /// The key.
+    #[sqlx(flatten)]
+    pub key: DataKeyRow,
+}
+
+/// [`data_key_active`] of one owner and [`data_key_by_id`] of another, in one round trip: every refresh needs both.
+///
+/// # Errors
+/// As every statement.
+pub async fn data_keys_for_refresh(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    (owner_kind, owner_id): (&str, &str),
+    (other_kind, other_id, id): (&str, &str, &str),
+) -> Result<Vec<AskedKeyRow>, StoreError> {
+    sql!(
+        tx,
+        all AskedKeyRow,
+        "SELECT 1 = 1 AS is_active, id, tenant_key_id, wrapped FROM data_keys WHERE tenant_id = $1 AND owner_kind = $2 AND owner_id = $3 AND state = 'active'
+         UNION ALL
+         SELECT 1 = 0 AS is_active, id, tenant_key_id, wrapped FROM data_keys WHERE tenant_id = $1 AND owner_kind = $4 AND owner_id = $5 AND id = $6",
+        tenant,
+        owner_kind,
+        owner_id,
+        other_kind,
+        other_id,
+        id
+    )
+}
+
 /// Adds an owner's first active data key; false when there is one already.
 ///
 /// # Errors

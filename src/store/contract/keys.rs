@@ -3,8 +3,8 @@
 use super::*;
 use crate::store::keys::{
     DataKeyRow, TenantKeyRow, data_key_active, data_key_by_id, data_key_insert, data_keys_destroy,
-    data_keys_were_destroyed, root_key_insert, root_keys, tenant_key_active, tenant_key_by_id, tenant_key_insert,
-    tenant_keys_exist,
+    data_keys_for_refresh, data_keys_were_destroyed, root_key_insert, root_keys, tenant_key_active, tenant_key_by_id,
+    tenant_key_insert, tenant_keys_exist,
 };
 
 fn tenant_key(id: &str) -> TenantKeyRow {
@@ -92,6 +92,30 @@ async fn of_many_first_data_keys_of_an_owner_one_stays() {
         for (tenant, kind, owner) in [(B, "user", USER), (A, "tenant", USER), (A, "user", OTHER)] {
             assert!(data_key_active(&mut tx, TEST, tenant, kind, owner).await.unwrap().is_none());
             assert!(data_key_by_id(&mut tx, TEST, tenant, kind, owner, &winner).await.unwrap().is_none());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_owners_active_key_and_a_key_of_another_come_in_one_answer() {
+    in_a_house(async |store| {
+        hang_keys(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        assert!(data_key_insert(&mut tx, TEST, A, "user", USER, &data_key("dky_1"), NOW).await.unwrap());
+        assert!(data_key_insert(&mut tx, TEST, A, "tenant", A, &data_key("dky_2"), NOW).await.unwrap());
+        for (tenant, own, other, wanted) in [
+            (A, ("user", USER), ("tenant", A, "dky_2"), vec![(true, "dky_1"), (false, "dky_2")]),
+            (A, ("tenant", A), ("tenant", A, "dky_2"), vec![(true, "dky_2"), (false, "dky_2")]),
+            (A, ("user", USER), ("tenant", A, "dky_1"), vec![(true, "dky_1")]),
+            (A, ("user", USER), ("", "", ""), vec![(true, "dky_1")]),
+            (A, ("user", OTHER), ("tenant", A, "dky_2"), vec![(false, "dky_2")]),
+            (B, ("user", USER), ("tenant", A, "dky_2"), vec![]),
+        ] {
+            let rows = data_keys_for_refresh(&mut tx, TEST, tenant, own, other).await.unwrap();
+            let mut found: Vec<_> = rows.iter().map(|row| (row.is_active, row.key.id.as_str())).collect();
+            found.sort_unstable_by_key(|(is_active, _)| !is_active);
+            assert_eq!(found, wanted, "{tenant} {own:?} {other:?}");
         }
     })
     .await;
