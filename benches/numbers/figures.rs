@@ -11,6 +11,10 @@ impl Spans {
         self.0.push(span);
     }
 
+    pub fn add_all(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     pub fn count(&self) -> usize {
         self.0.len()
     }
