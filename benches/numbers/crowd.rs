@@ -91,14 +91,10 @@ pub async fn run(full: bool, wanted: Option<usize>, table: &mut Table) {
         "×",
     );
     table.row("seconds", format!("{:.1}", took.as_secs_f64()));
-    table.row(
-        "reads of fresh tokens, quiet: number, median / p99 / slowest",
-        format!("{}, {}", quiet.count(), quiet.shown()),
-    );
-    table.row(
-        "reads of fresh tokens, busy: number, median / p99 / slowest",
-        format!("{}, {}", busy.count(), busy.shown()),
-    );
+    for (when, spans) in [("quiet", &quiet), ("busy", &busy)] {
+        let what = format!("reads of fresh tokens, {when}: number, median / p99 / slowest");
+        table.row(&what, format!("{}, {}", spans.count(), spans.shown()));
+    }
     table.row("median, busy to quiet", format!("{:.2}×", busy.median() / quiet.median()));
     table.at_most("p99, busy to quiet", busy.p99() / quiet.p99(), 1.5, "×");
     table
