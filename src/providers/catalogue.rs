@@ -199,7 +199,7 @@ fn parse_replay(text: &str) -> Option<Replay> {
 
 /// One row of our own catalogue.
 #[cfg(test)]
-pub(super) fn known(id: &str) -> Descriptor {
+pub(crate) fn known(id: &str) -> Descriptor {
     let mut all = descriptors(None, &BTreeMap::new()).expect("the catalogue").into_iter();
     all.find(|row| row.id == id).expect("a provider of the catalogue")
 }
@@ -334,6 +334,27 @@ mod tests {
     fn settings_for_an_unknown_provider_are_refused_by_name() {
         let error = with("gogle", ProviderSettings::default()).map(|_| ()).expect_err("not in the catalogue");
         assert!(error.to_string().contains("`gogle`"), "{error}");
+    }
+
+    #[test]
+    fn oa_11_a_wider_scope_does_what_a_narrower_one_does_and_not_the_other_way_round() {
+        let list = |scopes: &[&str]| scopes.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+        let (google, github) = (known("google"), known("github"));
+        let (read, modify) =
+            ("https://www.googleapis.com/auth/gmail.readonly", "https://www.googleapis.com/auth/gmail.modify");
+        assert!(google.missing_scopes(&list(&[read, modify]), &list(&["https://mail.google.com/"])).is_empty());
+        assert_eq!(google.missing_scopes(&list(&[read, modify]), &list(&[read])), [modify]);
+        assert!(github.missing_scopes(&list(&["user:email", "repo:status"]), &list(&["repo", "user"])).is_empty());
+        for one in [google, github] {
+            for (wide, narrow) in &one.scopes.covers {
+                for scope in narrow {
+                    let of_scope = one.scopes.covers.get(scope);
+                    assert!(!of_scope.is_some_and(|all| all.contains(wide)), "{wide} and {scope} include each other");
+                    let all = of_scope.is_none_or(|all| all.iter().all(|each| narrow.contains(each)));
+                    assert!(all, "{wide} includes what {scope} includes");
+                }
+            }
+        }
     }
 
     #[test]

@@ -152,6 +152,8 @@ pub struct ScopeRules {
     pub fixed: Vec<String>,
     /// Other spellings of scopes: short to long. The provider answers in the long one.
     pub aliases: BTreeMap<String, String>,
+    /// What a scope includes, in the short spelling: a provider may name the wider one alone (GitHub), and who has it lacks none of these.
+    pub covers: BTreeMap<String, Vec<String>>,
     /// What known scopes allow, in words for the consent preview.
     pub words: BTreeMap<String, String>,
 }
@@ -165,6 +167,7 @@ impl Default for ScopeRules {
             optional: false,
             fixed: Vec::new(),
             aliases: BTreeMap::new(),
+            covers: BTreeMap::new(),
             words: BTreeMap::new(),
         }
     }
@@ -488,10 +491,15 @@ impl Descriptor {
         }
     }
 
-    /// The wanted scopes that were not granted, in the wanted spelling (OA-11).
+    /// The wanted scopes that were neither granted nor are included in one that was, in the wanted spelling (OA-11).
     #[must_use]
     pub fn missing_scopes(&self, wanted: &[String], granted: &[String]) -> Vec<String> {
-        let has = |scope: &&String| granted.iter().any(|one| self.canonical_scope(one) == self.canonical_scope(scope));
+        let has = |scope: &&String| {
+            let wanted = self.canonical_scope(scope);
+            granted.iter().map(|one| self.canonical_scope(one)).any(|one| {
+                one == wanted || self.scopes.covers.get(one).is_some_and(|all| all.iter().any(|each| each == wanted))
+            })
+        };
         wanted.iter().filter(|scope| !has(scope)).cloned().collect()
     }
 

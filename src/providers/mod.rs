@@ -39,6 +39,8 @@ pub use self::address::{Variable, VariableKind, VariableSource, Variables};
 pub use self::api_call::{ApiCall, AttachError};
 pub use self::calls::{CallRule, path_fits};
 pub use self::catalogue::CatalogueError;
+#[cfg(test)]
+pub(crate) use self::catalogue::known;
 use self::described::Described;
 pub use self::descriptor::{Broker, Capabilities, Descriptor, Endpoints, Expiry, Pkce, Replay, RevokeEnds, Rotation};
 pub use self::direct::{Grant, basic_secret, headers_secret};
