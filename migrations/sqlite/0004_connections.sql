@@ -64,7 +64,7 @@ CREATE TABLE connections (
     is_default INTEGER NOT NULL,
     status TEXT NOT NULL CONSTRAINT connections_status_check CHECK (status IN ('awaiting_start', 'active', 'needs_reauth', 'misconfigured', 'quarantined', 'revoked')),
     reason TEXT,
-    missing_scopes TEXT NOT NULL,
+    asked_scopes TEXT NOT NULL,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
     last_used_at INTEGER,

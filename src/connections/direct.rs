@@ -21,9 +21,9 @@ use crate::providers::{
 };
 use crate::schema::words;
 use crate::secret::Secret;
+use crate::store::Tx;
 use crate::store::connections::{ConnectionRow, connection_by_account, connection_insert, connection_update};
 use crate::store::integrations::integration_by_provider;
-use crate::store::{Tx, to_json_list};
 
 words! {
     /// What is handed over: a client that asks for itself, a key that signs assertions, a user name and password, a token, or headers.
@@ -232,7 +232,7 @@ impl Connections {
             label: draft.label.clone().unwrap_or_default().trim().to_owned(),
             status: "active".to_owned(),
             reason: None,
-            missing_scopes: to_json_list(&[]),
+            asked_scopes: "{}".to_owned(),
             created_at: now,
             updated_at: now,
             last_used_at: None,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
+use super::asked::Asked;
 use super::telegram::{Chat, PENDING};
 use super::view::{SealedAccount, SealedTarget, account_place, owner_of, target_place};
 use super::{Connection, Connections, ConnectionsError};
@@ -24,7 +25,7 @@ use crate::store::credentials::credentials_of_connection;
 use crate::store::handshakes::HandshakeRow;
 use crate::store::integrations::{IntegrationRow, integration_by_id, integration_note_testing};
 use crate::store::users::user_by_id;
-use crate::store::{StoreError, Tx, from_json_list, to_json_list};
+use crate::store::{StoreError, Tx};
 
 /// How often it is tried to keep what a code has brought, and the pause between.
 const TRIES: (u32, Duration) = (5, Duration::from_secs(1));
@@ -249,10 +250,12 @@ impl Connections {
     ) -> Result<Connection, ConnectionsError> {
         let Granted { integration, provider, exchange, chat, received_at } = granted;
         let received_at = *received_at;
-        let asked = from_json_list(&handshake.scopes);
-        let scopes: Vec<String> =
-            exchange.tokens.iter().flat_map(|set| set.scopes.clone().unwrap_or_else(|| asked.clone())).collect();
-        let missing = provider.descriptor().missing_scopes(&asked, &scopes);
+        let asked = Asked::of_column(&handshake.scopes);
+        // Whoever says nothing of scopes has granted what was asked for (RFC 6749, section 5.1).
+        let granted_to = |set: &TokenSet| {
+            set.scopes.clone().unwrap_or_else(|| asked.of_kind(set.kind.as_str(), provider.descriptor()))
+        };
+        let scopes: Vec<String> = exchange.tokens.iter().flat_map(granted_to).collect();
         let mut tx = self.store.begin().await?;
         self.hold_client(&mut tx, scope, granted).await?;
         // The user may have been erased while the browser was away.
@@ -270,7 +273,9 @@ impl Connections {
             };
             row.target = Some(self.keys.seal_json(&mut tx, &owner, target_place(&row.id), &target).await?);
         }
-        row.missing_scopes = to_json_list(&missing);
+        // What was wanted of this account before, and is not granted any more, is missing.
+        let before = Asked::of_column(&row.asked_scopes).more;
+        row.asked_scopes = asked.clone().and(before, &provider.descriptor().scopes.fixed).to_column();
         row.status =
             if chat.as_ref().is_some_and(|chat| !chat.may_write) { "awaiting_start" } else { "active" }.to_owned();
         row.reason = None;
@@ -297,7 +302,7 @@ impl Connections {
                 access_token: set.access_token.duplicate(),
                 refresh_token: set.refresh_token.as_ref().map(Secret::duplicate),
                 token_type: set.token_type.clone(),
-                scopes: set.scopes.clone().unwrap_or_else(|| asked.clone()),
+                scopes: granted_to(set),
                 obtained_at: received_at,
                 expires_at: set.expires_in.map(|life| received_at.after(life)),
                 refresh_expires_at: set.refresh_expires_in.or(absolute_expiry).map(|life| received_at.after(life)),
@@ -360,7 +365,7 @@ impl Connections {
             is_default: i64::from(self.is_first(tx, scope, user, &handshake.provider).await?),
             status: "active".to_owned(),
             reason: None,
-            missing_scopes: "[]".to_owned(),
+            asked_scopes: "{}".to_owned(),
             created_at: now,
             updated_at: now,
             last_used_at: None,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::asked::Asked;
 use super::exchange::to_its_end;
 use super::integrations::place as integration_place;
 use super::{BY_SECRET, Connection, Connections, ConnectionsError};
@@ -24,7 +25,7 @@ use crate::store::connections::{ConnectionRow, connection_by_id};
 use crate::store::handshakes::{HandshakeRow, handshake_consume, handshake_insert, handshakes_live};
 use crate::store::integrations::{IntegrationRow, integration_by_id, integration_by_provider};
 use crate::store::tenants::tenant_own;
-use crate::store::{Tx, from_json_list, to_json_list};
+use crate::store::{Tx, from_json_list};
 
 /// Unfinished handshakes that one user may have (OA-13),
 const MOST_LIVE_OF_USER: i64 = 20;
@@ -180,13 +181,12 @@ impl Connections {
         let nonce = mint_handle(&self.around);
         let verifier = (descriptor.pkce == Pkce::S256).then(|| mint_handle(&self.around));
         let redirect_uri = self.redirect_uri(begin.provider, &integration.id);
-        let mut scopes = from_json_list(&integration.scopes);
-        let mut user_scopes = from_json_list(&integration.user_scopes);
-        // Nothing is asked of both for this alone. What more is wanted is wanted to act as the person (fact sheet B.4).
-        let fixed = &descriptor.scopes.fixed;
-        let is_new = |one: &&String| !scopes.contains(one) && !user_scopes.contains(one) && !fixed.contains(one);
-        let more: Vec<String> = extra_scopes.iter().filter(is_new).cloned().collect();
-        if descriptor.tells_user_scopes_apart() { &mut user_scopes } else { &mut scopes }.extend(more);
+        let (app, person) = (from_json_list(&integration.scopes), from_json_list(&integration.user_scopes));
+        // Whoever reconnects is asked for all that was wanted of this account before: a new grant may take the place of the old one.
+        let before = reconnected.as_ref().map(|row| Asked::of_column(&row.asked_scopes).more).unwrap_or_default();
+        let more = extra_scopes.iter().cloned().chain(before);
+        let asked = Asked { app, person, more: Vec::new() }.and(more, &descriptor.scopes.fixed);
+        let (scopes, user_scopes) = (asked.of_app(descriptor), asked.of_person(descriptor));
         let challenge = verifier.as_ref().map(pkce_challenge);
         let variables = descriptor.stored_variables([integration.variables.as_str()]);
         let request = AuthorizeRequest {
@@ -214,7 +214,7 @@ impl Connections {
                 &integration,
                 session,
                 redirect_uri,
-                &[scopes, user_scopes].concat(),
+                &asked,
                 (&state, &nonce, verifier.as_ref()),
             )
             .await?;
@@ -245,7 +245,7 @@ impl Connections {
         integration: &IntegrationRow,
         session: Option<&ConnectSessionRow>,
         redirect_uri: String,
-        scopes: &[String],
+        asked: &Asked,
         (state, nonce, verifier): (&Secret, &Secret, Option<&Secret>),
     ) -> Result<HandshakeRow, ConnectionsError> {
         let id = HandshakeId::new(&self.around).to_string();
@@ -264,7 +264,7 @@ impl Connections {
             integration_revision: integration.revision,
             provider: begin.provider.to_owned(),
             redirect_uri,
-            scopes: to_json_list(scopes),
+            scopes: asked.to_column(),
             verifier,
             nonce: Some(self.keys.seal(tx, &owner, place(&id, "nonce"), nonce).await?),
             code: None,
@@ -370,7 +370,7 @@ impl Connections {
                 let redirect = self.end_session(scope, &handshake, "completed", Some(connection.id.as_str())).await?;
                 Ok(Finished::Connected {
                     connection: Box::new(connection),
-                    asked: from_json_list(&handshake.scopes),
+                    asked: Asked::of_column(&handshake.scopes).all(),
                     redirect,
                 })
             }

@@ -1,6 +1,7 @@
 //! Connections: how an end user's account gets into the vault, what is known of it, and how it leaves.
 
 mod activity;
+mod asked;
 mod catalogue;
 mod connect_sessions;
 mod direct;

@@ -13,11 +13,11 @@ use crate::ids::{ConnectionId, UserId};
 use crate::invalid::Invalid;
 use crate::keys::{Owner, Sealer};
 use crate::providers::CredentialKind;
+use crate::store::Tx;
 use crate::store::connections::ConnectionRow;
 use crate::store::credentials::CredentialRow;
 use crate::store::imports::{connections_held, connections_insert, users_ensure};
 use crate::store::integrations::IntegrationRow;
-use crate::store::{Tx, to_json_list};
 
 /// A connection that has moved in.
 pub(super) struct MovedIn {
@@ -131,7 +131,7 @@ impl Connections {
             label: row.label.trim().chars().filter(|c| !c.is_control()).take(100).collect(),
             status: "active".to_owned(),
             reason: None,
-            missing_scopes: to_json_list(&[]),
+            asked_scopes: "{}".to_owned(),
             created_at: now,
             updated_at: now,
             last_used_at: None,

@@ -318,7 +318,7 @@ impl Connections {
             label: String::new(),
             status: "awaiting_start".to_owned(),
             reason: None,
-            missing_scopes: "[]".to_owned(),
+            asked_scopes: "{}".to_owned(),
             created_at: now,
             updated_at: now,
             last_used_at: None,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::asked::Asked;
 use super::starts::Presser;
 use super::{Connections, ConnectionsError, Health};
 use crate::caller::TenantScope;
@@ -107,6 +108,9 @@ pub struct Connection {
     pub reason: Option<String>,
     /// Asked for but not granted.
     pub missing_scopes: Vec<String>,
+    /// What was asked for beside what the integration asks; reconnecting asks for it again.
+    #[serde(skip)]
+    pub wanted_besides: Vec<String>,
     /// One or more.
     pub credentials: Vec<CredentialView>,
     /// Whether it is the user's default for the provider.
@@ -238,13 +242,15 @@ impl Connections {
         let credentials: Vec<_> = views.collect();
         // `user` comes before `bot`: what acts as the person says how the connection is.
         let first = credentials.first().map(|one| one.health);
+        let missing_scopes = self.missing(&row, &credentials);
         let health = Health::of_connection(&row.status, row.reason.as_deref(), first);
         Connection {
             explanation: health.explanation(&self.provider_name(&row.provider)),
             health,
             user,
             account: AccountView { id: row.account_id, email: account.email, name: account.name },
-            missing_scopes: from_json_list(&row.missing_scopes),
+            missing_scopes,
+            wanted_besides: Asked::of_column(&row.asked_scopes).more,
             degraded,
             credentials,
             last_error,
@@ -261,6 +267,23 @@ impl Connections {
             status: row.status,
             reason: row.reason,
             user_id: row.user_id,
+        }
+    }
+
+    fn missing(&self, row: &ConnectionRow, credentials: &[CredentialView]) -> Vec<String> {
+        let Some(provider) = self.providers.get(&row.provider) else { return Vec::new() };
+        let granted = credentials.iter().map(|one| (one.kind.as_str(), one.scopes.as_slice()));
+        Asked::of_column(&row.asked_scopes).missing(provider.descriptor(), granted)
+    }
+
+    /// What of these scopes the credential has not that a need means; nothing where it is not known which it has (OA-11).
+    #[must_use]
+    pub fn scopes_lacking(&self, connection: &Connection, kind: Option<&str>, wanted: &[String]) -> Vec<String> {
+        let is_meant = |one: &&CredentialView| kind.is_none_or(|kind| kind == one.kind);
+        let meant = connection.credentials.iter().find(is_meant).filter(|one| !one.scopes.is_empty());
+        match (self.providers.get(&connection.provider), meant) {
+            (Some(provider), Some(meant)) => provider.descriptor().missing_scopes(wanted, &meant.scopes),
+            _ => Vec::new(),
         }
     }
 

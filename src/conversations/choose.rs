@@ -1,5 +1,7 @@
 //! Which connection a need means, and how it gets to the agent.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 
 use super::start::WantedConnection;
@@ -9,7 +11,6 @@ use crate::connections::{Connection, ListFilter, NewConnectSession};
 use crate::credentials::{CredentialError, ReadWish, Warm, Which};
 use crate::invalid::Invalid;
 use crate::workspaces::{HandOver, Need};
-use std::time::Duration;
 
 /// What one provider may take at a start (RL-19).
 pub(super) const BUDGET: Duration = Duration::from_millis(1500);
@@ -61,7 +62,10 @@ impl Conversations {
         account: Option<String>,
         life: Duration,
     ) -> Result<Chosen, ConversationsError> {
-        let found = match pick(all, &need, account.as_deref())? {
+        let picked = pick(all, &need, account.as_deref())?;
+        let lacking = |one| self.connections.scopes_lacking(one, need.credential.as_deref(), &need.scopes);
+        let missing_scopes = picked.map(lacking).unwrap_or_default();
+        let found = match picked.filter(|_| missing_scopes.is_empty()) {
             Some(connection) => self.ready(ticket, connection, &need, life).await,
             None => Ok(None),
         };
@@ -70,8 +74,8 @@ impl Conversations {
             Ok(None) if !need.required => Ok(Chosen { need, found: None }),
             Err(error) if !need.required && passes(&error) => Ok(Chosen { need, found: None }),
             Ok(None) => {
-                let connect_url = self.connect_url(ticket, user, &need.provider).await;
-                Err(ConversationsError::ConnectionRequired { provider: need.provider, connect_url })
+                let connect_url = self.connect_url(ticket, user, &need).await;
+                Err(ConversationsError::ConnectionRequired { provider: need.provider, missing_scopes, connect_url })
             }
             Err(error) => Err(error),
         }
@@ -85,8 +89,7 @@ impl Conversations {
         need: &Need,
         life: Duration,
     ) -> Result<Option<Found>, ConversationsError> {
-        let lacks_scope = need.scopes.iter().any(|scope| connection.missing_scopes.contains(scope));
-        if lacks_scope || !["active", "needs_reauth"].contains(&connection.status.as_str()) {
+        if !["active", "needs_reauth"].contains(&connection.status.as_str()) {
             return Ok(None);
         }
         let expires = connection
@@ -118,13 +121,17 @@ impl Conversations {
     }
 
     /// A link with which the user can connect what is missing, if the provider asks for consent and the tenant has said
-    /// where to come back to.
-    async fn connect_url(&self, ticket: &Caller, user: &str, provider: &str) -> Option<String> {
+    /// where to come back to. It asks for every scope that is needed, whatever the integration asks.
+    async fn connect_url(&self, ticket: &Caller, user: &str, need: &Need) -> Option<String> {
         let tenant = Caller::system("start", ticket.tenant().clone());
         let return_url = self.connections.first_return_url(&tenant).await.ok().flatten();
+        // A link's scopes are asked of the person; what a bot may is the integration's to ask.
+        let is_asked = need.credential.as_deref().is_none_or(|kind| kind == "user") && !need.scopes.is_empty();
+        let scopes = is_asked.then(|| (need.provider.clone(), need.scopes.clone())).into_iter().collect();
         let new = NewConnectSession {
             user: user.to_owned(),
-            providers: vec![provider.to_owned()],
+            providers: vec![need.provider.clone()],
+            scopes,
             return_url,
             ..NewConnectSession::default()
         };

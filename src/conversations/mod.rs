@@ -110,10 +110,12 @@ pub enum ConversationsError {
     #[error("{0}")]
     NotGranted(&'static str),
     /// Something the agent needs is not there; nothing was created upstream.
-    #[error("this agent needs a {provider} account of the user")]
+    #[error("{}", connection_required(.provider, .missing_scopes))]
     ConnectionRequired {
         /// Catalogue id.
         provider: String,
+        /// What the account that is there was not granted; empty where there is none.
+        missing_scopes: Vec<String>,
         /// Where the user can connect it.
         connect_url: Option<String>,
     },
@@ -168,6 +170,13 @@ pub enum ConversationsError {
     /// Keys cannot be had.
     #[error("keys cannot be had")]
     Keys(#[from] KeyError),
+}
+
+fn connection_required(provider: &str, missing_scopes: &[String]) -> String {
+    match missing_scopes {
+        [] => format!("this agent needs a {provider} account of the user"),
+        scopes => format!("this agent needs more of the user's {provider} account: {}", scopes.join(", ")),
+    }
 }
 
 impl Conversations {

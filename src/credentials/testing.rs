@@ -125,7 +125,7 @@ pub(super) async fn furnish(store: &Store, tenant: &str, scope: &TenantScope) {
         is_default: 1,
         status: "active".to_owned(),
         reason: None,
-        missing_scopes: "[]".to_owned(),
+        asked_scopes: "{}".to_owned(),
         created_at: START.0,
         updated_at: START.0,
         last_used_at: None,

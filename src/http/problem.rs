@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::caller::{Denied, Permission};
@@ -309,6 +309,12 @@ impl PartialSchema for ProblemMore {
             .property(
                 "connect_url",
                 text("`connection_required`: a one-time link for the user, where one could be made"),
+            )
+            .property(
+                "missing_scopes",
+                ArrayBuilder::new()
+                    .items(ObjectBuilder::new().schema_type(Type::String))
+                    .description(Some("`connection_required`: what the account was not granted; the link asks for it")),
             )
             .into()
     }

@@ -31,8 +31,8 @@ pub struct ConnectionRow {
     pub status: String,
     /// Why the status is not `active`.
     pub reason: Option<String>,
-    /// JSON list.
-    pub missing_scopes: String,
+    /// JSON object: which scopes were asked for, of whom.
+    pub asked_scopes: String,
     /// Milliseconds UTC.
     pub created_at: i64,
     /// Milliseconds UTC.
@@ -64,7 +64,7 @@ pub async fn connection_insert(tx: &mut Tx, scope: &TenantScope, row: &Connectio
     sql!(
         tx,
         execute,
-        "INSERT INTO connections (tenant_id, id, user_id, provider, integration_id, account_id, account, target, label, is_default, status, reason, missing_scopes, created_at, updated_at, is_degraded, told)
+        "INSERT INTO connections (tenant_id, id, user_id, provider, integration_id, account_id, account, target, label, is_default, status, reason, asked_scopes, created_at, updated_at, is_degraded, told)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, 0, '')",
         scope.tenant(),
         &row.id,
@@ -78,7 +78,7 @@ pub async fn connection_insert(tx: &mut Tx, scope: &TenantScope, row: &Connectio
         row.is_default,
         &row.status,
         &row.reason,
-        &row.missing_scopes,
+        &row.asked_scopes,
         row.created_at
     )?;
     Ok(())
@@ -177,7 +177,7 @@ pub async fn connection_update(tx: &mut Tx, scope: &TenantScope, row: &Connectio
         tx,
         execute,
         "UPDATE connections SET integration_id = $3, account_id = $4, account = $5, target = $6, status = $7, reason = $8,
-         missing_scopes = $9, updated_at = $10 WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+         asked_scopes = $9, updated_at = $10 WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
         scope.tenant(),
         &row.id,
         &row.integration_id,
@@ -186,7 +186,7 @@ pub async fn connection_update(tx: &mut Tx, scope: &TenantScope, row: &Connectio
         &row.target,
         &row.status,
         &row.reason,
-        &row.missing_scopes,
+        &row.asked_scopes,
         row.updated_at
     )?;
     Ok(())

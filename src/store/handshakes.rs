@@ -24,7 +24,7 @@ pub struct HandshakeRow {
     pub provider: String,
     /// Byte-identical in both requests (OA-12).
     pub redirect_uri: String,
-    /// JSON list: what was asked for.
+    /// JSON object: what is asked for, of whom.
     pub scopes: String,
     /// Sealed PKCE verifier.
     pub verifier: Option<Vec<u8>>,

@@ -211,7 +211,7 @@ struct ListedConnection<'a> {
     is_default: i64,
     status: &'a str,
     reason: Option<&'a str>,
-    missing_scopes: &'a str,
+    asked_scopes: &'a str,
     created_at: i64,
 }
 
@@ -226,11 +226,11 @@ pub async fn connections_insert(tx: &mut Tx, scope: &TenantScope, rows: &[&Conne
             sql!(
                 tx,
                 execute,
-                "INSERT INTO connections (tenant_id, id, user_id, provider, integration_id, account_id, account, target, label, is_default, status, reason, missing_scopes,
+                "INSERT INTO connections (tenant_id, id, user_id, provider, integration_id, account_id, account, target, label, is_default, status, reason, asked_scopes,
                  created_at, updated_at, is_degraded, told)
                  SELECT $1, e.id, e.user_id, e.provider, e.integration_id, e.account_id, decode(e.account, 'hex'), decode(e.target, 'hex'), e.label, e.is_default, e.status,
-                 e.reason, e.missing_scopes, e.created_at, e.created_at, 0, '' FROM jsonb_to_recordset($2::jsonb) AS e (id text, user_id text, provider text,
-                 integration_id text, account_id text, account text, target text, label text, is_default bigint, status text, reason text, missing_scopes text,
+                 e.reason, e.asked_scopes, e.created_at, e.created_at, 0, '' FROM jsonb_to_recordset($2::jsonb) AS e (id text, user_id text, provider text,
+                 integration_id text, account_id text, account text, target text, label text, is_default bigint, status text, reason text, asked_scopes text,
                  created_at bigint)",
                 scope.tenant(),
                 &listed
@@ -239,11 +239,11 @@ pub async fn connections_insert(tx: &mut Tx, scope: &TenantScope, rows: &[&Conne
             sql!(
                 tx,
                 execute,
-                "INSERT INTO connections (tenant_id, id, user_id, provider, integration_id, account_id, account, target, label, is_default, status, reason, missing_scopes,
+                "INSERT INTO connections (tenant_id, id, user_id, provider, integration_id, account_id, account, target, label, is_default, status, reason, asked_scopes,
                  created_at, updated_at, is_degraded, told)
                  SELECT $1, e.value ->> 'id', e.value ->> 'user_id', e.value ->> 'provider', e.value ->> 'integration_id', e.value ->> 'account_id',
                  unhex(e.value ->> 'account'), unhex(e.value ->> 'target'), e.value ->> 'label', e.value ->> 'is_default', e.value ->> 'status', e.value ->> 'reason',
-                 e.value ->> 'missing_scopes', e.value ->> 'created_at', e.value ->> 'created_at', 0, '' FROM json_each($2) e",
+                 e.value ->> 'asked_scopes', e.value ->> 'created_at', e.value ->> 'created_at', 0, '' FROM json_each($2) e",
                 scope.tenant(),
                 &listed
             )?;
@@ -265,7 +265,7 @@ fn listed_connection(row: &ConnectionRow) -> ListedConnection<'_> {
         is_default: row.is_default,
         status: &row.status,
         reason: row.reason.as_deref(),
-        missing_scopes: &row.missing_scopes,
+        asked_scopes: &row.asked_scopes,
         created_at: row.created_at,
     }
 }

@@ -41,6 +41,7 @@ mod shared_client;
 mod silence;
 mod spool;
 mod starts;
+mod step_up;
 mod stopped;
 mod strict;
 #[path = "../support/mod.rs"]

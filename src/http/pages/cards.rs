@@ -101,11 +101,14 @@ impl<'a> Desk<'a> {
         })
     }
 
-    /// Whether reconnecting asks for some of what was not granted. What a platform wants besides its integration, it asks for itself.
+    /// Whether reconnecting asks for some of what was not granted; its integration may ask for less by now.
     async fn asks_again(&self, connection: &Connection) -> bool {
         let preview = self.house.connections.preview(self.caller, &connection.provider).await;
         let consent = preview.ok().and_then(|preview| preview.consent);
-        consent.is_some_and(|consent| consent.scopes.iter().any(|scope| connection.missing_scopes.contains(scope)))
+        consent.is_some_and(|consent| {
+            let asked = consent.scopes.iter().chain(&connection.wanted_besides);
+            asked.into_iter().any(|scope| connection.missing_scopes.contains(scope))
+        })
     }
 
     pub(super) fn credential(&self, connection: &Connection, one: &CredentialView, shared: bool) -> CredentialRow {

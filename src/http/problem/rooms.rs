@@ -153,9 +153,12 @@ impl From<ConversationsError> for Problem {
             ConversationsError::NotGranted(_) | ConversationsError::OriginRefused => {
                 Self::new(Code::NotGranted, error.to_string())
             }
-            ConversationsError::ConnectionRequired { ref provider, ref connect_url } => {
-                let problem =
+            ConversationsError::ConnectionRequired { ref provider, ref missing_scopes, ref connect_url } => {
+                let mut problem =
                     Self::new(Code::ConnectionRequired, error.to_string()).with("provider", provider.as_str());
+                if !missing_scopes.is_empty() {
+                    problem = problem.with("missing_scopes", missing_scopes.as_slice());
+                }
                 match connect_url {
                     Some(url) => problem.with("connect_url", url.as_str()),
                     None => problem,

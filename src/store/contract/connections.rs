@@ -106,7 +106,7 @@ async fn a_changed_connection_keeps_its_user_its_provider_and_what_people_chose(
             target: Some(bytes()),
             status: "quarantined".to_owned(),
             reason: Some("identity_changed".to_owned()),
-            missing_scopes: "[]".to_owned(),
+            asked_scopes: "{}".to_owned(),
             updated_at: NOW + 4,
             ..connection_row("con_1", Some(USER))
         };

@@ -197,7 +197,7 @@ fn connection_row(id: &str, user: Option<&str>) -> ConnectionRow {
         is_default: 1,
         status: "active".to_owned(),
         reason: None,
-        missing_scopes: JSON.to_owned(),
+        asked_scopes: JSON.to_owned(),
         created_at: NOW,
         updated_at: NOW,
         last_used_at: None,
