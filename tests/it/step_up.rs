@@ -29,9 +29,14 @@ async fn goes_on(person: &mut Person) -> String {
     asked.expect("scopes")
 }
 
-async fn consents(person: &mut Person, ticked: Option<&[&str]>) {
-    person.consent(true, Account::ADA.email, ticked).await.expect("consents");
+/// The user, who has granted at the portal what the integration asks.
+async fn connected(app: &TestApp, platform: &Client) -> Person {
+    let mut person = at_the_portal(app, platform, "u-1").await;
+    person.visit(&app.url("connections/connect/google")).await.expect("a page");
+    goes_on(&mut person).await;
+    person.consent(true, Account::ADA.email, None).await.expect("consents");
     assert_eq!(person.follow().await.expect("a page").status, 200);
+    person
 }
 
 async fn start(platform: &Client, agent: &str) -> (u16, Value) {
@@ -44,10 +49,7 @@ async fn start(platform: &Client, agent: &str) -> (u16, Value) {
 async fn a_conversation_names_the_scope_that_it_lacks_and_its_link_asks_for_it_oa_11() {
     let app = TestApp::start().await;
     let platform = platform(&app).await;
-    let mut person = at_the_portal(&app, &platform, "u-1").await;
-    person.visit(&app.url("connections/connect/google")).await.expect("a page");
-    goes_on(&mut person).await;
-    consents(&mut person, None).await;
+    let mut person = connected(&app, &platform).await;
     assert_eq!(the_one_of(&platform, "u-1").await["missing_scopes"], json!([]));
 
     let needs = json!([{"provider": "google", "required": true, "scopes": [MAIL, CONTACTS]}]);
@@ -87,10 +89,7 @@ async fn a_conversation_names_the_scope_that_it_lacks_and_its_link_asks_for_it_o
 async fn a_scope_that_a_refresh_takes_away_is_missing_from_then_on_oa_11() {
     let app = TestApp::start().await;
     let platform = platform(&app).await;
-    let mut person = at_the_portal(&app, &platform, "u-1").await;
-    person.visit(&app.url("connections/connect/google")).await.expect("a page");
-    goes_on(&mut person).await;
-    consents(&mut person, None).await;
+    connected(&app, &platform).await;
     let connection = the_one_of(&platform, "u-1").await;
     let path = format!("/v1/connections/{}", connection["id"].as_str().expect("an id"));
     let desk = app
