@@ -1,10 +1,12 @@
 // A text conversation by the unmodified `@elevenlabs/client`, the way a browser page holds one:
 //
-//   node relay.mjs --signed-url URL [--say TEXT] [--user-id ID] [--variable name=value]… [--timeout-seconds 15]
+//   node relay.mjs --signed-url URL [--say TEXT] [--hear TEXT] [--user-id ID] [--variable name=value]…
+//     [--timeout-seconds 15]
 //
 // Prints one JSON object per line: {"event":"connected","conversation_id"}, {"event":"message","source","text"},
 // {"event":"disconnected","reason","close_code"}, {"event":"error","message"}. Exit status: 0 after one text
-// was sent and one answer of the agent arrived behind it, 1 for anything else, 2 for wrong usage.
+// was sent and a message of the agent with the text of --hear (any, without it) arrived behind it, 1 for anything
+// else, 2 for wrong usage. A greeting may arrive behind our text: who has an agent that greets says --hear.
 import { parseArgs } from 'node:util';
 import WebSocket from 'ws';
 
@@ -19,6 +21,7 @@ try {
     options: {
       'signed-url': { type: 'string' },
       say: { type: 'string', default: 'Hello from the test.' },
+      hear: { type: 'string', default: '' },
       'user-id': { type: 'string' },
       variable: { type: 'string', multiple: true, default: [] },
       'timeout-seconds': { type: 'string', default: '15' },
@@ -45,7 +48,7 @@ try {
     onConnect: ({ conversationId }) => tell('connected', { conversation_id: conversationId }),
     onMessage: ({ message, source }) => {
       tell('message', { source, text: message });
-      if (source === 'ai' && said) finish(0);
+      if (source === 'ai' && said && message.includes(given.hear)) finish(0);
     },
     onError: (message) => tell('error', { message: String(message) }),
     onDisconnect: (details) => {

@@ -314,6 +314,18 @@ test('relay: the unmodified client says a text and hears an answer', async () =>
   assert.equal(far.seen[0].user_id, 'u-42');
 });
 
+test('relay: a greeting that arrives behind the text is not the answer that was waited for', async () => {
+  const says = (text, id) => JSON.stringify({ type: 'agent_response', agent_response_event: { agent_response: text, event_id: id } });
+  const far = await agent((socket, frame) => {
+    if (frame.type === 'conversation_initiation_client_data') socket.send(JSON.stringify(METADATA));
+    if (frame.type === 'user_message') for (const [id, text] of ['Hello!', 'pong'].entries()) socket.send(says(text, id + 1));
+  });
+  const { code, events } = await talk(far.url, '--say', 'ping', '--hear', 'pong');
+  far.close();
+  assert.equal(code, 0, JSON.stringify(events));
+  assert.deepEqual(events.filter((e) => e.event === 'message' && e.source === 'ai').map((e) => e.text), ['Hello!', 'pong']);
+});
+
 test('relay: a socket that closes before an answer is a failure, not a success', async () => {
   const far = await agent((socket, frame) => {
     if (frame.type === 'conversation_initiation_client_data') socket.send(JSON.stringify(METADATA));

@@ -65,6 +65,8 @@ async fn the_unmodified_client_talks_through_the_relay_and_sets_nothing_that_is_
         link,
         "--say",
         "ping",
+        "--hear",
+        "pong",
         "--user-id",
         "u-1",
         "--variable",
