@@ -38,7 +38,7 @@ macro_rules! points {
 points! {
     /// A refresh is decided on; nothing is written.
     BeforeIntent = "before_intent" in "credentials/driver.rs";
-    /// The claim's statements are done, its commit is not sent.
+    /// The claim's statements are done, its commit is not sent. On PostgreSQL a claim without a probe commits by itself: as below.
     MidIntent = "mid_intent" in "credentials/driver.rs";
     /// The claim is durable.
     AfterIntent = "after_intent" in "credentials/driver.rs";

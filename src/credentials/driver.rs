@@ -345,8 +345,9 @@ impl Driver {
 
     async fn on_claim(&mut self, claim: Claim) -> Event<Tokens> {
         crash_point!(BeforeIntent);
+        let store = &self.room.store;
         let outcome = async {
-            let mut tx = self.room.store.begin().await?;
+            let mut tx = if claim.probe.is_some() { store.begin().await? } else { store.one_change().await? };
             let now = self.now();
             if let (Some(next), Some(loaded)) = (claim.probe, &self.loaded)
                 && !integration_take_probe(

@@ -81,6 +81,8 @@ pub enum Store {
 #[derive(Debug)]
 pub struct Tx {
     handle: Handle,
+    /// Whether each statement commits by itself what it writes.
+    commits_itself: bool,
     /// On which line an answer is waited for; none on SQLite, which has no line that could fall silent.
     line: Option<Use>,
 }
@@ -122,6 +124,11 @@ impl StoreError {
     #[must_use]
     pub fn too_slow() -> Self {
         Self::Unavailable(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+    }
+
+    /// Of a statement that commits, where a broken line says nothing about what it did.
+    fn of_commit(error: sqlx::Error) -> Self {
+        if matches!(error, sqlx::Error::Io(_)) { Self::CommitUnknown(error) } else { error.into() }
     }
 
     /// True when the database is away for now and nothing was done: trying again makes sense.
@@ -170,7 +177,7 @@ impl Store {
             Self::Postgres(lines) => {
                 let (connection, using) = lines.acquire().await.map_err(unreachable)?;
                 let begun = using.answer(Box::pin(Transaction::begin(connection, None))).await?;
-                Ok(Tx { handle: Handle::PostgresWrite(begun), line: Some(using) })
+                Ok(Tx { handle: Handle::PostgresWrite(begun), commits_itself: false, line: Some(using) })
             }
         }
     }
@@ -187,14 +194,26 @@ impl Store {
     }
 
     /// A connection for one statement that writes: it commits by itself, without the round trips of BEGIN and COMMIT. Where the
-    /// line breaks, nobody knows whether it did.
+    /// line breaks, nobody knows whether it did, and the statement's error is [`StoreError::CommitUnknown`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when no connection can be had.
     pub async fn one_statement(&self) -> Result<Tx, StoreError> {
         match self {
             Self::Sqlite { writer, .. } => Ok(Tx::sqlite(Handle::SqliteSingle(writer.acquire().await?))),
-            Self::Postgres(lines) => lines.single().await,
+            Self::Postgres(lines) => Ok(Tx { commits_itself: true, ..lines.single().await? }),
+        }
+    }
+
+    /// For one statement that changes rows and tells of them: on PostgreSQL as [`Self::one_statement`]. On SQLite in a transaction,
+    /// where that costs no round trip, since a statement that commits by itself does so only after its last row was read.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no connection can be had.
+    pub async fn one_change(&self) -> Result<Tx, StoreError> {
+        match self {
+            Self::Sqlite { .. } => self.begin().await,
+            Self::Postgres(_) => self.one_statement().await,
         }
     }
 
@@ -247,13 +266,13 @@ fn unreachable(error: sqlx::Error) -> StoreError {
 impl Lines {
     async fn single(&self) -> Result<Tx, StoreError> {
         let (connection, using) = self.acquire().await.map_err(unreachable)?;
-        Ok(Tx { handle: Handle::PostgresSingle(connection), line: Some(using) })
+        Ok(Tx { handle: Handle::PostgresSingle(connection), commits_itself: false, line: Some(using) })
     }
 }
 
 impl Tx {
     fn sqlite(handle: Handle) -> Self {
-        Self { handle, line: None }
+        Self { handle, commits_itself: false, line: None }
     }
 
     /// Makes the transaction's work durable. After [`Store::read`] and [`Store::one_statement`] there is nothing to commit.
@@ -266,10 +285,12 @@ impl Tx {
             Handle::PostgresWrite(transaction) => answered(self.line.as_ref(), Box::pin(transaction.commit())).await,
             Handle::SqliteSingle(_) | Handle::PostgresSingle(_) => Ok(()),
         };
-        outcome.map_err(|error| match error {
-            sqlx::Error::Io(_) => StoreError::CommitUnknown(error),
-            other => StoreError::from(other),
-        })
+        outcome.map_err(StoreError::of_commit)
+    }
+
+    /// What the error of a statement means.
+    pub(crate) fn trouble(&self, error: sqlx::Error) -> StoreError {
+        if self.commits_itself { StoreError::of_commit(error) } else { error.into() }
     }
 
     /// Gives the work up.
@@ -330,7 +351,7 @@ macro_rules! sql {
                 $crate::store::answered(line, Box::pin(sqlx::query($text)$(.bind($argument))*.execute(c))).await.map(|done| done.rows_affected())
             }
         }
-        .map_err($crate::store::StoreError::from)
+        .map_err(|error| $tx.trouble(error))
     }};
     ($tx:expr, one $row:ty, $text:literal $(, $argument:expr)* $(,)?) => {
         $crate::store::sql!(@rows $tx, fetch_one, $row, $text $(, $argument)*)
@@ -351,7 +372,7 @@ macro_rules! sql {
                 $crate::store::answered(line, Box::pin(sqlx::query_as::<_, $row>($text)$(.bind($argument))*.$fetch(c))).await
             }
         }
-        .map_err($crate::store::StoreError::from)
+        .map_err(|error| $tx.trouble(error))
     }};
 }
 pub(crate) use sql;

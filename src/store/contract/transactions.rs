@@ -53,6 +53,30 @@ async fn only_what_is_committed_is_there() {
 }
 
 #[tokio::test]
+async fn one_change_is_there_for_good_and_unknown_where_its_line_breaks() {
+    in_a_house(async |store| {
+        let mut tx = store.one_change().await.unwrap();
+        tenant_insert(&mut tx, TEST, &tenant_row("ten_1", "changed")).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut reader = store.read().await.unwrap();
+        assert!(tenant_find(&mut reader, TEST, "ten_1").await.unwrap().is_some());
+
+        let broken = || sqlx::Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        assert!(reader.trouble(broken()).is_outage(), "nothing was to be done");
+        assert!(matches!(reader.trouble(sqlx::Error::RowNotFound), StoreError::Defect(_)));
+        drop(reader);
+        let one = store.one_statement().await.unwrap();
+        // Only a server has a line that breaks.
+        let told = one.trouble(broken());
+        assert!(store.kind() == "sqlite" || matches!(told, StoreError::CommitUnknown(_)), "{told:?}");
+        drop(one);
+        let begun = store.begin().await.unwrap();
+        assert!(begun.trouble(broken()).is_outage(), "nothing is committed");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn writers_wait_for_each_other_and_none_is_lost() {
     in_a_house(async |store| {
         race(&store, async |tx, n| tenant_insert(tx, TEST, &tenant_row(&format!("ten_{n}"), &format!("t{n}"))).await)

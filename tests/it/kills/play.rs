@@ -239,7 +239,7 @@ async fn live_on(
     loop {
         let generation = look(case, vault, link, slowest).await?;
         let view = vault.view(link).await;
-        let pending = case.life != Life::Ample || case.scene.refreshes_what_is_ample();
+        let pending = case.life != Life::Ample || case.scene.refreshes_what_is_ample(case.postgres);
         if view["status"] == "needs_reauth" {
             return honestly_over(case, vault, link, &view).await;
         }

@@ -131,11 +131,13 @@ impl Scene {
     }
 
     /// Whether a token with hours left is refreshed before the scene is over; otherwise nothing is pending.
-    pub fn refreshes_what_is_ample(self) -> bool {
-        !matches!(
-            (self.story, self.point),
-            (_, Some(Point::BeforeIntent | Point::MidIntent)) | (Story::Refused, Some(Point::AfterRecord))
-        )
+    pub fn refreshes_what_is_ample(self, postgres: bool) -> bool {
+        match (self.story, self.point) {
+            (_, Some(Point::BeforeIntent)) | (Story::Refused, Some(Point::AfterRecord)) => false,
+            // On PostgreSQL the claim commits by itself, and is durable here.
+            (_, Some(Point::MidIntent)) => postgres,
+            _ => true,
+        }
     }
 }
 
