@@ -116,23 +116,37 @@ impl Credentials {
         connection: &str,
         told: Told<'_>,
     ) -> Result<Vec<Hearing>, StoreError> {
-        let (now, happened, reason) = (self.around.now().0, told.happened.0, told.reason);
         let mut heard = Vec::new();
         for row in credentials_of_connection_lock(tx, scope, connection).await? {
             if told.kind.is_some_and(|kind| row.kind != kind.as_str()) {
                 continue;
             }
             if row.refresh_token.is_some() && self.may_be_an_echo(tx, &row, told).await? {
-                if credential_look_into(tx, scope, &row.id, happened, now).await? {
+                if credential_look_into(tx, scope, &row.id, told.happened.0, self.around.now().0).await? {
                     heard.push(Hearing::LookedInto(row.id));
                 }
-            } else if credential_lose(tx, scope, &row.id, (reason, happened), now).await? {
-                let (tenant, reauth) = (scope.tenant(), "needs_reauth");
-                connections_of_credential_mark(tx, ONE_CREDENTIAL, tenant, &row.id, reauth, Some(reason), now).await?;
+            } else if self.give_up(tx, scope, &row.id, (told.reason, told.happened)).await? {
                 heard.push(Hearing::Lost(row.id));
             }
         }
         Ok(heard)
+    }
+
+    /// Destroys the tokens of a credential that are not newer than what happened; every connection that uses them needs its user.
+    pub(super) async fn give_up(
+        &self,
+        tx: &mut Tx,
+        scope: &TenantScope,
+        credential: &str,
+        (reason, happened): (&str, Millis),
+    ) -> Result<bool, StoreError> {
+        let (now, reauth) = (self.around.now().0, "needs_reauth");
+        let lost = credential_lose(tx, scope, credential, (reason, happened.0), now).await?;
+        if lost {
+            let tenant = scope.tenant();
+            connections_of_credential_mark(tx, ONE_CREDENTIAL, tenant, credential, reauth, Some(reason), now).await?;
+        }
+        Ok(lost)
     }
 
     /// Whether the provider was asked about then, and since these tokens or those that they came from were consented to, to end others

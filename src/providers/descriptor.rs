@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use url::Url;
 
 use super::address::{Address, Variable, VariableSource, Variables};
@@ -191,6 +192,8 @@ pub struct Endpoints {
     pub jwks: Option<Address>,
     /// The exact `iss` values of id_tokens and authorization answers that count (RFC 9207, OA-05).
     pub issuers: Vec<String>,
+    /// Every authorization answer names its issuer (RFC 9207 section 3), so that one without is not the provider's (OA-05).
+    pub names_issuer: bool,
     /// API bases by the first segment of the broker path; an empty segment fits every path.
     pub api: BTreeMap<String, Address>,
     /// Replaces every API base.
@@ -423,9 +426,19 @@ pub struct ApiRules {
     pub scheme: String,
     /// Headers that every call needs (`Notion-Version`).
     pub headers: BTreeMap<String, String>,
+    /// With which words of its field `error` an answer that has status 200 and says `"ok": false` refuses the token itself (fact
+    /// sheet B.5).
+    pub refusals: Vec<String>,
 }
 
 impl ApiRules {
+    /// Whether this body, of an answer with status 200, refuses the token.
+    #[must_use]
+    pub fn is_refusal(&self, body: &[u8]) -> bool {
+        let said = serde_json::from_slice::<Value>(body).ok().filter(|said| said["ok"] == false);
+        said.is_some_and(|said| self.refusals.iter().any(|word| said["error"] == word.as_str()))
+    }
+
     /// Adds what every call needs.
     pub(super) fn beside(&self, request: Request) -> Request {
         let named =
@@ -436,7 +449,12 @@ impl ApiRules {
 
 impl Default for ApiRules {
     fn default() -> Self {
-        Self { header: "Authorization".to_owned(), scheme: "Bearer".to_owned(), headers: BTreeMap::new() }
+        Self {
+            header: "Authorization".to_owned(),
+            scheme: "Bearer".to_owned(),
+            headers: BTreeMap::new(),
+            refusals: Vec::new(),
+        }
     }
 }
 

@@ -23,6 +23,16 @@ const PERSONAL_TOKEN: &str = "ghp_vkcanary0personal";
 struct Provider {
     forms: Arc<Mutex<Vec<BTreeMap<String, String>>>>,
     calls: Arc<Mutex<Vec<(String, HeaderMap)>>>,
+    refuses: Arc<Mutex<Refuses>>,
+}
+
+/// Where no token is accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Refuses {
+    #[default]
+    Nowhere,
+    InCalls,
+    Everywhere,
 }
 
 impl Provider {
@@ -37,6 +47,10 @@ impl Provider {
         let address = listener.local_addr().expect("an address");
         tokio::spawn(async move { axum::serve(listener, routes).await });
         format!("http://{address}")
+    }
+
+    fn refuses(&self) -> Refuses {
+        *self.refuses.lock().expect("lock")
     }
 
     fn minted(&self) -> usize {
@@ -76,8 +90,9 @@ fn is_signed(assertion: &str) -> bool {
     jsonwebtoken::decode::<Value>(assertion, &key, &rules).is_ok()
 }
 
-async fn user(headers: HeaderMap) -> (StatusCode, Json<Value>) {
-    let right = headers.get("authorization").is_some_and(|value| value == &format!("Bearer {PERSONAL_TOKEN}"));
+async fn user(State(provider): State<Provider>, headers: HeaderMap) -> (StatusCode, Json<Value>) {
+    let dead = provider.refuses() == Refuses::Everywhere;
+    let right = !dead && headers.get("authorization").is_some_and(|value| value == &format!("Bearer {PERSONAL_TOKEN}"));
     if right {
         (StatusCode::OK, Json(json!({"id": 583_231, "login": "octo"})))
     } else {
@@ -85,9 +100,16 @@ async fn user(headers: HeaderMap) -> (StatusCode, Json<Value>) {
     }
 }
 
-async fn call(State(provider): State<Provider>, Path(path): Path<String>, headers: HeaderMap) -> Json<Value> {
+async fn call(
+    State(provider): State<Provider>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> (StatusCode, Json<Value>) {
     provider.calls.lock().expect("lock").push((path, headers));
-    Json(json!({"done": true}))
+    match provider.refuses() {
+        Refuses::Nowhere => (StatusCode::OK, Json(json!({"done": true}))),
+        Refuses::InCalls | Refuses::Everywhere => (StatusCode::UNAUTHORIZED, Json(json!({"message": "no"}))),
+    }
 }
 
 /// The house beside such a provider, which stands in for one of the catalogue.
@@ -199,6 +221,31 @@ async fn a_token_that_never_ends_is_used_by_the_broker_and_given_to_nobody() {
         app.entries("credential.revoke").await.is_empty(),
         "GitHub's endpoint ends what it has granted to a client"
     );
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_lasting_token_is_given_up_only_when_its_provider_no_longer_knows_whose_it_is() {
+    // M8, AG-12
+    let provider = Provider::default();
+    let (app, platform) = with(&provider, "github").await;
+    let draft = json!({"user": "u-1", "provider": "github", "kind": "bearer", "token": PERSONAL_TOKEN});
+    let made = platform.post("/v1/connections", &draft).await.json();
+    let needs = json!([{"provider": "github", "hand_over": "broker"}]);
+    let desk = app.desk(&platform, json!({"needs": needs, "broker": {"github": {"paths": ["repos/**"]}}})).await;
+    let started = app.start_websocket(&platform, &desk, "u-1").await;
+    let tool = app.tool_of(&started, &desk);
+    for (refuses, status, reason) in
+        [(Refuses::InCalls, "active", Value::Null), (Refuses::Everywhere, "needs_reauth", json!("revoked_at_provider"))]
+    {
+        *provider.refuses.lock().expect("lock") = refuses;
+        assert_eq!(tool.read("/v1/broker/github/repos/octo/hello").await.status, 401);
+        let shown = platform.read(&format!("/v1/connections/{}", made["id"].as_str().expect("an id"))).await.ok();
+        assert_eq!((&shown["status"], &shown["reason"]), (&json!(status), &reason), "{refuses:?}");
+    }
+    let calls = provider.calls.lock().expect("lock").len();
+    assert_eq!(tool.read("/v1/broker/github/repos/octo/hello").await.problem().1, "needs_reauth");
+    assert_eq!(provider.calls.lock().expect("lock").len(), calls, "nothing is sent with it any more");
     app.finish().await;
 }
 

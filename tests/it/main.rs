@@ -31,6 +31,7 @@ mod program;
 mod readers;
 mod refresh_tool;
 mod refusals;
+mod refused_tokens;
 mod relay;
 mod return_urls;
 mod revoking;
