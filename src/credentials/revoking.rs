@@ -19,7 +19,8 @@ use crate::secret::Secret;
 use crate::store::credentials::{CredentialName, CredentialRow, credential_load_even_deleted, credential_shared_lock};
 use crate::store::integrations::{IntegrationRow, integrations_lock};
 use crate::store::revocations::{
-    RevocationRow, credential_note_revocation, revocation_delete, revocation_insert, revocations_claim,
+    RevocationRow, credential_note_revocation, revocation_delete, revocation_insert, revocation_postpone,
+    revocations_claim,
 };
 use crate::store::{StoreError, Tx};
 
@@ -49,6 +50,25 @@ pub struct Revocation {
     pub(super) revision: i64,
     pub(super) access: Option<Secret>,
     pub(super) refresh: Option<Secret>,
+}
+
+/// Why a provider has not confirmed that it has ended something, and how long it wants to be left in peace.
+struct Unconfirmed {
+    code: String,
+    after: Option<Duration>,
+}
+
+impl Unconfirmed {
+    fn because(code: &str) -> Self {
+        Self { code: code.to_owned(), after: None }
+    }
+}
+
+impl From<Failure> for Unconfirmed {
+    fn from(failure: Failure) -> Self {
+        let after = if let Failure::RateLimited { after } = failure { after } else { None };
+        Self { after, ..Self::because(failure.code().as_str()) }
+    }
 }
 
 impl Credentials {
@@ -92,10 +112,13 @@ impl Credentials {
         let mut all_confirmed = !revocations.is_empty();
         for revocation in revocations {
             let outcome = self.revoke_one(&revocation).await;
-            all_confirmed &= outcome == Some(Ok(()));
+            all_confirmed &= matches!(outcome, Some(Ok(())));
             let Some(outcome) = outcome else { continue };
-            if outcome.is_ok() {
-                self.forget(&revocation).await;
+            match &outcome {
+                Ok(()) => {
+                    self.forget(&revocation).await;
+                }
+                Err(unconfirmed) => self.postpone(&revocation, unconfirmed).await,
             }
             self.tell(caller, &revocation.credential, outcome).await;
         }
@@ -170,7 +193,10 @@ impl Credentials {
         let mut confirmed = 0;
         for row in rows {
             let Some(revocation) = self.taken_up(&row).await? else { continue };
-            let outcome = self.revoke_one(&revocation).await.unwrap_or(Err("not_revocable".to_owned()));
+            let outcome = self.revoke_one(&revocation).await.unwrap_or(Err(Unconfirmed::because("not_revocable")));
+            if let Err(unconfirmed) = &outcome {
+                self.postpone(&revocation, unconfirmed).await;
+            }
             let is_over = outcome.is_ok() || now.0 >= row.expires_at || self.is_elsewhere(&revocation);
             confirmed += u64::from(outcome.is_ok());
             if is_over && self.forget(&revocation).await {
@@ -227,21 +253,35 @@ impl Credentials {
     }
 
     /// The provider's answer, or why there is none; nothing where there is nobody to ask.
-    async fn revoke_one(&self, revocation: &Revocation) -> Option<Result<(), String>> {
+    async fn revoke_one(&self, revocation: &Revocation) -> Option<Result<(), Unconfirmed>> {
         let (row, kind) = (&revocation.credential, self.can_end(revocation)?);
         if self.is_elsewhere(revocation) {
-            return Some(Err(Failure::NotSent.code().as_str().to_owned()));
+            return Some(Err(Failure::NotSent.into()));
         }
         if let Err(error) = self.note_revocation(row).await {
             tracing::warn!(credential = %row.id, error = %error, "a revocation waits until it can be noted");
-            return Some(Err(Code::STORE_UNAVAILABLE.to_string()));
+            return Some(Err(Unconfirmed::because(Code::STORE_UNAVAILABLE.as_str())));
         }
         let tokens = RevokeTokens { access: revocation.access.as_ref(), refresh: revocation.refresh.as_ref(), kind };
         let revoking = self.revoke_at_provider(&row.provider, revocation.integration.as_ref(), &tokens);
         Some(match deadline(REVOKE_LIMIT, revoking).await {
-            Ok(answer) => answer.map_err(|failure| failure.code().as_str().to_owned()),
-            Err(_) => Err("timeout".to_owned()),
+            Ok(answer) => answer.map_err(Unconfirmed::from),
+            Err(_) => Err(Unconfirmed::because("timeout")),
         })
+    }
+
+    /// Leaves the provider in peace as long as it wants (RFC 7009 section 2.2.1).
+    async fn postpone(&self, Revocation { id, credential, .. }: &Revocation, unconfirmed: &Unconfirmed) {
+        let Some(after) = unconfirmed.after else { return };
+        let until = self.around.now().after(after).0;
+        let postponed = async {
+            let mut tx = self.store.begin().await?;
+            revocation_postpone(&mut tx, UNFINISHED, &credential.tenant_id, id, until).await?;
+            tx.commit().await
+        };
+        if let Err(error) = postponed.await {
+            tracing::warn!(credential = %credential.id, error = %error, "a provider is asked again sooner than it wants");
+        }
     }
 
     /// Before it is asked for, so that its echo cannot come first.
@@ -267,12 +307,12 @@ impl Credentials {
         })
     }
 
-    async fn tell(&self, caller: &Caller, row: &CredentialRow, outcome: Result<(), String>) {
+    async fn tell(&self, caller: &Caller, row: &CredentialRow, outcome: Result<(), Unconfirmed>) {
         let user = (row.owner_kind == "user").then_some(row.owner_id.as_str());
         let event = Event::done(Action::CredentialRevoked, "credential", &row.id).of_user(user);
         let event = match &outcome {
             Ok(()) => event,
-            Err(code) => event.failed(code),
+            Err(unconfirmed) => event.failed(&unconfirmed.code),
         };
         if let Err(error) = self.audit.note(caller, &event).await {
             tracing::error!(credential = %row.id, error = %error, "the outcome of a revocation is not in the book");

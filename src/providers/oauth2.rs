@@ -192,7 +192,12 @@ fn revoked(answer: &Answer, descriptor: &Descriptor) -> Result<(), Failure> {
         RevokeStyle::DeletePath | RevokeStyle::BasicJson => [404, 410, 422].contains(&answer.status),
         RevokeStyle::None => false,
     };
-    if gone { Ok(()) } else { Err(refusal(answer, raw.as_ref(), descriptor, false)) }
+    match answer.after {
+        _ if gone => Ok(()),
+        // RFC 7009 section 2.2.1: the token still exists, and may be tried again then.
+        after @ Some(_) if answer.status == 503 => Err(Failure::RateLimited { after }),
+        _ => Err(refusal(answer, raw.as_ref(), descriptor, false)),
+    }
 }
 
 /// Answers of Slack's `auth.revoke` that mean the token was dead already (fact sheet B.4, B.5).

@@ -71,6 +71,29 @@ pub async fn revocations_claim(
     )
 }
 
+/// Is not taken up again before `until`, but once more before it is given up.
+///
+/// # Errors
+/// As every statement.
+pub async fn revocation_postpone(
+    tx: &mut Tx,
+    _: SystemScope,
+    tenant: &str,
+    id: &str,
+    until: i64,
+) -> Result<(), StoreError> {
+    sql!(
+        tx,
+        execute,
+        "UPDATE revocations SET next_attempt_at = CASE WHEN $3 < expires_at THEN $3 ELSE expires_at END
+         WHERE tenant_id = $1 AND id = $2 AND next_attempt_at < $3 AND next_attempt_at < expires_at",
+        tenant,
+        id,
+        until
+    )?;
+    Ok(())
+}
+
 /// It is done, or given up. False when somebody else has said so.
 ///
 /// # Errors

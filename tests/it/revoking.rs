@@ -50,6 +50,29 @@ async fn oa_17_what_a_failing_provider_has_not_ended_is_ended_later() {
 }
 
 #[tokio::test]
+async fn oa_17_a_provider_that_names_a_time_is_not_asked_before_it() {
+    // RFC 7009 section 2.2.1
+    for wishes in Wishes::both() {
+        let Some(app) = TestApp::start_with(wishes).await else { continue };
+        let platform = app.platform().await;
+        let connection = app.google(&platform, "u-1", Account::ADA, Life::Fresh).await;
+        app.street.fault("google", "revoke", "http_429:1000", 1).await;
+        platform.delete(&format!("/v1/connections/{connection}")).await.ok();
+        for _ in 0..9 {
+            app.clock.advance(Duration::from_secs(100));
+            retry(&app).await;
+        }
+        assert_eq!(app.street.counter("google/revocations").await, 0, "after 900 of 1000 seconds");
+        assert_eq!(app.rows(LEFT).await.len(), 1);
+        app.clock.advance(Duration::from_secs(101));
+        retry(&app).await;
+        nothing_is_left(&app).await;
+        assert_eq!(app.street.counter("google/revocations").await, 1);
+        app.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn oa_17_after_a_day_it_is_given_up_and_said() {
     let app = TestApp::start().await;
     let platform = app.platform().await;

@@ -4,8 +4,9 @@ use super::*;
 use crate::store::credentials::credential_delete;
 use crate::store::revocations::{
     RevocationRow, account_was_revoked, credential_note_revocation, revocation_delete, revocation_insert,
-    revocations_claim,
+    revocation_postpone, revocations_claim,
 };
+use crate::store::sql;
 
 fn left(id: &str, next_attempt_at: i64) -> RevocationRow {
     RevocationRow {
@@ -50,6 +51,23 @@ async fn a_revocation_is_taken_up_by_one_node_and_comes_again_more_and_more_seld
         assert!(!revocation_delete(&mut tx, TEST, A, "rvk_1").await.unwrap(), "once");
         let rest = revocations_claim(&mut tx, TEST, now + 3_600_000, 9).await.unwrap();
         assert_eq!(ids(&rest, |row| &row.id), ["rvk_2"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn oa_17_a_revocation_waits_as_long_as_its_provider_wants_and_no_longer_than_it_has() {
+    in_a_house(async |store| {
+        let mut tx = store.begin().await.unwrap();
+        connect(&mut tx, "con_1", "crd_1").await;
+        revocation_insert(&mut tx, &a(), &left("rvk_1", NOW + 60_000)).await.unwrap();
+        let end = left("rvk_1", 0).expires_at;
+        for (until, wanted) in [(NOW + 1000, NOW + 60_000), (NOW + 600_000, NOW + 600_000), (end + 1000, end)] {
+            revocation_postpone(&mut tx, TEST, B, "rvk_1", end).await.unwrap();
+            revocation_postpone(&mut tx, TEST, A, "rvk_1", until).await.unwrap();
+            let (next,) = sql!(tx, one(i64,), "SELECT next_attempt_at FROM revocations").unwrap();
+            assert_eq!(next, wanted, "{until}");
+        }
     })
     .await;
 }
