@@ -4,6 +4,7 @@
 //! read, without being able to change a byte, until the key is proven; only then is it migrated and written (CR-07).
 
 mod address;
+mod discover;
 mod doctor;
 mod listener;
 mod rooms;
@@ -17,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use url::Url;
 
+pub use discover::{DiscoverError, discover};
 pub use doctor::{Check, examine, key_status};
 pub use rooms::Rooms;
 

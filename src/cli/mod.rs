@@ -14,6 +14,7 @@ mod member;
 mod migrate;
 mod openapi;
 mod output;
+mod provider;
 mod serve;
 mod session;
 mod setup_link;
@@ -74,6 +75,8 @@ enum Command {
     #[command(subcommand)]
     Integration(integration::Integration),
     #[command(subcommand)]
+    Provider(provider::Provider),
+    #[command(subcommand)]
     Member(member::Member),
     #[command(subcommand)]
     Workspace(workspace::Workspace),
@@ -123,6 +126,7 @@ async fn obey(cli: Cli) -> Result<(), Trouble> {
         Command::Tenant(command) => command.run(&session).await,
         Command::ApiKey(command) => command.run(&session).await,
         Command::Integration(command) => command.run(&session).await,
+        Command::Provider(command) => command.run(&session).await,
         Command::Member(command) => command.run(&session).await,
         Command::Workspace(command) => command.run(&session).await,
     }

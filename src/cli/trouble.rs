@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::Write;
 
 use crate::accounts::AccountsError;
-use crate::app::StartError;
+use crate::app::{DiscoverError, StartError};
 use crate::config::ConfigError;
 use crate::connections::ConnectionsError;
 use crate::workspaces::WorkspacesError;
@@ -74,6 +74,20 @@ impl Trouble {
 impl From<StartError> for Trouble {
     fn from(error: StartError) -> Self {
         Self::of(&error).next("`valetkey doctor` looks at key, database and settings and says what is missing")
+    }
+}
+
+impl From<DiscoverError> for Trouble {
+    fn from(error: DiscoverError) -> Self {
+        let trouble = Self::of(&error);
+        match error {
+            DiscoverError::Outbound(_) => {
+                trouble.next("`valetkey doctor` looks at outgoing calls and says what is missing")
+            }
+            DiscoverError::Document(_) => {
+                trouble.next("ask the provider for its issuer, or write the row by hand as `docs/OPERATIONS.md` says")
+            }
+        }
     }
 }
 

@@ -22,10 +22,12 @@ use crate::providers::{AuthorizeRequest, Pkce, pkce_challenge};
 use crate::secret::Secret;
 use crate::store::connect_sessions::{ConnectSessionRow, connect_session_set_state};
 use crate::store::connections::{ConnectionRow, connection_by_id};
-use crate::store::handshakes::{HandshakeRow, handshake_consume, handshake_insert, handshakes_live};
+use crate::store::handshakes::{
+    HandshakeRow, handshake_consume, handshake_insert, handshake_of_state, handshakes_live,
+};
 use crate::store::integrations::{IntegrationRow, integration_by_id, integration_by_provider};
 use crate::store::tenants::tenant_own;
-use crate::store::{Tx, from_json_list};
+use crate::store::{StoreError, Tx, from_json_list};
 
 /// Unfinished handshakes that one user may have (OA-13),
 const MOST_LIVE_OF_USER: i64 = 20;
@@ -277,11 +279,12 @@ impl Connections {
         })
     }
 
-    /// Ends a handshake with what came back. The state is used up whatever comes of it.
+    /// Ends a handshake with what came back. The state is used up whatever comes of it. Whoever comes too late, or once more, in the
+    /// browser that it was begun in is told so; nobody else is.
     ///
     /// # Errors
-    /// [`ConnectionsError::UnknownState`] for a state that is not ours, was used, has expired or belongs to another
-    /// browser or person; nothing was connected and nothing was sent to the provider.
+    /// [`ConnectionsError::UnknownState`] for a state that is not ours or belongs to another browser or person,
+    /// [`ConnectionsError::UsedState`] and [`ConnectionsError::OldState`]; nothing was connected and nothing was sent to the provider.
     pub async fn finish(
         &self,
         callback: Callback,
@@ -293,7 +296,7 @@ impl Connections {
         let mut tx = self.store.begin().await?;
         let handshake = handshake_consume(&mut tx, BY_SECRET, &hash_of(state.expose()), now.0).await?;
         tx.commit().await?;
-        let handshake = handshake.ok_or(ConnectionsError::UnknownState)?;
+        let Some(handshake) = handshake else { return Err(self.unusable(&callback, state, visitor).await?) };
         let person = Caller::end_user(
             TenantId::stored(handshake.tenant_id.clone()),
             UserId::stored(handshake.user_id.clone()),
@@ -322,6 +325,22 @@ impl Connections {
         Ok(Ending { platform, finished })
     }
 
+    /// Why a state cannot be used.
+    async fn unusable(
+        &self,
+        callback: &Callback,
+        state: &Secret,
+        visitor: Visitor<'_>,
+    ) -> Result<ConnectionsError, StoreError> {
+        let mut tx = self.store.read().await?;
+        let known = handshake_of_state(&mut tx, BY_SECRET, &hash_of(state.expose())).await?;
+        Ok(match known.filter(|one| mismatch(one, callback, visitor).is_none()) {
+            None => ConnectionsError::UnknownState,
+            Some(handshake) if handshake.consumed_at.is_some() => ConnectionsError::UsedState,
+            Some(_) => ConnectionsError::OldState,
+        })
+    }
+
     /// The code, or the word for why there is none.
     async fn judge(
         &self,
@@ -330,8 +349,12 @@ impl Connections {
         callback: Callback,
     ) -> Result<Result<Secret, &'static str>, ConnectionsError> {
         let Some(provider) = self.providers.get(&handshake.provider) else { return Ok(Err("provider_unknown")) };
-        let issuers = &provider.descriptor().endpoints.issuers;
-        if callback.iss.as_ref().is_some_and(|iss| !issuers.is_empty() && !issuers.contains(iss)) {
+        let ends = &provider.descriptor().endpoints;
+        let is_wrong = match &callback.iss {
+            Some(iss) => !ends.issuers.is_empty() && !ends.issuers.contains(iss),
+            None => ends.names_issuer,
+        };
+        if is_wrong {
             return Ok(Err("wrong_issuer"));
         }
         if let Some(error) = &callback.error {

@@ -113,9 +113,15 @@ pub enum ConnectionsError {
     /// A link or code that was used or has expired.
     #[error("this link or code was used or has expired")]
     Gone,
-    /// The state is not one of ours, or was used, or belongs to another browser.
+    /// The state is not one of ours, or belongs to another browser or person.
     #[error("this sign-in was not started here, or has ended; start again")]
     UnknownState,
+    /// The state was begun in this browser, and was used before.
+    #[error("this answer was used before; start again")]
+    UsedState,
+    /// The state was begun in this browser, and its time is over.
+    #[error("this sign-in took too long; start again")]
+    OldState,
     /// It is there already.
     #[error("{0} exists already")]
     Conflict(&'static str),

@@ -8,6 +8,8 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::Dict;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::address::{Address, Variables};
@@ -69,7 +71,7 @@ pub(super) fn descriptors(
     overrides: &BTreeMap<String, ProviderSettings>,
 ) -> Result<Vec<Descriptor>, CatalogueError> {
     let form = |error| CatalogueError::Form(Box::new(error));
-    let mut ours: BTreeMap<String, Dict> = Figment::from(Toml::string(OURS)).extract().map_err(form)?;
+    let mut ours: BTreeMap<String, Dict> = ours()?;
     let mut theirs = String::new();
     if let Some(file) = file {
         theirs =
@@ -94,6 +96,24 @@ pub(super) fn descriptors(
         apply(descriptor, settings)?;
     }
     Ok(all)
+}
+
+fn ours<R: DeserializeOwned>() -> Result<BTreeMap<String, R>, CatalogueError> {
+    Figment::from(Toml::string(OURS)).extract().map_err(|error| CatalogueError::Form(Box::new(error)))
+}
+
+/// Whether a row can stand in an operator's catalogue under this id, which is none of ours.
+///
+/// # Errors
+/// The mistake.
+pub(super) fn fits(id: &str, row: &impl Serialize) -> Result<(), CatalogueError> {
+    let wrong = |mistake: String| CatalogueError::Row { provider: id.to_owned(), mistake };
+    if ours::<Dict>()?.contains_key(id) {
+        return Err(wrong("is in it already; choose another id".to_owned()));
+    }
+    let figment = Figment::from(Serialized::defaults(row));
+    let row: Descriptor = figment.extract().map_err(|error| CatalogueError::Form(Box::new(error)))?;
+    check(&Descriptor { id: id.to_owned(), ..row }).map_err(wrong)
 }
 
 /// What no type can say about a row.
@@ -133,6 +153,7 @@ fn check(row: &Descriptor) -> Result<(), String> {
         ),
         (asks && row.identity.source == IdentitySource::IdToken && ends.jwks.is_none(), "endpoints.jwks"),
         (asks && row.identity.source == IdentitySource::IdToken && ends.issuers.is_empty(), "endpoints.issuers"),
+        (ends.names_issuer && ends.issuers.is_empty(), "endpoints.issuers"),
         (asks && row.identity.source == IdentitySource::Userinfo && ends.userinfo.is_none(), "endpoints.userinfo"),
         (asks && row.identity.source == IdentitySource::Userinfo && row.identity.id.is_empty(), "identity.id"),
         (row.identity.nonce_is_optional && row.pkce == Pkce::Off, "pkce, since its id_tokens may lack the nonce"),

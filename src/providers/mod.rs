@@ -12,6 +12,7 @@ mod catalogue;
 mod described;
 mod descriptor;
 mod direct;
+pub mod discovery;
 mod errors;
 #[cfg(test)]
 mod fixtures;

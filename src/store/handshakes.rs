@@ -108,6 +108,18 @@ pub async fn handshake_consume(
     )
 }
 
+/// The handshake that a state belongs to, used or not, as long as it is remembered.
+///
+/// # Errors
+/// As every statement.
+pub async fn handshake_of_state(
+    tx: &mut Tx,
+    _: SystemScope,
+    state_hash: &str,
+) -> Result<Option<HandshakeRow>, StoreError> {
+    sql!(tx, optional HandshakeRow, "SELECT * FROM handshakes WHERE state_hash = $1", state_hash)
+}
+
 /// Parks the sealed code.
 ///
 /// # Errors

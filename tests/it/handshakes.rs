@@ -81,6 +81,52 @@ async fn a_callback_of_another_issuer_is_refused_before_any_exchange() {
 }
 
 #[tokio::test]
+async fn who_comes_too_late_or_twice_is_told_so_in_the_own_browser_and_nobody_else_is() {
+    // OA-01
+    let app = TestApp::start().await;
+    let platform = platform(&app).await;
+    let mut person = at_the_portal(&app, &platform, "u-1").await;
+    let used = agree(&app, &mut person, "").await;
+    assert_eq!(person.visit(used.as_str()).await.expect("a page").status, 200);
+    let late = agree(&app, &mut person, "").await;
+    app.clock.advance(std::time::Duration::from_secs(601));
+    for (callback, words) in [(used, "each one works only once"), (late, "took more than ten minutes")] {
+        let shown = person.visit(callback.as_str()).await.expect("a page");
+        assert_eq!(shown.status, 400);
+        assert!(shown.body.contains(words), "{}", shown.body);
+
+        let mut other = at_the_portal(&app, &platform, "u-1").await;
+        let shown = other.visit(callback.as_str()).await.expect("a page");
+        assert_eq!(shown.status, 400);
+        assert!(shown.body.contains("begun in this browser"), "{}", shown.body);
+    }
+    assert_eq!(exchanges(&app).await, 1, "nothing was shown to the provider");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn an_answer_without_an_issuer_is_not_of_a_provider_that_always_names_itself() {
+    // OA-05, RFC 9207 section 2.4
+    let names = Wishes { catalogue: Some("[google.endpoints]\nnames_issuer = true"), ..Wishes::default() };
+    for (wishes, is_refused) in [(names, true), (Wishes::default(), false)] {
+        let app = TestApp::start_with(wishes).await.expect("SQLite");
+        let platform = platform(&app).await;
+        let mut person = at_the_portal(&app, &platform, "u-1").await;
+        let callback = agree(&app, &mut person, "").await;
+        let mut nameless = callback.clone();
+        nameless.query_pairs_mut().clear().extend_pairs(callback.query_pairs().filter(|(name, _)| name != "iss"));
+        assert_ne!(nameless, callback, "it was named");
+        person.visit(nameless.as_str()).await.expect("a page");
+        let made = (exchanges(&app).await, connections(&platform, "u-1").await.len());
+        assert_eq!(made, if is_refused { (0, 0) } else { (1, 1) });
+        let callback = agree(&app, &mut person, "").await;
+        assert_eq!(person.visit(callback.as_str()).await.expect("a page").status, 200);
+        assert_eq!(connections(&platform, "u-1").await.len(), 1, "a whole answer connects");
+        app.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn that_googles_app_is_in_testing_is_said_until_it_is_published() {
     // fact sheet A.4, G.29: its grants end after seven days, which looks like withdrawals
     for wishes in Wishes::both() {

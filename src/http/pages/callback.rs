@@ -49,11 +49,12 @@ pub(super) async fn arrive(
             let callback =
                 Callback { provider: provider.clone(), integration: integration.clone(), state, ..Callback::default() };
             match house.connections.finish(callback, visitor, origin.clone()).await {
-                Ok(_) | Err(ConnectionsError::UnknownState) => {}
+                Ok(_)
+                | Err(ConnectionsError::UnknownState | ConnectionsError::UsedState | ConnectionsError::OldState) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        return Ok(not_ours(&house, anyone, &provider));
+        return Ok(stopped(&house, anyone, &provider, Failure::NotOurs));
     }
     let field = |wanted: &str| fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
     let callback = Callback {
@@ -66,7 +67,9 @@ pub(super) async fn arrive(
     };
     match house.connections.finish(callback, visitor, origin).await {
         Ok(ending) => go_on(&house, &anyone, ending).await,
-        Err(ConnectionsError::UnknownState) => Ok(not_ours(&house, anyone, &provider)),
+        Err(ConnectionsError::UnknownState) => Ok(stopped(&house, anyone, &provider, Failure::NotOurs)),
+        Err(ConnectionsError::UsedState) => Ok(stopped(&house, anyone, &provider, Failure::AlreadyUsed)),
+        Err(ConnectionsError::OldState) => Ok(stopped(&house, anyone, &provider, Failure::TooLate)),
         Err(error) => Err(error.into()),
     }
 }
@@ -110,14 +113,14 @@ async fn go_on(house: &House, anyone: &Anyone, ending: Ending) -> Result<Respons
     Ok(response)
 }
 
-/// The same for a state that is unknown, used, too old, or another browser's or person's: what it was is not told.
-fn not_ours(house: &House, anyone: Anyone, provider: &str) -> Response {
+/// The page for an answer that leads nowhere. Of a state that is another browser's or person's nothing is told.
+fn stopped(house: &House, anyone: Anyone, provider: &str, why: Failure) -> Response {
     let platform = anyone.visitor.map_or_else(|| "the platform you came from".to_owned(), |known| known.tenant.name);
     let page = ResultPage {
         frame: anyone.frame,
         platform,
         provider: Provider::new(provider, &house.connections.provider_name(provider)),
-        outcome: Outcome::Failed(Failure::NotOurs),
+        outcome: Outcome::Failed(why),
         popup: None,
     };
     Page::of(&page).status(StatusCode::BAD_REQUEST).into_response()

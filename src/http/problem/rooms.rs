@@ -101,7 +101,9 @@ impl From<ConnectionsError> for Problem {
             ConnectionsError::NotFound(_) => Self::not_found(),
             ConnectionsError::ReturnUrlRequired => Self::new(Code::ReturnUrlRequired, error.to_string()),
             ConnectionsError::Gone => Self::new(Code::Gone, error.to_string()),
-            ConnectionsError::UnknownState => Self::new(Code::Malformed, error.to_string()),
+            ConnectionsError::UnknownState | ConnectionsError::UsedState | ConnectionsError::OldState => {
+                Self::new(Code::Malformed, error.to_string())
+            }
             ConnectionsError::Conflict(_) => Self::new(Code::Conflict, error.to_string()),
             ConnectionsError::AlreadyConnected(rows) => {
                 let mut problem = Self::new(Code::Conflict, "some accounts are connected already; `errors` says which");

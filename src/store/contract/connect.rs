@@ -7,8 +7,8 @@ use crate::store::connect_sessions::{
     connect_session_set_state, connect_session_start,
 };
 use crate::store::handshakes::{
-    HandshakeRow, handshake_consume, handshake_insert, handshake_park, handshake_unpark, handshakes_delete_expired,
-    handshakes_live,
+    HandshakeRow, handshake_consume, handshake_insert, handshake_of_state, handshake_park, handshake_unpark,
+    handshakes_delete_expired, handshakes_live,
 };
 
 fn session(id: &str) -> ConnectSessionRow {
@@ -182,6 +182,9 @@ async fn a_state_is_used_once_by_one_of_many_callbacks_oa_01() {
         assert_same(&winners[0], &HandshakeRow { consumed_at: Some(NOW + 1), ..handshake("hsk_1") });
         let mut tx = store.read().await.unwrap();
         assert_eq!(handshakes_live(&mut tx, &a(), USER, NOW).await.unwrap(), (1, 1));
+        let used = handshake_of_state(&mut tx, TEST, "state of hsk_1").await.unwrap().expect("remembered");
+        assert_same(&used, &winners[0]);
+        assert!(handshake_of_state(&mut tx, TEST, "state").await.unwrap().is_none());
         drop(tx);
         let twin = HandshakeRow { state_hash: "state of hsk_1".to_owned(), ..handshake("hsk_3") };
         assert_conflict(&store, async |tx| handshake_insert(tx, &a(), &twin).await).await;

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tracing::subscriber::DefaultGuard;
 use url::Url;
 use valetkey::accounts::{NewApiKey, NewMember, NewTenant, Tenant};
@@ -82,6 +82,8 @@ pub struct Wishes {
     pub postgres: bool,
     /// Settings of providers, `(provider, name, value)`, over those of the sandbox.
     pub providers: Vec<(&'static str, &'static str, &'static str)>,
+    /// The operator's own catalogue.
+    pub catalogue: Option<&'static str>,
     /// The Slack app does not rotate.
     pub slack_without_rotation: bool,
     /// So long Google's access tokens live, instead of an hour.
@@ -101,6 +103,7 @@ pub struct Wishes {
 /// What every node of a story has different from the default.
 struct Changes {
     providers: Vec<(&'static str, &'static str, String)>,
+    catalogue: Option<NamedTempFile>,
     allow: Vec<String>,
     refresh: RefreshSettings,
     session_life: Option<Duration>,
@@ -116,7 +119,12 @@ impl Changes {
             allow.push(Url::parse(url).expect("a URL").authority().to_owned());
         }
         let refresh = wishes.refresh.unwrap_or_default();
-        Self { providers, allow, refresh, session_life: wishes.session_life }
+        let catalogue = wishes.catalogue.map(|text| {
+            let file = NamedTempFile::new().expect("a file");
+            std::fs::write(file.path(), text).expect("written");
+            file
+        });
+        Self { providers, catalogue, allow, refresh, session_life: wishes.session_life }
     }
 }
 
@@ -438,6 +446,7 @@ fn config(street: &Street, database: &Database, changes: &Changes) -> Config {
             .map(|(name, fields)| (name, settings(serde_json::to_value(fields).expect("JSON"))))
             .collect(),
         refresh: changes.refresh,
+        catalogue_file: changes.catalogue.as_ref().map(|file| file.path().to_owned()),
         ..Config::default()
     };
     config.elevenlabs.base_url = Some(street.eleven.base.clone());

@@ -62,8 +62,6 @@ pub enum Failure {
     TooLate,
     /// This answer was already used.
     AlreadyUsed,
-    /// The answer came to another browser than the one that asked.
-    OtherBrowser,
     /// The reconnected account is not the one that was connected before.
     OtherAccount,
     /// The provider refused the exchange.
@@ -74,8 +72,6 @@ pub enum Failure {
     PlatformSettings,
     /// An administrator at the provider forbids it.
     AdminForbids,
-    /// The platform did not confirm in time.
-    NotConfirmed,
     /// The answer does not belong to anything that was begun in this browser, or what it belongs to has ended.
     NotOurs,
     /// Anything else.
@@ -84,16 +80,14 @@ pub enum Failure {
 
 impl Failure {
     /// Every reason there is.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 9] = [
         Self::TooLate,
         Self::AlreadyUsed,
-        Self::OtherBrowser,
         Self::OtherAccount,
         Self::Refused,
         Self::Unreachable,
         Self::PlatformSettings,
         Self::AdminForbids,
-        Self::NotConfirmed,
         Self::NotOurs,
         Self::Other,
     ];
@@ -107,12 +101,6 @@ impl Failure {
             Self::AlreadyUsed => (
                 format!("This answer from {provider} was used before, and each one works only once."),
                 "If you have just connected the account, all is well. Otherwise begin again.".into(),
-            ),
-            Self::OtherBrowser => (
-                format!("The answer from {provider} arrived in a different browser than the one that asked."),
-                format!(
-                    "Begin again from {platform} and stay in one browser. If you did not begin this, close the page."
-                ),
             ),
             Self::OtherAccount => (
                 format!("You signed in to a different {provider} account than the one you are reconnecting."),
@@ -131,7 +119,6 @@ impl Failure {
                 format!("An administrator of your {provider} account does not allow this."),
                 "Ask the administrator to allow it, or connect another account.".into(),
             ),
-            Self::NotConfirmed => (format!("{platform} did not confirm in time that it was you."), again),
             Self::NotOurs => (
                 "This answer does not belong to anything that was begun in this browser, or it was used before. \
                  Nothing was connected."
