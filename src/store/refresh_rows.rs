@@ -196,8 +196,18 @@ pub struct FailureColumns<'a> {
     pub now: i64,
 }
 
+impl FailureColumns<'_> {
+    /// Whether nobody needs to be asked to connect again because of this attempt: it has ended without spending the token, for
+    /// certain or very likely, and whoever writes this has seen that.
+    #[must_use]
+    pub fn heals(&self) -> bool {
+        !self.abandoned && (self.doubt.first_sent.is_none() || self.doubt.likely_unspent == 1)
+    }
+}
+
 /// Records a failure and gives the claim back; false when a newer flight or newer tokens are there. Where no doubt
 /// remains the fence moves, so that nobody acts on a row read before: what looked like a dead claim has come to an end.
+/// Whoever was taken for dead and comes back with the news that the token is (likely) good heals `needs_reauth` for a lost answer.
 ///
 /// # Errors
 /// As every statement.
@@ -213,6 +223,8 @@ pub async fn credential_fail(
         "UPDATE credentials SET phase = 'idle', sent_at = NULL, lease_owner = NULL, lease_until = NULL, attempts = $5, next_attempt_at = $6, last_error = $7,
          last_error_at = $8, doubt_first_sent = $9, doubt_since = $10, doubt_replays = $11, doubt_likely_unspent = $15,
          unrecognised_count = $12, unrecognised_since = $13, due_at = $14, slot_at = NULL,
+         reason = CASE WHEN $17 = 1 AND status = 'needs_reauth' AND reason = 'rotation_response_lost' THEN NULL ELSE reason END,
+         status = CASE WHEN $17 = 1 AND status = 'needs_reauth' AND reason = 'rotation_response_lost' THEN 'active' ELSE status END,
          fence = fence + CASE WHEN $9 IS NULL THEN 1 ELSE 0 END
          WHERE tenant_id = $1 AND id = $2 AND generation = $3 AND fence = $4 AND ($16 = 0 OR phase = 'sent') AND deleted_at IS NULL",
         &name.tenant_id,
@@ -230,7 +242,8 @@ pub async fn credential_fail(
         failure.unrecognised.1,
         failure.due_at,
         failure.doubt.likely_unspent,
-        i64::from(failure.abandoned)
+        i64::from(failure.abandoned),
+        i64::from(failure.heals())
     )? == 1)
 }
 

@@ -16,6 +16,7 @@ use crate::credentials::NewCredential;
 use crate::credentials::row::{access_place, owner, refresh_place};
 use crate::providers::CredentialKind;
 use crate::store::Store;
+use crate::store::connections::connection_by_id;
 use crate::store::credentials::{credential_delete, credentials_of_connection, credentials_of_integration_pause};
 use crate::store::integrations::{integration_by_id, integration_update};
 use crate::store::notices::credential_lose;
@@ -361,6 +362,9 @@ impl<'a> Story<'a> {
         }
         let keys = &self.house.rooms[1].keys;
         let mut tx = self.house.store.read().await.unwrap();
+        let connection = connection_by_id(&mut tx, &self.scope, CONNECTION).await.unwrap().expect("a connection");
+        let is_given_up = connection.reason.as_deref() == Some(Code::ROTATION_RESPONSE_LOST.as_str());
+        assert!(!is_given_up || row.status != "active", "step {number}: healed, and its connection is not");
         for (place, sealed, wanted) in [
             (access_place(&row.id, row.generation), &row.access_token, &self.tokens.0),
             (refresh_place(&row.id, row.generation), &row.refresh_token, &self.tokens.1),

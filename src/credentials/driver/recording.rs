@@ -9,7 +9,7 @@ use crate::crash::crash_point;
 use crate::credentials::ONE_CREDENTIAL;
 use crate::credentials::refresh::{Code, Event, Failure, Record, Wave};
 use crate::credentials::row::doubt_columns;
-use crate::store::connections::connections_of_credential_mark;
+use crate::store::connections::{connections_of_credential_heal, connections_of_credential_mark};
 use crate::store::credentials::CredentialRow;
 use crate::store::integrations::{
     Refusals, integration_accept, integration_count_refusal, integration_limit_rate, integration_pause,
@@ -216,6 +216,11 @@ impl Driver {
             now: self.now().0,
         };
         let written = credential_fail(tx, ONE_CREDENTIAL, &self.name, columns).await?;
+        if written && columns.heals() {
+            // Always: another node may have given this attempt up since the row was read.
+            let (name, lost) = ((&*self.name.tenant_id, &*self.name.id), Code::ROTATION_RESPONSE_LOST);
+            connections_of_credential_heal(tx, ONE_CREDENTIAL, name, lost.as_str(), columns.now).await?;
+        }
         let is_first = self.loaded.as_ref().is_none_or(|loaded| loaded.row.last_error.is_none());
         if written && is_first {
             connections_of_credential_degrade(tx, ONE_CREDENTIAL, &self.name.tenant_id, &self.name.id).await?;

@@ -319,6 +319,33 @@ async fn giving_up_is_written_once_and_only_by_the_newest_claim() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_spent_nothing_heals_what_was_given_up_for_its_answer() {
+    in_a_house(async |store| {
+        keep(&store).await;
+        let name = name_of("crd_1");
+        let settled = FailureColumns { doubt: DoubtColumns::default(), ..FAILURE };
+        let doubtful = DoubtColumns { likely_unspent: 0, ..DOUBT };
+        for (reason, failure, healed) in [
+            ("rotation_response_lost", settled, true),
+            ("rotation_response_lost", FAILURE, true),
+            ("rotation_response_lost", FailureColumns { doubt: doubtful, ..FAILURE }, false),
+            ("rotation_response_lost", FailureColumns { abandoned: true, ..settled }, false),
+            ("invalid_grant", settled, false),
+        ] {
+            let mut tx = store.begin().await.unwrap();
+            claim(&mut tx).await;
+            assert!(credential_needs_reauth(&mut tx, TEST, &name, 1, 1, reason, NOW).await.unwrap());
+            assert_eq!(credential_fail(&mut tx, TEST, &name, failure).await.unwrap(), !failure.abandoned);
+            assert_eq!(failure.heals() && reason == "rotation_response_lost", healed);
+            let row = load(&mut tx, "crd_1").await;
+            let wanted = if healed { ("active", None) } else { ("needs_reauth", Some(reason)) };
+            assert_eq!((&*row.status, row.reason.as_deref()), wanted, "{failure:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_failure_gives_the_claim_back_and_is_written_column_by_column() {
     in_a_house(async |store| {
         keep(&store).await;

@@ -23,6 +23,7 @@ deeds! {
     Stored "token sets stored",
     LateStore "late answers stored after their lease or claim",
     Healed "needs_reauth healed by a late answer",
+    HealedUnspent "needs_reauth healed by an attempt that came to nothing",
     Replayed "replays inside the grace",
     LastTry "last tries of a token that may be good",
     LastTrySaved "last tries that saved a connection",

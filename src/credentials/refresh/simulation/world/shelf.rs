@@ -117,8 +117,7 @@ impl Shelf {
         if !same || row.status == Status::Deleted || (only_fence && row.fence != claimed.fence) {
             return false;
         }
-        let lost = Status::NeedsReauth { reason: Code::ROTATION_RESPONSE_LOST };
-        let status = if row.status == lost { Status::Active } else { row.status.clone() };
+        let status = if row.status == given_up() { Status::Active } else { row.status.clone() };
         let outweighed = if row.integration == Integration::Working { self.refused.0.saturating_sub(2) } else { 0 };
         // A faulty integration works again; a pause that the provider asked for goes on.
         *row = View {
@@ -141,15 +140,10 @@ impl Shelf {
 
     /// What happens: the record is written, or withheld, or nothing because the row has moved on.
     pub(in crate::credentials) fn record(&mut self, now: Millis, record: &Record) -> Option<Event<Tokens>> {
-        let failure = match record {
-            Record::Failure(failure)
-            | Record::Unanswered { failure, .. }
-            | Record::RateLimited { failure, .. }
-            | Record::Configuration { failure, .. } => failure,
-            Record::Reauth { generation, fence, reason, heals_integration, wave } => {
-                return self.refuse(now, (*generation, *fence), reason, *heals_integration, wave.as_ref());
-            }
-        };
+        if let Record::Reauth { generation, fence, reason, heals_integration, wave } = record {
+            return self.refuse(now, (*generation, *fence), reason, *heals_integration, wave.as_ref());
+        }
+        let failure = failure_of(record)?;
         let written = self.fail(now, failure);
         // A pause and a fault are the client's, whoever has gone on with this credential meanwhile.
         if written || matches!(record, Record::RateLimited { .. } | Record::Configuration { .. }) {
@@ -191,6 +185,11 @@ impl Shelf {
             return false;
         }
         row.fence += i64::from(failure.doubt.is_none());
+        // Who was taken for dead brings good news.
+        let unspent = failure.doubt.is_none_or(|doubt| doubt.likely_unspent);
+        if unspent && !failure.abandoned && row.status == given_up() {
+            row.status = Status::Active;
+        }
         row.failed_at = Some(now);
         (row.phase, row.lease_until) = (Phase::Idle, None);
         (row.attempts, row.next_attempt_at) = (failure.attempts, Some(failure.next_attempt_at));
@@ -336,6 +335,21 @@ impl Shelf {
         self.integration = Integration::Working;
         (self.unanswered, self.away, self.refused) = (0, None, (0, None));
     }
+}
+
+/// What a record says of the credential, unless it gives it up.
+pub(super) fn failure_of(record: &Record) -> Option<&Failure> {
+    match record {
+        Record::Failure(failure)
+        | Record::Unanswered { failure, .. }
+        | Record::RateLimited { failure, .. }
+        | Record::Configuration { failure, .. } => Some(failure),
+        Record::Reauth { .. } => None,
+    }
+}
+
+fn given_up() -> Status {
+    Status::NeedsReauth { reason: Code::ROTATION_RESPONSE_LOST }
 }
 
 fn new_row() -> View {

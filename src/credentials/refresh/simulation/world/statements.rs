@@ -1,5 +1,6 @@
 //! What the database does with a statement, and what may go wrong with it.
 
+use super::shelf::failure_of;
 use super::*;
 
 impl World {
@@ -185,6 +186,13 @@ impl World {
         let Some(event) = self.row.record(wall, record) else { return Event::RecordLost };
         if away(self) && !was_away {
             self.tally.note(Deed::Outage);
+        }
+        if matches!(before.status, Status::NeedsReauth { .. }) && self.row.status == Status::Active {
+            self.tally.note(Deed::HealedUnspent);
+        }
+        // The one attempt that had made it doubtful has come to a clear end.
+        if failure_of(record).is_some_and(|failure| failure.doubt.is_none() && !failure.abandoned) {
+            self.sets.last_mut().unwrap().lost = false;
         }
         self.due = self.row.next_attempt_at;
         let since = |view: &View| view.doubt.map(|doubt| doubt.since);
